@@ -1,0 +1,110 @@
+"""Layers both networks share: convolution, linear, residual stack. All NHWC.
+
+Parameters are float32; `dtype` is the dtype of the computation. Initial values are PyTorch's
+defaults, which the published networks started from, unless a layer says otherwise.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Initializer = Callable[..., jax.Array]
+
+
+def fan_in_uniform(fan_in: int) -> Initializer:
+    """Returns U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for kernels and biases."""
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+    """Leaky ReLU with the slope 0.1 that both networks use."""
+    return jnp.where(x >= 0, x, 0.1 * x)
+
+
+class Conv(nn.Module):
+    """Convolution with bias; pads (kernel - 1) // 2 zeros on each side also at stride 2 (not `SAME`).
+
+    Called with several inputs it convolves their concatenation along the channels.
+    """
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    dtype: Any = jnp.float32
+    kernel_init: Initializer | None = None
+    bias_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        """Maps inputs [B, H, W, C_i] to [B, ceil(H / stride), ceil(W / stride), features]."""
+        size, channels = self.kernel_size, sum(x.shape[-1] for x in inputs)
+        default = fan_in_uniform(size * size * channels)
+        kernel = self.param("kernel", self.kernel_init or default, (size, size, channels, self.features))
+        bias = self.param("bias", self.bias_init or default, (self.features,))
+        x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
+        return convolve(x, kernel, bias, stride=self.stride, dtype=self.dtype)
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, stride: int = 1, dtype: Any = jnp.float32
+) -> jax.Array:
+    """Convolves [B, H, W, C] with [k, k, C, C'], zero padding (k - 1) // 2 on each side."""
+    pad = (kernel.shape[0] - 1) // 2
+    out = jax.lax.conv_general_dilated(
+        x.astype(dtype),
+        kernel.astype(dtype),
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return out if bias is None else out + bias.astype(dtype)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))); kernels He-normal scaled by 0.1, biases zero."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H, W, C]."""
+        conv = dict(
+            features=self.features,
+            dtype=self.dtype,
+            # variance 0.1**2 * 2 / fan_in
+            kernel_init=nn.initializers.variance_scaling(0.02, "fan_in", "normal"),
+            bias_init=nn.initializers.zeros_init(),
+        )
+        y = nn.relu(Conv(**conv, name="conv1")(x))
+        return x + Conv(**conv, name="conv2")(y)
+
+
+class ResidualStack(nn.Module):
+    """`num_blocks` residual blocks as one scanned block: parameters carry a leading block axis."""
+
+    features: int
+    num_blocks: int
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H, W, C]."""
+        block = nn.remat(ResidualBlock, prevent_cse=False) if self.remat else ResidualBlock
+        scan = nn.scan(
+            lambda module, carry, _: (module(carry), None),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.num_blocks,
+        )
+        y, _ = scan(block(self.features, dtype=self.dtype, name="blocks"), x.astype(self.dtype), None)
+        return y

@@ -1,0 +1,264 @@
+"""VideoINR: any scale, any instant between two frames (Chen et al., CVPR 2022, arXiv 2206.04647).
+
+Decoding is the definition used for training and in every published comparison: frames are read at
+low resolution at every scale (the published demo upsamples them by a fixed x4 first). Positions of
+output pixels are cell centres; both spaces span [-1, 1] from outer edge to outer edge.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stvsr_jax import ops
+from stvsr_jax.models import siren
+from stvsr_jax.models.encoder import SpaceTimeEncoder
+from stvsr_jax.ops.sampling import normalized_to_pixels
+
+CLAMP = 1.0 - 1e-6  # warped coordinates stay inside the outer edges
+
+
+@flax.struct.dataclass
+class Encoded:
+    """Two frames, encoded.
+
+    Attributes:
+      features: [B, H, W, 3C], at the first frame, between, and at the second frame.
+      frames: [B, H, W, 6], both frames in [0, 1].
+    """
+
+    features: jax.Array
+    frames: jax.Array
+
+
+class VideoINR(nn.Module):
+    """Two low-resolution frames to any instants at any size.
+
+    The defaults are the published sizes: 10,978,615 parameters (the published file holds 334,083 more
+    that are never used).
+    """
+
+    features: int = 64
+    front_blocks: int = 5
+    back_blocks: int = 40
+    groups: int = 8
+    hidden: tuple[int, int, int] = (64, 64, 256)
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        self.encoder = SpaceTimeEncoder(
+            self.features, self.front_blocks, self.back_blocks, self.groups, self.remat, self.dtype
+        )
+        c, wide = self.features, 3 * self.features
+        self.space = siren.Siren(
+            (("features", wide), ("frames", 6), ("position", 2), ("time", 1)), (*self.hidden, c)
+        )
+        self.motion = siren.Siren(
+            (("space", c), ("features", wide), ("frames", 6), ("time", 1)), (*self.hidden, 4)
+        )
+        self.colour = siren.Siren(
+            (
+                ("space1", c),
+                ("space2", c),
+                ("features1", wide),
+                ("features2", wide),
+                ("frames1", 6),
+                ("frames2", 6),
+                ("time", 1),
+            ),
+            (*self.hidden, self.hidden[-1], 3),
+        )
+
+    def __call__(
+        self, frames: jax.Array, times: jax.Array, *, out_size: tuple[int, int], chunk_rows: int | None = None
+    ) -> jax.Array:
+        """Upscales and interpolates.
+
+        Args:
+          frames: [B, 2, H, W, 3] in [0, 1], H and W multiples of 4.
+          times: [B, T] instants in [0, 1]; 0 is the first frame, 1 the second.
+          out_size: (H', W'), each at least 2.
+          chunk_rows: see `decode`.
+
+        Returns:
+          [B, T, H', W', 3] float32, not clamped.
+
+        Raises:
+          ValueError: an argument is not of that shape or size.
+        """
+        return self.decode(self.encode(frames), times, out_size=out_size, chunk_rows=chunk_rows)
+
+    def encode(self, frames: jax.Array) -> Encoded:
+        """Encodes [B, 2, H, W, 3] once for all instants and sizes."""
+        if frames.ndim != 5 or frames.shape[1] != 2:
+            raise ValueError(f"VideoINR: frames must be [B, 2, H, W, 3], got shape {frames.shape}")
+        x = self.encoder(frames)
+        return Encoded(
+            jnp.concatenate([x[:, i] for i in range(3)], -1),
+            jnp.concatenate([frames[:, 0], frames[:, 1]], -1),
+        )
+
+    def decode(
+        self, encoded: Encoded, times: jax.Array, *, out_size: tuple[int, int], chunk_rows: int | None = None
+    ) -> jax.Array:
+        """Renders instants at a size.
+
+        Args:
+          encoded: from `encode`.
+          times: [B, T] in [0, 1].
+          out_size: (H', W'), each at least 2.
+          chunk_rows: output rows rendered at a time, the same values in bounded memory; only the space
+            feature [B, T, H', W', C] is held for all rows. None renders all rows at once.
+
+        Returns:
+          [B, T, H', W', 3] float32, not clamped.
+
+        Raises:
+          ValueError: an argument is not of that shape or size.
+        """
+        if times.ndim != 2 or times.shape[0] != encoded.frames.shape[0]:
+            raise ValueError(
+                f"VideoINR: times must be [B, T] with B = {encoded.frames.shape[0]}, got shape {times.shape}"
+            )
+        if min(out_size) < 2:
+            raise ValueError(f"VideoINR: out_size must be at least 2x2, got {out_size}")
+        if chunk_rows is not None and chunk_rows < 1:
+            raise ValueError(f"VideoINR: chunk_rows must be positive or None, got {chunk_rows}")
+        weights = (self.space(), self.motion(), self.colour())
+        return _decode(weights, encoded, times, tuple(out_size), chunk_rows, self.dtype)
+
+
+def _decode(weights, encoded, times, out_size, chunk_rows, dtype):
+    """Renders in two passes over the rows: the space feature, then motion and colour from it."""
+    space, motion, colour = weights
+    features, frames = encoded.features, encoded.frames
+    batch, height, width, _ = frames.shape
+    times = times.astype(jnp.float32)[:, :, None, None, None]  # [B, T, 1, 1, 1]
+
+    # First layers applied at low resolution, shared by all instants: [B, H, W, hidden].
+    for_space = siren.project(space, dtype, features=features, frames=frames)
+    for_motion = siren.project(motion, dtype, features=features, frames=frames)
+    for_colour = (
+        siren.project(colour, dtype, features1=features, frames1=frames),
+        siren.project(colour, dtype, features2=features, frames2=frames),
+    )
+    rows = _Axis.of(out_size[0], height)
+    columns = _Axis.of(out_size[1], width)
+
+    def render_space(rows):  # -> [B, T, rows, W', C]
+        near = for_space[:, rows.nearest][:, :, columns.nearest]
+        position = jnp.stack(jnp.meshgrid(rows.relative, columns.relative, indexing="ij"), axis=-1)
+        near = near + siren.project(space, position=position)
+        with_time = near[:, None] + siren.project(space, time=times)
+        return siren.finish(space, with_time, dtype).astype(dtype)
+
+    feature = _map_rows(render_space, rows, chunk_rows)
+    flat_feature = feature.reshape(-1, *out_size, feature.shape[-1])  # [B*T, H', W', C]
+
+    def render_colour(args):  # -> [B, T, rows, W', 3]
+        rows, s = args
+        smooth = columns.interpolate(rows.interpolate(for_motion, axis=1), axis=2)
+        projected = (
+            siren.project(motion, dtype, space=s) + siren.project(motion, time=times) + smooth[:, None]
+        )
+        flows = siren.finish(motion, projected, dtype)  # two flows (x, y) in output pixels
+        total = siren.project(colour, time=times)
+        for i in (0, 1):
+            warped = _warp(flows[..., 2 * i : 2 * i + 2], rows.base, columns.base, out_size)
+            on_output = normalized_to_pixels(warped, out_size)
+            on_output = on_output.reshape(-1, *on_output.shape[2:])  # [B*T, rows, W', 2]
+            s_q = ops.bilinear_sample(flat_feature, on_output).reshape(s.shape)
+            total = total + siren.project(colour, dtype, **{f"space{i + 1}": s_q})
+            total = total + ops.bilinear_sample(for_colour[i], normalized_to_pixels(warped, (height, width)))
+        return siren.finish(colour, total, dtype)
+
+    return _map_rows(render_colour, (rows, feature), chunk_rows)
+
+
+def _warp(flow, base_y, base_x, out_size):
+    """Returns where a flow (x, y) in output pixels leads, (y, x) in [-1, 1].
+
+    The base grid runs from -1 to 1 through the outermost pixel *centres*, while sampling reads [-1, 1]
+    as the outer edges, so zero flow shifts by up to half an output pixel at the borders. It looks like
+    a slip in the original and is what its weights were trained with.
+    """
+    y = base_y[:, None] + flow[..., 1] * (2.0 / (out_size[0] - 1))
+    x = base_x + flow[..., 0] * (2.0 / (out_size[1] - 1))
+    return jnp.clip(jnp.stack([y, x], axis=-1), -CLAMP, CLAMP)
+
+
+@flax.struct.dataclass
+class _Axis:
+    """How the n' output cells of one axis lie over its n low-resolution cells; arrays are [n'].
+
+    Attributes:
+      nearest: index of the nearest low-resolution cell.
+      relative: distance to its centre in units of half cells, [-1, 1].
+      lower: index of the cell at or before, clamped into the axis.
+      upper: index of the cell after, clamped.
+      lower_weight: bilinear weight, zero where the cell is outside.
+      upper_weight: the same of the cell after.
+      base: linspace(-1, 1, n').
+    """
+
+    nearest: jax.Array
+    relative: jax.Array
+    lower: jax.Array
+    upper: jax.Array
+    lower_weight: jax.Array
+    upper_weight: jax.Array
+    base: jax.Array
+
+    @classmethod
+    def of(cls, out_size, size):
+        position = (np.arange(out_size) + 0.5) * size / out_size - 0.5  # in low-resolution pixels
+        nearest = np.clip(np.floor(position + 0.5), 0, size - 1).astype(np.int32)
+        lower = np.floor(position)
+        fraction = position - lower
+        inside = (lower >= 0), (lower + 1 < size)
+        floats = (
+            (position - nearest) * 2.0,
+            np.where(inside[0], 1.0 - fraction, 0.0),
+            np.where(inside[1], fraction, 0.0),
+            np.linspace(-1.0, 1.0, out_size),
+        )
+        relative, lower_weight, upper_weight, base = (jnp.asarray(x, jnp.float32) for x in floats)
+        lower_index = jnp.asarray(np.clip(lower, 0, size - 1), jnp.int32)
+        upper_index = jnp.asarray(np.clip(lower + 1, 0, size - 1), jnp.int32)
+        return cls(jnp.asarray(nearest), relative, lower_index, upper_index, lower_weight, upper_weight, base)
+
+    def interpolate(self, x, axis):
+        """Resamples [B, ., ., C] along an axis, zero outside."""
+        shape = [1] * x.ndim
+        shape[axis] = -1
+        lower = jnp.take(x, self.lower, axis=axis) * self.lower_weight.reshape(shape)
+        return lower + jnp.take(x, self.upper, axis=axis) * self.upper_weight.reshape(shape)
+
+
+def _map_rows(render, inputs, chunk_rows):
+    """Calls render on chunks of rows and joins the results along the row axis (2 of 5).
+
+    Args:
+      render: from inputs of r rows to [B, T, r, W', ...].
+      inputs: pytree of [rows] vectors and [B, T, rows, ...] arrays.
+      chunk_rows: rows of a chunk, or None for all at once.
+    """
+    count = jax.tree.leaves(inputs)[0].shape[0]
+    if chunk_rows is None or chunk_rows >= count:
+        return render(inputs)
+    chunks = -(-count // chunk_rows)
+
+    def split(x):  # the row axis becomes [chunks, chunk_rows]; the last chunk repeats the last row
+        axis = 0 if x.ndim == 1 else 2
+        index = np.minimum(np.arange(chunks * chunk_rows), count - 1)
+        x = jnp.take(x, index, axis=axis)
+        x = x.reshape(*x.shape[:axis], chunks, chunk_rows, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x, axis, 0)
+
+    out = jax.lax.map(render, jax.tree.map(split, inputs))  # [chunks, B, T, chunk_rows, W', ...]
+    out = jnp.moveaxis(out, 0, 2)
+    return out.reshape(*out.shape[:2], chunks * chunk_rows, *out.shape[4:])[:, :, :count]

@@ -1,0 +1,16 @@
+"""Pure array operations, NHWC; coordinates are (y, x) in pixels with centres at integers."""
+
+from stvsr_jax.ops.deform_conv import deform_conv2d
+from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
+from stvsr_jax.ops.sampling import bilinear_sample, grid_sample, nearest_sample
+from stvsr_jax.ops.shuffle import pixel_shuffle
+
+__all__ = [
+    "bilinear_sample",
+    "deform_conv2d",
+    "grid_sample",
+    "imresize",
+    "nearest_sample",
+    "pixel_shuffle",
+    "upsample_bilinear_2x",
+]

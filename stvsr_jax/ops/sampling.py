@@ -1,0 +1,171 @@
+"""Sampling images at real coordinates.
+
+Coordinates are (y, x) in pixels with pixel centres at integers. `bilinear_sample` is the one
+primitive that turns coordinates into values: the deformable convolution and the warps of VideoINR
+are built on it. Its derivative is written out (custom VJP), so that gradients are accumulated in
+float32 whatever the dtype of the image.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def bilinear_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
+    """Reads an image bilinearly; every corner outside the image counts as zero.
+
+    The corners are floor and floor + 1 even at integer coordinates, so the gradient with respect to
+    the coordinates is the slope to the right and below there, not zero.
+
+    Args:
+      image: [B, H, W, C], any float dtype.
+      coords: [B, ..., 2] (y, x) in pixels, float32.
+
+    Returns:
+      [B, ..., C] in the dtype of the image; the weights and the sum are float32.
+
+    Raises:
+      ValueError: the shapes do not fit.
+    """
+    if image.ndim != 4 or coords.ndim < 2 or coords.shape[-1] != 2 or coords.shape[0] != image.shape[0]:
+        raise ValueError(
+            "bilinear_sample: image must be [B, H, W, C] and coords [B, ..., 2] with the same B, "
+            f"got {image.shape} and {coords.shape}"
+        )
+    batch, height, width, channels = image.shape
+    points = coords.reshape(batch, -1, 1, 1, 2)
+    values = sample_groups(image.reshape(batch, height, width, 1, channels), points)
+    return values.reshape(*coords.shape[:-1], channels)
+
+
+@jax.custom_vjp
+def sample_groups(image: jax.Array, coords: jax.Array) -> jax.Array:
+    """Reads each channel group of an image bilinearly at its own coordinates.
+
+    Args:
+      image: [B, H, W, G, c].
+      coords: [B, P, G, K, 2] (y, x) in pixels, float32.
+
+    Returns:
+      [B, P, G, K, c] in the dtype of the image.
+    """
+    corners = _corners(image.shape, coords)
+    rows = image.reshape(-1, image.shape[-1])
+    values = [rows[index].astype(jnp.float32) * weight[..., None] for index, weight, _ in corners]
+    return functools.reduce(jnp.add, values).astype(image.dtype)
+
+
+def _corners(shape, coords):
+    """Returns (row index, weight, d weight / d (y, x)) of the four corners, zero weight outside.
+
+    The index is into the image seen as rows [(b, y, x, g), c]; index and weight are [B, P, G, K].
+    """
+    batch, height, width, groups, _ = shape
+    coords = coords.astype(jnp.float32)
+    floor = jnp.floor(coords)
+    fraction = coords - floor
+    # Far-away or non-finite coordinates must not overflow the integer conversion.
+    floor = jnp.clip(floor, -2.0, jnp.array([height, width], jnp.float32) + 1.0).astype(jnp.int32)
+    base = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None] * (height * width * groups)
+    base = base + jnp.arange(groups, dtype=jnp.int32)[None, None, :, None]
+    result = []
+    for step_y in (0, 1):
+        for step_x in (0, 1):
+            y, x = floor[..., 0] + step_y, floor[..., 1] + step_x
+            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            index = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
+            weight_y = fraction[..., 0] if step_y else 1.0 - fraction[..., 0]
+            weight_x = fraction[..., 1] if step_x else 1.0 - fraction[..., 1]
+            slope_y, slope_x = (1.0 if step_y else -1.0), (1.0 if step_x else -1.0)
+            result.append(
+                (
+                    base + index * groups,
+                    jnp.where(inside, weight_y * weight_x, 0.0),
+                    (jnp.where(inside, slope_y * weight_x, 0.0), jnp.where(inside, slope_x * weight_y, 0.0)),
+                )
+            )
+    return result
+
+
+def _sample_groups_forward(image, coords):
+    return sample_groups(image, coords), (image, coords)
+
+
+def _sample_groups_backward(residuals, cotangent):
+    image, coords = residuals
+    cotangent = cotangent.astype(jnp.float32)
+    rows = image.reshape(-1, image.shape[-1])
+    d_rows = jnp.zeros(rows.shape, jnp.float32)
+    d_y = d_x = 0.0
+    for index, weight, (slope_y, slope_x) in _corners(image.shape, coords):
+        d_rows = d_rows.at[index].add(cotangent * weight[..., None])
+        along = jnp.sum(cotangent * rows[index].astype(jnp.float32), axis=-1)  # [B, P, G, K]
+        d_y, d_x = d_y + along * slope_y, d_x + along * slope_x
+    d_coords = jnp.stack([d_y, d_x], axis=-1).astype(coords.dtype)
+    return d_rows.reshape(image.shape).astype(image.dtype), d_coords
+
+
+sample_groups.defvjp(_sample_groups_forward, _sample_groups_backward)
+
+
+def nearest_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
+    """Reads the pixel nearest to each coordinate; zero outside the image.
+
+    Ties go to the even neighbour, as in PyTorch's `grid_sample`. No gradient reaches the coordinates.
+
+    Args:
+      image: [B, H, W, C].
+      coords: [B, ..., 2] (y, x) in pixels.
+
+    Returns:
+      [B, ..., C].
+    """
+    batch, height, width, channels = image.shape
+    nearest = jnp.round(jax.lax.stop_gradient(coords))
+    nearest = jnp.clip(nearest, -1.0, jnp.array([height, width], nearest.dtype)).astype(jnp.int32)
+    y, x = nearest[..., 0], nearest[..., 1]
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    index = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
+    flat = index.reshape(batch, -1, 1)
+    values = jnp.take_along_axis(image.reshape(batch, height * width, channels), flat, axis=1)
+    values = values.reshape(*coords.shape[:-1], channels)
+    return jnp.where(inside[..., None], values, jnp.zeros((), image.dtype))
+
+
+def normalized_to_pixels(points: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Maps [-1, 1], whose ends are the outer edges of the image, to pixels (y, x).
+
+    Args:
+      points: [..., 2] (y, x) in [-1, 1].
+      size: (H, W) of the image.
+
+    Returns:
+      [..., 2] (y, x) in pixels: -1 maps to -0.5 and 1 to size - 0.5.
+    """
+    scale = np.asarray(size, np.float32)
+    return ((points + 1.0) * scale - 1.0) / 2.0
+
+
+def grid_sample(image: jax.Array, grid: jax.Array, *, mode: str = "bilinear") -> jax.Array:
+    """Samples an image at normalised coordinates, zero outside.
+
+    The values of PyTorch's `grid_sample(..., padding_mode='zeros', align_corners=False)`.
+
+    Args:
+      image: [B, H, W, C].
+      grid: [B, ..., 2] in PyTorch's order (x, y), [-1, 1] from outer edge to outer edge.
+      mode: 'bilinear' or 'nearest'.
+
+    Returns:
+      [B, ..., C].
+
+    Raises:
+      ValueError: unknown mode.
+    """
+    samplers = {"bilinear": bilinear_sample, "nearest": nearest_sample}
+    if mode not in samplers:
+        raise ValueError(f"grid_sample: mode {mode!r} is not one of {sorted(samplers)}")
+    coords = normalized_to_pixels(grid[..., ::-1].astype(jnp.float32), image.shape[1:3])
+    return samplers[mode](image, coords)
