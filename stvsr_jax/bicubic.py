@@ -72,7 +72,7 @@ def resize_taps(in_size: int, out_size: int, scale: float) -> tuple[np.ndarray, 
 
 @functools.lru_cache(maxsize=64)
 def resize_weights(in_size: int, out_size: int, scale: float) -> np.ndarray:
-    """Return one axis of the resize as a matrix, float64 [out_size, in_size], read-only; see `resize_taps`."""
+    """Return one axis of the resize as a read-only matrix, float64 [out_size, in_size]; see `resize_taps`."""
     indices, weights = resize_taps(in_size, out_size, scale)
     matrix = np.zeros((out_size, in_size))
     np.add.at(matrix, (np.arange(out_size)[:, None], indices), weights)

@@ -10,7 +10,6 @@ from typing import Any
 
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax import models
@@ -64,16 +63,8 @@ def convert(name: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def parameter_shapes(name: str) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     """Returns path -> shape of the published-size network's parameters, computing nothing."""
-    model = models.build(name)
-    frames = jax.ShapeDtypeStruct((1, 2, 8, 8, 3), jnp.float32)
-    if name == "videoinr":
-        times = jax.ShapeDtypeStruct((1, 1), jnp.float32)
-        tree = jax.eval_shape(
-            lambda f, t: model.init(jax.random.key(0), f, t, out_size=(8, 8)), frames, times
-        )
-    else:
-        tree = jax.eval_shape(lambda f: model.init(jax.random.key(0), f), frames)
-    return flax.traverse_util.flatten_dict(tree["params"])
+    tree = jax.eval_shape(lambda key: models.init_params(models.build(name), key), jax.random.key(0))
+    return flax.traverse_util.flatten_dict(tree)
 
 
 def tensor_map(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:

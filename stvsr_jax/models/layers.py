@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from stvsr_jax import ops
+
 Initializer = Callable[..., jax.Array]
 
 
@@ -57,14 +59,8 @@ def convolve(
     x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, stride: int = 1, dtype: Any = jnp.float32
 ) -> jax.Array:
     """Convolves [B, H, W, C] with [k, k, C, C'], zero padding (k - 1) // 2 on each side."""
-    pad = (kernel.shape[0] - 1) // 2
-    out = jax.lax.conv_general_dilated(
-        x.astype(dtype),
-        kernel.astype(dtype),
-        (stride, stride),
-        ((pad, pad), (pad, pad)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    padding = (kernel.shape[0] - 1) // 2
+    out = ops.conv2d(x.astype(dtype), kernel.astype(dtype), stride, padding)
     return out if bias is None else out + bias.astype(dtype)
 
 

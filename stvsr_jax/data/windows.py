@@ -1,0 +1,255 @@
+"""Which frames make a sample: window descriptions, the published recipes, and the windows that clips offer.
+
+A window is `window` frames of one scene, `time_stride` apart. Some of them, reduced, are the input; some are
+the target, at times 0 (first) to 1 (last). Space comes in two kinds, as published:
+
+* fixed `scale`: the full frame is reduced by `hr_reduce` for the target and by `hr_reduce * scale` for the
+  input, then both are cropped;
+* a range of scales: one scale d is drawn per batch, a crop of floor(hr_reduce * lr_crop * d) pixels is taken
+  from the full frame, then reduced by `hr_reduce` for the target and to `lr_crop` pixels for the input.
+"""
+
+import bisect
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from absl import logging
+
+from stvsr_jax.data.clip import Clip
+
+# Stages of training: from which batch on, which windows. The first one starts at batch 0.
+Recipe = tuple[tuple[int, "WindowSpec"], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowSpec:
+    """How a sample is cut from a clip.
+
+    Attributes:
+      window: frames in a window.
+      inputs: which of them, counted from 0, are the input.
+      num_times: how many of them, drawn at random, are the target; None for all.
+      scale: target pixels per input pixel, a whole number, or the (low, high) range to draw it from.
+      num_scales: draw from this many evenly spaced scales, which bounds the number of different array shapes
+        (and so of compilations); None draws any, as published. Only for a range.
+      lr_crop: input height and width in pixels, a multiple of 4.
+      hr_reduce: how much the full frame is reduced for the target.
+      time_stride: frames of the clip per frame of the window.
+      augment: mirror and transpose at random.
+      reverse_time: also play backwards at random.
+      augment_per_batch: draw all of that once per batch instead of per sample.
+      quantize: round reduced frames to 8 bits.
+    """
+
+    window: int
+    inputs: tuple[int, ...]
+    num_times: int | None
+    scale: int | tuple[float, float]
+    num_scales: int | None = None
+    lr_crop: int = 32
+    hr_reduce: int = 1
+    time_stride: int = 1
+    augment: bool = True
+    reverse_time: bool = False
+    augment_per_batch: bool = False
+    quantize: bool = True
+
+    def __post_init__(self):
+        if len(self.inputs) < 2 or sorted(set(self.inputs)) != list(self.inputs):
+            raise ValueError(f"inputs={self.inputs} must be at least two ascending frames")
+        if self.inputs[0] != 0 or self.inputs[-1] != self.window - 1:
+            raise ValueError(
+                f"inputs={self.inputs} must begin at 0 and end at window - 1 = {self.window - 1}"
+            )
+        if self.num_times is not None and not 1 <= self.num_times <= self.window:
+            raise ValueError(
+                f"num_times={self.num_times} must be from 1 to window = {self.window}, or None for all"
+            )
+        for name in ("hr_reduce", "time_stride"):
+            value = getattr(self, name)
+            if value != int(value) or value < 1:
+                raise ValueError(f"{name}={value} must be a whole number from 1")
+        if self.lr_crop < 4 or self.lr_crop % 4:
+            raise ValueError(f"lr_crop={self.lr_crop} must be a positive multiple of 4, as the encoder needs")
+        if isinstance(self.scale, tuple):
+            if len(self.scale) != 2 or not 1 <= self.scale[0] <= self.scale[1]:
+                raise ValueError(f"scale={self.scale} must be a (low, high) range with 1 <= low <= high")
+        elif self.scale != int(self.scale) or self.scale < 1:
+            raise ValueError(
+                f"scale={self.scale} must be a whole number from 1; give a (low, high) range for others"
+            )
+        if self.num_scales is not None and (self.num_scales < 1 or not isinstance(self.scale, tuple)):
+            raise ValueError(
+                f"num_scales={self.num_scales} must be at least 1, and scale={self.scale} a range"
+            )
+
+    @property
+    def span(self) -> int:
+        """Frames of the clip from the first to the last frame of a window."""
+        return (self.window - 1) * self.time_stride + 1
+
+    @property
+    def min_size(self) -> int:
+        """Pixels of height and width that a clip must have."""
+        largest = self.scale[1] if isinstance(self.scale, tuple) else self.scale
+        return math.floor(self.hr_reduce * self.lr_crop * largest)
+
+
+def zooming_slowmo(
+    *, window: int = 7, scale: int = 4, lr_crop: int = 32, hr_reduce: int = 1, time_stride: int = 1
+) -> Recipe:
+    """Every second frame of `window` in, all of them out, as published in arXiv 2002.11616."""
+    if window < 3 or window % 2 == 0:
+        raise ValueError(f"window={window} must be odd and at least 3: every second frame is an input")
+    spec = WindowSpec(
+        window=window,
+        inputs=tuple(range(0, window, 2)),
+        num_times=None,
+        scale=scale,
+        lr_crop=lr_crop,
+        hr_reduce=hr_reduce,
+        time_stride=time_stride,
+        reverse_time=True,
+    )
+    return ((0, spec),)
+
+
+def videoinr(
+    *,
+    window: int = 9,
+    scale: int = 4,
+    lr_crop: int = 32,
+    hr_reduce: int = 2,
+    time_stride: int = 1,
+    num_times: int = 1,
+    stage2_step: int | None = 450_000,
+    stage2_scale: tuple[float, float] = (2.0, 4.0),
+    stage2_num_times: int = 3,
+    num_scales: int | None = 8,
+    reverse_time: bool = False,
+) -> Recipe:
+    """First and last frame of `window` in, random ones out; from `stage2_step` on also at random scales.
+
+    As published (arXiv 2206.04647) but for `num_scales`: scales were drawn continuously (None here).
+    `stage2_step=None` stays in the first stage.
+    """
+    shared = {
+        "window": window,
+        "inputs": (0, window - 1),
+        "lr_crop": lr_crop,
+        "hr_reduce": hr_reduce,
+        "time_stride": time_stride,
+        "reverse_time": reverse_time,
+    }
+    recipe = ((0, WindowSpec(num_times=num_times, scale=scale, **shared)),)
+    if stage2_step is None:
+        return recipe
+    second = WindowSpec(
+        num_times=stage2_num_times,
+        scale=tuple(stage2_scale),
+        num_scales=num_scales,
+        augment_per_batch=True,
+        **shared,
+    )
+    # From batch 0 on, the second stage replaces the first.
+    return ((0, second),) if stage2_step == 0 else (*recipe, (stage2_step, second))
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {"zooming_slowmo": zooming_slowmo, "videoinr": videoinr}
+
+
+def make_recipe(name: str, **options) -> Recipe:
+    """Return the recipe called `name` in RECIPES; `options` are those of its function."""
+    if name not in RECIPES:
+        raise ValueError(f"recipe={name!r} is not known; choose one of {sorted(RECIPES)}")
+    return RECIPES[name](**options)
+
+
+def stage_at(recipe: Recipe, batch: int) -> WindowSpec:
+    """Return the windows that batch number `batch` is made of."""
+    return recipe[bisect.bisect_right([first for first, _ in recipe], batch) - 1][1]
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise ValueError unless stages begin at batch 0, ascend, and span the same number of frames."""
+    starts = [first for first, _ in recipe]
+    if not starts or starts[0] != 0 or any(b <= a for a, b in zip(starts[:-1], starts[1:], strict=True)):
+        raise ValueError(f"stages begin at batches {starts}; they must begin at 0 and ascend")
+    if len({spec.span for _, spec in recipe}) > 1:
+        raise ValueError(f"stages span {[spec.span for _, spec in recipe]} frames; all must span the same")
+
+
+class Windows:
+    """The windows of some clips, counted through: entry i is (clip number, first frame)."""
+
+    def __init__(self, clips: Sequence[Clip], span: int):
+        self._span = span
+        runs = [
+            (number, start, end - start - span + 1)
+            for number, clip in enumerate(clips)
+            for start, end in clip.scenes
+            if end - start >= span
+        ]
+        self._clips = np.array([run[0] for run in runs], np.int64)
+        self._starts = np.array([run[1] for run in runs], np.int64)
+        # Windows before each run and in all; [runs + 1].
+        self._before = np.concatenate([[0], np.cumsum([run[2] for run in runs], dtype=np.int64)]).astype(
+            np.int64
+        )
+
+    def __len__(self) -> int:
+        return int(self._before[-1])
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        run = int(np.searchsorted(self._before, index, side="right")) - 1
+        return int(self._clips[run]), int(self._starts[run] + index - self._before[run])
+
+    def __repr__(self) -> str:
+        return f"Windows({len(self)} of {self._span} frames)"
+
+
+def list_windows(clips: Sequence[Clip], recipe: Recipe) -> Windows:
+    """Return every window that `clips` offer to `recipe`, at every first frame.
+
+    Clips without a scene long enough are left out with one warning.
+
+    Raises:
+      ValueError: no clips, none long enough, or one that is smaller than the crops.
+    """
+    check_recipe(recipe)
+    if not clips:
+        raise ValueError("no clips given; at least one is needed")
+    span = recipe[0][1].span
+    needed = max(spec.min_size for _, spec in recipe)
+    for clip in clips:
+        if min(clip.height, clip.width) < needed:
+            raise ValueError(
+                f"{clip.name} is {clip.width}x{clip.height} pixels; crops of lr_crop * scale * hr_reduce "
+                f"need at least {needed}x{needed}. Lower one of these or leave the clip out"
+            )
+    windows = Windows(clips, span)
+    longest = [max((end - start for start, end in clip.scenes), default=0) for clip in clips]
+    short = [f"{clip.name} ({length})" for clip, length in zip(clips, longest, strict=True) if length < span]
+    if not len(windows):
+        raise ValueError(
+            f"no clip is long enough: windows need {span} frames without a cut, "
+            f"the longest scenes have: {_shorten(short)}"
+        )
+    if short:
+        logging.warning(
+            "%d of %d clips are left out, with no %d frames without a cut (longest scene): %s",
+            len(short),
+            len(clips),
+            span,
+            _shorten(short),
+        )
+    return windows
+
+
+def _shorten(names: list[str], limit: int = 5) -> str:
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more:,} more" if more > 0 else "")

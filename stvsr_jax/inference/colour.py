@@ -1,0 +1,122 @@
+"""Between decoded video frames and 8-bit RGB, with the matrix and range that the stream declares.
+
+Two habits of the scaler below PyAV are avoided here. Without `ACCURATE_RND` and `FULL_CHR_H_INT` one trip
+RGB -> 4:2:0 -> RGB darkens a picture by about one level in 255 (five after four trips), and writing
+full-range YCbCr truncates instead of rounding. So both flags are always set and output is always limited
+range, whatever the input was.
+"""
+
+import dataclasses
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+# ISO/IEC 23091-2 code points, as FFmpeg numbers them.
+UNSPECIFIED = 2
+BT709 = 1
+BT601 = 6
+RGB = 0
+LIMITED_RANGE = 1
+FULL_RANGE = 2
+
+# Matrix coefficients this package can convert, by code point: what the scaler calls them.
+_MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}
+_SCALER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+@dataclasses.dataclass(frozen=True)
+class ColourTags:
+    """How the numbers of a stream mean colours; code points of ISO/IEC 23091-2.
+
+    Attributes:
+      matrix: matrix coefficients, never unspecified.
+      is_full_range: YCbCr of 0..255 instead of 16..235 and 16..240.
+      primaries: colour primaries, 2 when the stream does not say.
+      transfer: transfer characteristics, 2 when the stream does not say.
+    """
+
+    matrix: int
+    is_full_range: bool
+    primaries: int
+    transfer: int
+
+
+PICTURES = ColourTags(BT709, False, 1, 1)  # what a folder of pictures is written as
+
+
+def read_tags(frame: av.VideoFrame) -> ColourTags:
+    """Returns the colour tags of a decoded frame, with an unspecified matrix replaced by what players assume.
+
+    That is BT.709 from 1280 pixels of width or 577 of height on, BT.601 below. The choice has to be made from
+    the input's size and written down: the enlarged output would be taken for BT.709.
+
+    Raises:
+      NotImplementedError: the matrix is none of BT.709, BT.601, FCC, SMPTE 240M, BT.2020 and RGB.
+    """
+    matrix = int(frame.colorspace)
+    if frame.format.is_rgb or frame.format.name == "pal8":
+        matrix = RGB
+    elif matrix in (UNSPECIFIED, RGB, 3):
+        matrix = BT709 if frame.width >= 1280 or frame.height > 576 else BT601
+    if matrix != RGB and matrix not in _MATRICES:
+        raise NotImplementedError(
+            f"colour matrix {matrix} (ISO/IEC 23091-2) is not supported; convert the input to BT.709 first"
+        )
+    is_full = int(frame.color_range) == FULL_RANGE or frame.format.name.startswith("yuvj")
+    return ColourTags(matrix, is_full, int(frame.color_primaries), int(frame.color_trc))
+
+
+def frame_to_rgb(frame: av.VideoFrame, tags: ColourTags, *, size: tuple[int, int]) -> np.ndarray:
+    """Converts one decoded frame.
+
+    Args:
+      frame: any pixel format; more than 8 bits are rounded to 8.
+      tags: of the stream.
+      size: (H, W) to return; a frame of another size (streams may change it) is resized.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    height, width = size
+    options = dict(width=width, height=height, format="rgb24", interpolation=_SCALER)
+    if tags.matrix != RGB:
+        frame.colorspace = tags.matrix
+        options["src_color_range"] = ColorRange.JPEG if tags.is_full_range else ColorRange.MPEG
+    return frame.reformat(**options).to_ndarray()
+
+
+def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags) -> av.VideoFrame:
+    """Makes a frame to encode from RGB.
+
+    Args:
+      rgb: uint8 [H, W, 3].
+      pixel_format: FFmpeg's name, YCbCr or RGB.
+      tags: of the output, see `output_tags`.
+    """
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    if av.VideoFormat(pixel_format).is_rgb:
+        return frame.reformat(format=pixel_format, interpolation=_SCALER)
+    frame = frame.reformat(
+        format=pixel_format,
+        dst_colorspace=_MATRICES[tags.matrix],
+        dst_color_range=ColorRange.MPEG,
+        interpolation=_SCALER,
+    )
+    frame.colorspace = tags.matrix
+    frame.color_range = LIMITED_RANGE
+    frame.color_primaries = tags.primaries
+    frame.color_trc = tags.transfer
+    return frame
+
+
+def output_tags(tags: ColourTags) -> ColourTags:
+    """Returns the tags to write for an input's: the same colours, in limited range, RGB as BT.709."""
+    return dataclasses.replace(tags, matrix=BT709 if tags.matrix == RGB else tags.matrix, is_full_range=False)

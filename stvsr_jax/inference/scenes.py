@@ -1,0 +1,53 @@
+"""Scene ends in a stream of frames, with the cut detector of `stvsr_jax.data.scene_cuts`."""
+
+import collections
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from PIL import Image
+
+from stvsr_jax.data import scene_cuts
+from stvsr_jax.inference.video_reader import TimedFrame
+
+# The detector looks at the changes of eight frames on each side of a place.
+_BEHIND = 9
+_AHEAD = 8
+
+
+def mark_scene_ends(frames: Iterable[TimedFrame], *, threshold: float) -> Iterator[tuple[TimedFrame, bool]]:
+    """Yields every frame with whether it is the last of its scene; the clip's last frame is.
+
+    The result is that of `scene_cuts.find_cuts` on the whole clip, from eight frames of look-ahead.
+
+    Args:
+      frames: in order.
+      threshold: of `find_cuts`, 0..255; 0 looks for no cuts.
+    """
+    thumbnails = collections.deque(maxlen=_BEHIND + 1 + _AHEAD)
+    waiting = collections.deque()  # frames of which it is not decided yet
+    number_of_first = 0  # clip index of thumbnails[0]
+    count = 0
+
+    def begins_scene(index):  # whether a cut lies right before this frame
+        return index - number_of_first in scene_cuts.find_cuts(np.stack(thumbnails), threshold=threshold)
+
+    for frame in frames:
+        waiting.append(frame)
+        count += 1
+        if threshold:
+            number_of_first += len(thumbnails) == thumbnails.maxlen
+            thumbnails.append(thumbnail(frame.image))
+        if len(waiting) > (_AHEAD + 1 if threshold else 1):
+            next_index = count - len(waiting) + 1
+            yield waiting.popleft(), bool(threshold) and begins_scene(next_index)
+    while len(waiting) > 1:
+        next_index = count - len(waiting) + 1
+        yield waiting.popleft(), bool(threshold) and begins_scene(next_index)
+    if waiting:
+        yield waiting.popleft(), True
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Reduces uint8 [H, W, 3] to the size the detector wants by averaging."""
+    height, width = scene_cuts.THUMBNAIL_SIZE
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))

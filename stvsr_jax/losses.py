@@ -1,0 +1,28 @@
+"""Training losses, by name."""
+
+import jax
+import jax.numpy as jnp
+
+
+def charbonnier(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Return sqrt(d^2 + 1e-6) for each value, float32 (Charbonnier et al., ICIP 1994; both recipes).
+
+    Args:
+      prediction: [...] in [0, 1].
+      target: the same shape.
+
+    Returns:
+      The same shape, float32. The recipes as published sum it over everything; the mean is the default
+      here: with Adam the two differ only in epsilon, in clipping and in the logged number.
+    """
+    difference = prediction.astype(jnp.float32) - target.astype(jnp.float32)
+    return jnp.sqrt(difference**2 + 1e-6)
+
+
+def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Return |d| for each value, float32; shapes as in `charbonnier`."""
+    return jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32))
+
+
+LOSSES = {"charbonnier": charbonnier, "l1": l1}
+REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum}

@@ -1,0 +1,47 @@
+"""Trains or scores a network: `python -m stvsr_jax.main --config configs/videoinr.py`."""
+
+import pathlib
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from stvsr_jax import train
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file, e.g. configs/videoinr.py:quick.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; default: runs/ and the config's name.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (and resume), or score the held-out windows.")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the config; a wrong input ends with one line and exit code 2."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # the libraries report every save
+    run = {"train": train.train_and_evaluate, "eval": train.evaluate_only}[_MODE.value]
+    try:
+        scores = run(_CONFIG.value, _WORKDIR.value or _default_workdir())
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        if logging.get_verbosity() > logging.INFO:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if jax.process_index() == 0:
+        print("  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+
+
+def _default_workdir():
+    path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return pathlib.Path("runs") / "-".join(filter(None, (pathlib.Path(path).stem, variant)))
+
+
+def entry() -> None:
+    """Console entry point."""
+    flags.mark_flag_as_required("config")
+    app.run(main)
+
+
+if __name__ == "__main__":
+    entry()

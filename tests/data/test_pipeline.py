@@ -1,0 +1,160 @@
+"""Batches are reproducible, resumable, shared out exactly once, and the same with any number of workers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from stvsr_jax.data.pipeline import choose_windows, make_eval_dataset, make_train_dataset
+from stvsr_jax.data.video_file import open_video
+from stvsr_jax.data.windows import videoinr, zooming_slowmo
+
+_RECIPE = zooming_slowmo(lr_crop=4)
+
+
+@pytest.fixture
+def clips(array_clip):
+    return [array_clip("a", 30, 40, 48, seed=1), array_clip("b", 17, 24, 32, seed=2)]
+
+
+def _take(dataset, count):
+    iterator = iter(dataset)
+    batches = [next(iterator) for _ in range(count)]
+    iterator.close()
+    return batches
+
+
+def _assert_same(first, second):
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_batches_have_the_promised_arrays(clips):
+    (batch,) = _take(make_train_dataset(clips, _RECIPE, batch_size=3, seed=0), 1)
+    shapes = {key: value.shape for key, value in batch.items()}
+    assert shapes == {"frames": (3, 4, 4, 4, 3), "target": (3, 7, 16, 16, 3), "times": (3, 7)}
+    assert all(value.dtype == np.float32 for value in batch.values())
+    assert 0 <= batch["frames"].min() and batch["target"].max() <= 1
+
+
+def test_seed_decides(clips):
+    first = _take(make_train_dataset(clips, _RECIPE, batch_size=3, seed=5), 4)
+    _assert_same(first, _take(make_train_dataset(clips, _RECIPE, batch_size=3, seed=5, num_threads=1), 4))
+    other = _take(make_train_dataset(clips, _RECIPE, batch_size=3, seed=6), 1)
+    assert not np.array_equal(first[0]["frames"], other[0]["frames"])
+    assert not np.array_equal(first[0]["frames"], first[1]["frames"])
+
+
+def test_restart_from_state_is_bit_exact(clips):
+    dataset = make_train_dataset(clips, _RECIPE, batch_size=3, seed=0)
+    iterator = iter(dataset)
+    for _ in range(5):
+        next(iterator)
+    state = iterator.get_state()
+    expected = [next(iterator) for _ in range(3)]
+    iterator.set_state(state)
+    _assert_same([next(iterator) for _ in range(3)], expected)
+    fresh = iter(make_train_dataset(clips, _RECIPE, batch_size=3, seed=0))
+    fresh.set_state(state)
+    _assert_same([next(fresh) for _ in range(3)], expected)
+
+
+def test_processes_together_make_the_samples_of_one(clips):
+    whole = _take(make_train_dataset(clips, _RECIPE, batch_size=6, seed=0), 8)
+    shares = [
+        _take(make_train_dataset(clips, _RECIPE, batch_size=3, seed=0, process_index=p, process_count=2), 8)
+        for p in range(2)
+    ]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        for p, part in enumerate(parts):
+            for key in batch:
+                np.testing.assert_array_equal(batch[key][p::2], part[key])
+
+
+def test_each_window_is_seen_once_an_epoch(array_clip):
+    # 27 + 5 windows; the first target frame tells which.
+    clips = [array_clip("a", 33, 16, 16, seed=1), array_clip("b", 11, 16, 16, seed=2)]
+    spec = zooming_slowmo(lr_crop=4)[0][1]
+    recipe = ((0, dataclasses.replace(spec, augment=False)),)
+    known = {frame.tobytes() for clip in clips for frame in clip.frames[: clip.num_frames - 6]}
+    batches = _take(make_train_dataset(clips, recipe, batch_size=8, seed=3), 8)
+    seen = [np.round(255 * t[0]).astype(np.uint8).tobytes() for batch in batches for t in batch["target"]]
+    assert len(known) == 32
+    assert set(seen[:32]) == known and set(seen[32:]) == known
+    assert seen[:32] != seen[32:]
+
+
+def test_stage_changes_at_its_batch_and_scale_is_shared(clips):
+    recipe = videoinr(lr_crop=4, hr_reduce=1, stage2_step=2)
+    shares = [
+        _take(make_train_dataset(clips, recipe, batch_size=4, seed=0, process_index=p, process_count=2), 12)
+        for p in range(2)
+    ]
+    sizes = [[batch["target"].shape for batch in share] for share in shares]
+    assert sizes[0] == sizes[1]
+    assert [size[1:3] for size in sizes[0][:2]] == [(1, 16)] * 2
+    assert all(size[1] == 3 for size in sizes[0][2:])
+    assert len({size[2] for size in sizes[0][2:]}) > 2
+
+
+def test_workers_make_the_same_batches_and_resume(tmp_path, draw_frames, write_video):
+    # Real videos: clips travel to worker processes, which open their own files.
+    path = write_video(tmp_path / "a.mp4", draw_frames(30, 32, 48))
+    clips = [open_video(path, cache_dir=tmp_path / "cache")]
+    expected = _take(make_train_dataset(clips, _RECIPE, batch_size=2, seed=0), 6)
+    iterator = iter(make_train_dataset(clips, _RECIPE, batch_size=2, seed=0, num_workers=2, num_threads=1))
+    found = [next(iterator) for _ in range(3)]
+    state = iterator.get_state()
+    found += [next(iterator) for _ in range(3)]
+    _assert_same(found, expected)
+    iterator.set_state(state)
+    _assert_same([next(iterator) for _ in range(2)], expected[3:5])
+    iterator.close()
+
+
+def test_eval_batches_are_fixed_and_finite(clips):
+    spec = _RECIPE[0][1]
+    dataset = make_eval_dataset(clips, spec, batch_size=2, num_windows=6)
+    batches = list(dataset)
+    assert [batch["frames"].shape for batch in batches] == [(2, 4, 4, 4, 3)] * 3
+    _assert_same(batches, list(dataset))
+    # Half of the windows are of each clip; the middle 16x16 of the first clip's 40x48.
+    chosen = choose_windows(clips, spec.span, 6)
+    assert chosen == [(0, 4), (0, 12), (0, 20), (1, 1), (1, 5), (1, 9)]
+    np.testing.assert_allclose(
+        batches[0]["target"][1], clips[0].frames[12:19, 12:28, 16:32] / 255.0, rtol=1e-6
+    )
+
+
+def test_eval_shares_are_disjoint(clips):
+    spec = _RECIPE[0][1]
+    whole = list(make_eval_dataset(clips, spec, batch_size=6, num_windows=6))[0]
+    for p in range(3):
+        share = list(
+            make_eval_dataset(clips, spec, batch_size=2, num_windows=6, process_index=p, process_count=3)
+        )
+        np.testing.assert_array_equal(share[0]["target"], whole["target"][p::3])
+
+
+def test_few_windows_are_spread_over_many_clips(array_clip):
+    clips = [array_clip(str(n), 9) for n in range(10)] + [array_clip("short", 3)]
+    assert [clip for clip, _ in choose_windows(clips, 7, 3)] == [0, 3, 6]
+    assert choose_windows(clips[:1], 7, 5) == [(0, 0), (0, 0), (0, 1), (0, 2), (0, 2)]
+
+
+def test_wrong_numbers_are_named(clips):
+    with pytest.raises(ValueError, match="batch_size=0"):
+        make_train_dataset(clips, _RECIPE, batch_size=0, seed=0)
+    with pytest.raises(ValueError, match="process_index=2"):
+        make_train_dataset(clips, _RECIPE, batch_size=1, seed=0, process_index=2, process_count=2)
+    with pytest.raises(ValueError, match="seed=-1"):
+        make_train_dataset(clips, _RECIPE, batch_size=1, seed=-1)
+    with pytest.raises(ValueError, match="num_workers=-1"):
+        make_train_dataset(clips, _RECIPE, batch_size=1, seed=0, num_workers=-1)
+    with pytest.raises(ValueError, match="num_windows=5 must be a positive multiple"):
+        make_eval_dataset(clips, _RECIPE[0][1], batch_size=2, num_windows=5)
+    with pytest.raises(ValueError, match="b is 32x24 pixels"):
+        make_train_dataset(clips, zooming_slowmo(lr_crop=8), batch_size=1, seed=0)

@@ -1,0 +1,189 @@
+"""The command line from file to file, with networks whose output is known."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+from PIL import Image
+
+from stvsr_jax.inference import video_reader
+from stvsr_jax.inference.__main__ import main
+
+SIZE = (32, 48)
+
+
+def moving_bar(count):
+    """A bright bar that moves one pixel down per frame over a dark ground."""
+    images = np.full((count, *SIZE, 3), 40, np.uint8)
+    for i, image in enumerate(images):
+        image[i : i + 8] = 200
+    return images
+
+
+def run(capsys, *args):
+    """Returns (exit code, lines on stderr that are not progress)."""
+    code = main([str(arg) for arg in args])
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    return code, [line for line in lines if line and "frame/s" not in line]
+
+
+def read(path):
+    info = video_reader.probe(path)
+    return info, list(video_reader.read_frames(info))
+
+
+def test_zooming_slowmo_from_file_to_file(tmp_path, write_video, checkpoints, capsys):
+    images = moving_bar(10)
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    write_video(source, images, fps=Fraction(30000, 1001), has_audio=True, metadata={"title": "x"})
+    model = ("--checkpoint", checkpoints["zooming_slowmo"])
+    code, lines = run(capsys, source, target, *model, "--scene_threshold", 0)
+    assert (code, lines) == (0, [])
+    info, frames = read(target)
+    assert (info.height, info.width, info.rate, len(frames)) == (128, 192, Fraction(60000, 1001), 20)
+    assert frames[-1].time + frames[-1].duration == 10 * Fraction(1001, 30000)
+    exact = images.astype(float)
+    for k, frame in enumerate(frames):
+        expected = (exact[k // 2] + exact[min((k + 1) // 2, 9)]) / 2
+        assert np.abs(frame.image - expected.repeat(4, 0).repeat(4, 1)).mean() < 2, k
+    with av.open(str(source)) as before, av.open(str(target)) as after:
+        assert after.metadata["title"] == "x"
+        sounds = [[bytes(p) for p in c.demux(audio=0) if p.size] for c in (before, after)]
+    assert sounds[0] == sounds[1] and len(sounds[0]) > 3
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["checkpoints", "in.mp4", "out.mp4"]
+
+
+def test_videoinr_any_scale_rate_and_folders(tmp_path, write_video, checkpoints, capsys):
+    images = moving_bar(4)
+    source, folder = write_video(tmp_path / "in.mp4", images), tmp_path / "pictures"
+    arguments = ("--checkpoint", checkpoints["videoinr"], "--space", 1.5, "--time", 3, "--scene_threshold", 0)
+    assert run(capsys, source, folder, *arguments)[0] == 0
+    files = sorted(folder.iterdir())
+    assert len(files) == 12 and Image.open(files[0]).size == (72, 48)
+    column = np.asarray(Image.open(files[4])).astype(float)[:, 10, 0]
+    rows = ((np.arange(48) + 0.5) / 1.5).astype(int)
+    expected = (images[1] * (2 / 3) + images[2] / 3)[rows, 10, 0]
+    assert np.abs(column - expected).mean() < 2
+
+    second = tmp_path / "again.mkv"
+    same = ("--space", 1, "--time", 1, "--input_fps", "75", "--codec", "ffv1")
+    code, _ = run(capsys, folder, second, *arguments[:2], *same)
+    info, frames = read(second)
+    assert code == 0 and info.rate == 75
+    np.testing.assert_array_equal(frames[4].image, np.asarray(Image.open(files[4])))
+
+
+def test_time_1_drops_the_interpolated_frames(tmp_path, write_video, checkpoints, capsys):
+    source, target = write_video(tmp_path / "in.mp4", moving_bar(6)), tmp_path / "out.mp4"
+    assert run(capsys, source, target, "--checkpoint", checkpoints["zooming_slowmo"], "--time", 1)[0] == 0
+    info, frames = read(target)
+    assert len(frames) == 6 and info.rate == 25
+
+
+def test_cuts_are_not_interpolated(tmp_path, write_video, checkpoints, capsys):
+    images = np.concatenate([np.full((12, *SIZE, 3), 30, np.uint8), np.full((12, *SIZE, 3), 220, np.uint8)])
+    source, target = write_video(tmp_path / "in.mp4", images), tmp_path / "out.mp4"
+    assert run(capsys, source, target, "--checkpoint", checkpoints["zooming_slowmo"])[0] == 0
+    tones = [int(frame.image.mean()) for frame in read(target)[1]]
+    assert np.abs(np.subtract(tones, [30] * 24 + [220] * 24)).max() <= 2
+
+
+def test_varying_rate_keeps_its_times(tmp_path, write_video, checkpoints, capsys):
+    stamps = [0, 40, 80, 200, 240, 280, 330, 500]
+    source, target = write_video(tmp_path / "in.mkv", moving_bar(8), stamps=stamps), tmp_path / "out.mp4"
+    code, lines = run(capsys, source, target, "--checkpoint", checkpoints["zooming_slowmo"])
+    assert code == 0 and "rate varies" in lines[0]
+    times = [float(frame.time) * 1000 for frame in read(target)[1]]
+    assert times[:15] == [0, 20, 40, 60, 80, 140, 200, 220, 240, 260, 280, 305, 330, 415, 500]
+    assert len(times) == 16
+
+
+def test_preview_and_limit(tmp_path, write_video, checkpoints, capsys):
+    source = write_video(tmp_path / "in.mp4", moving_bar(20), has_audio=True)
+    for name, flags, count in (("a.mp4", ("--preview", 0.2), 10), ("b.mp4", ("--max_frames", 3), 6)):
+        assert (
+            run(capsys, source, tmp_path / name, "--checkpoint", checkpoints["zooming_slowmo"], *flags)[0]
+            == 0
+        )
+        assert len(read(tmp_path / name)[1]) == count
+        with av.open(str(tmp_path / name)) as container:
+            assert max(p.pts * p.time_base for p in container.demux(audio=0) if p.size) < count / 50
+
+
+def test_comparisons(tmp_path, write_video, checkpoints, capsys):
+    source = write_video(tmp_path / "in.mp4", moving_bar(6))
+    for name in ("both.png", "both.mp4"):
+        arguments = (tmp_path / "out.mp4", "--checkpoint", checkpoints["zooming_slowmo"], "--overwrite")
+        assert run(capsys, source, *arguments, "--compare", tmp_path / name)[0] == 0
+    assert Image.open(tmp_path / "both.png").size == (2 * 192, 2 * 128)
+    info, frames = read(tmp_path / "both.mp4")
+    assert (info.height, info.width, len(frames)) == (128, 384, 12)
+
+
+def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkpoints, capsys):
+    good, out = write_video(tmp_path / "in.mp4", moving_bar(3)), tmp_path / "out.mp4"
+    empty, text, taken = tmp_path / "empty.mp4", tmp_path / "text.mp4", tmp_path / "taken.mp4"
+    empty.touch()
+    taken.touch()
+    text.write_text("no video " * 100)
+    model = ("--checkpoint", checkpoints["zooming_slowmo"])
+    other = ("--checkpoint", checkpoints["videoinr"])
+    before = sorted(tmp_path.iterdir())
+    for arguments, message in [
+        ((tmp_path / "none.mp4", out, *model), "does not exist"),
+        ((empty, out, *model), "is empty"),
+        ((text, out, *model), "not a video"),
+        ((good, taken, *model), "exists; --overwrite"),
+        ((good, good, *model, "--overwrite"), "is the input"),
+        ((good, tmp_path / "none" / "out.mp4", *model), "does not exist"),
+        ((good, tmp_path / "out.webm", *model), "cannot be written"),
+        ((good, tmp_path / "out.xyz", *model), "cannot be written"),
+        ((good, out, "--checkpoint", tmp_path / "none"), "is not a folder"),
+        ((good, out, *model, "--space", 3), "use a videoinr checkpoint"),
+        ((good, out, *model, "--time", 3), "use a videoinr checkpoint"),
+        ((good, out, *other, "--space", 0.5), "space=0.5"),
+        ((good, out, *other, "--time", 0), "time=0"),
+        ((good, out, *model, "--crf", 99), "crf=99"),
+        ((good, out, *model, "--tile", 8), "tile=8"),
+        ((good, out, *model, "--max_frames", 0), "max_frames=0"),
+        ((good, out, *model, "--preview", -1), "preview=-1"),
+        ((good, out, *model, "--scene_threshold", -1), "scene_threshold"),
+        ((good, out, *model, "--input_fps", 30), "has time stamps"),
+        ((good, out, *model, "--compare", out), "is the output"),
+        ((good, out, *model, "--compare", tmp_path / "compare.xyz"), "compare.xyz cannot be written"),
+        ((good, tmp_path / "pictures", *model, "--compare", tmp_path / "b.webm"), "b.webm cannot be written"),
+        ((checkpoints["videoinr"], out, *model), "holds no pictures"),
+    ]:
+        code, lines = run(capsys, *arguments)
+        assert (code, len(lines)) == (2, 1), (arguments, lines)
+        assert lines[0].startswith("error: ") and message in lines[0], (arguments, lines)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_unknown_flags_are_exit_code_2(capsys):
+    assert run(capsys, "in.mp4")[0] == 2
+    assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--codec", "none")[0] == 2
+
+
+def test_failure_while_running_leaves_no_file(tmp_path, write_video, checkpoints, capsys, monkeypatch):
+    from stvsr_jax.inference import pipeline
+
+    def broken(*args, **kwargs):
+        raise OSError("no space left")
+        yield
+
+    monkeypatch.setattr(pipeline, "upscale", broken)
+    source = write_video(tmp_path / "in.mp4", moving_bar(3))
+    code, lines = run(capsys, source, tmp_path / "out.mp4", "--checkpoint", checkpoints["zooming_slowmo"])
+    assert code == 1 and lines[-1] == "error: no space left"
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["checkpoints", "in.mp4"]
+
+
+def test_a_cut_off_file_is_read_as_far_as_it_goes(tmp_path, write_video, checkpoints, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (20, *SIZE, 3), np.uint8)
+    whole = write_video(tmp_path / "in.mkv", noise)
+    part = tmp_path / "part.mkv"
+    part.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    arguments = (part, tmp_path / "out.mp4", "--checkpoint", checkpoints["zooming_slowmo"], "--time", 1)
+    assert run(capsys, *arguments)[0] == 0
+    assert 3 < len(read(tmp_path / "out.mp4")[1]) < 20

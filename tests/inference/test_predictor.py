@@ -1,0 +1,149 @@
+"""Networks on windows: padding, rounding, tiles, memory."""
+
+from fractions import Fraction
+
+import jax
+import numpy as np
+import pytest
+
+from stvsr_jax import models
+from stvsr_jax.inference import predictor
+from stvsr_jax.inference.predictor import Predictor
+
+
+def window(count, height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def test_zooming_slowmo_returns_the_instants_asked_for(fake_models):
+    frames = window(4, 10, 13)
+    network = Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}, tile=0)
+    result = network.predict(frames, [Fraction(1, 2), 1, 3], space=4)
+    assert result.shape == (3, 40, 52, 3) and result.dtype == np.uint8
+    exact = np.stack([(frames[0].astype(float) + frames[1]) / 2, frames[1], frames[3]])
+    expected = np.floor(exact + 0.5).repeat(4, 1).repeat(4, 2)
+    assert np.abs(result.astype(float) - expected).max() <= 1  # x/255*255 may fall short of a half
+    np.testing.assert_array_equal(result[1:], expected[1:])
+
+
+@pytest.mark.parametrize(
+    ("size", "space", "out_size"),
+    [
+        ((12, 16), 2.0, (24, 32)),
+        ((11, 14), 1.0, (11, 14)),
+        ((9, 10), 3.0, (27, 30)),
+        ((12, 16), 2.5, (30, 40)),
+    ],
+)
+def test_videoinr_any_scale_and_instant(fake_models, size, space, out_size):
+    frames = window(2, *size)
+    network = Predictor("videoinr", fake_models["videoinr"], {}, tile=0)
+    result = network.predict(frames, [Fraction(0), Fraction(1, 3), Fraction(1)], space=space)
+    rows = ((np.arange(out_size[0]) + 0.5) / space).astype(int)
+    columns = ((np.arange(out_size[1]) + 0.5) / space).astype(int)
+    exact = np.stack([frames[0], frames[0] * (2 / 3) + frames[1] / 3, frames[1]])
+    expected = np.floor(exact + 0.5)[:, rows][:, :, columns]
+    assert result.shape == (3, *out_size, 3)
+    assert np.abs(result - expected).max() <= 1
+
+
+def test_tiled_equals_whole(fake_models):
+    frames = window(4, 100, 131)
+    networks = [Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}, tile=tile) for tile in (0, 64)]
+    whole, tiled = (network.predict(frames, [0, 0.5], space=4) for network in networks)
+    np.testing.assert_array_equal(tiled, whole)
+
+
+def test_out_of_memory_halves_the_tile_and_goes_on(fake_models, capsys):
+    network = Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}, tile=0)
+    render = network._render
+    sizes = []
+
+    def small_device(frames, times, out_size):
+        sizes.append(max(frames.shape[1:3]))
+        if sizes[-1] > 100:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+        return render(frames, times, out_size)
+
+    network._render = small_device
+    frames = window(4, 120, 320)
+    result = network.predict(frames, [0], space=4)
+    np.testing.assert_array_equal(result[0], frames[0].repeat(4, 0).repeat(4, 1))
+    assert sizes[:2] == [320, 160] and network.tile == 80
+    assert "going on with tiles of 160" in capsys.readouterr().err
+
+
+def test_other_device_errors_are_not_hidden(fake_models):
+    network = Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}, tile=0)
+
+    def broken(frames, times, out_size):
+        raise jax.errors.JaxRuntimeError("INTERNAL: broken")
+
+    network._render = broken
+    with pytest.raises(jax.errors.JaxRuntimeError, match="broken"):
+        network.predict(window(4, 8, 8), [0], space=4)
+
+
+def test_values_outside_the_range_are_clamped():
+    values = np.array([-0.5, 0.0, 0.499 / 255, 0.501 / 255, 1.0, 7.0], np.float32)
+    np.testing.assert_array_equal(predictor.to_uint8(values), [0, 0, 0, 1, 255, 255])
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "time", "message"),
+    [
+        ("zooming_slowmo", 3, 2, "space=3"),
+        ("zooming_slowmo", 4, 3, "time=3"),
+        ("videoinr", 0.5, 2, "space=0.5"),
+        ("videoinr", float("nan"), 2, "space=nan"),
+        ("videoinr", 2, 0, "time=0"),
+        ("other", 2, 1, "model 'other'"),
+    ],
+)
+def test_impossible_requests_are_named(name, space, time, message):
+    with pytest.raises(ValueError, match=message):
+        predictor.check_request(name, space=space, time=time)
+
+
+def test_wrong_windows_are_refused(fake_models):
+    network = Predictor("videoinr", fake_models["videoinr"], {}, tile=0)
+    with pytest.raises(ValueError, match="uint8"):
+        network.predict(window(3, 8, 8), [0], space=1)
+    with pytest.raises(ValueError, match="times"):
+        network.predict(window(2, 8, 8), [1.5], space=1)
+    with pytest.raises(ValueError, match="tile=8"):
+        Predictor("videoinr", fake_models["videoinr"], {}, tile=8)
+
+
+def test_tile_is_chosen_by_memory(monkeypatch):
+    monkeypatch.setattr(predictor, "available_memory", lambda: 8 * 2**30)
+    assert predictor.choose_tile("zooming_slowmo", 128, 128) == 0
+    tile = predictor.choose_tile("zooming_slowmo", 2160, 3840)
+    assert predictor.SMALLEST_TILE <= tile < 400 and tile % 4 == 0
+
+
+@pytest.mark.parametrize("name", ["zooming_slowmo", "videoinr"])
+def test_real_networks_give_what_apply_gives(name):
+    model = models.build(name, features=8, front_blocks=1, back_blocks=1, groups=2)
+    frames = window(predictor.WINDOW_SIZES[name], 8, 12)
+    unit = frames[None].astype(np.float32) / 255
+    if name == "videoinr":
+        times, kwargs = np.float32([[0, 0.25]]), {"out_size": (24, 36)}
+        arguments = (unit, times)
+        request = ([Fraction(0), Fraction(1, 4)], 3.0)
+    else:
+        arguments, kwargs = (unit,), {}
+        request = ([Fraction(n, 2) for n in range(7)], 4.0)
+    shapes = jax.eval_shape(lambda *x: model.init(*x, **kwargs), jax.random.key(0), *arguments)["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.02, x.shape).astype(np.float32), shapes)
+    apply = jax.jit(lambda params, *x: model.apply({"params": params}, *x, **kwargs)).lower(
+        params, *arguments
+    )
+    rendered = apply.compile(compiler_options={"xla_backend_optimization_level": 0})(params, *arguments)
+    expected = np.clip(np.asarray(rendered)[0], 0, 1) * 255
+    result = Predictor(name, model, params, tile=0).predict(frames, request[0], space=request[1])
+    assert result.shape == expected.shape
+    assert (
+        np.abs(result - expected).max() <= 0.6
+    )  # half a level, and what other compilations round differently

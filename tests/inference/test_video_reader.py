@@ -1,0 +1,130 @@
+"""Inputs made with PyAV and Pillow, read back."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from stvsr_jax.inference import video_reader
+
+
+def tones(count, size=(32, 48)):
+    """Flat frames, 8 levels apart, with a bright upper left quarter."""
+    images = []
+    for i in range(count):
+        image = np.full((*size, 3), 16 + 8 * i, np.uint8)
+        image[: size[0] // 2, : size[1] // 2] = 220
+        images.append(image)
+    return images
+
+
+def read_tones(frames):
+    return [int(np.median(frame.image[-8:, -8:])) for frame in frames]
+
+
+def test_frames_come_in_order_with_their_times(tmp_path, write_video):
+    images = tones(25)
+    path = write_video(tmp_path / "a.mp4", images, fps=Fraction(30000, 1001), metadata={"title": "x"})
+    info = video_reader.probe(path)
+    assert (info.height, info.width, info.rate, info.frame_count) == (32, 48, Fraction(30000, 1001), 25)
+    assert info.is_constant_rate and info.metadata["title"] == "x" and info.colour_tags.matrix == 6
+    frames = list(video_reader.read_frames(info))
+    assert [frame.time for frame in frames] == [n * Fraction(1001, 30000) for n in range(25)]
+    assert np.abs(np.subtract(read_tones(frames), [image[-1, -1, 0] for image in images])).max() <= 2
+
+
+def test_varying_rate_keeps_its_times(tmp_path, write_video):
+    stamps = [0, 40, 80, 200, 240, 280, 330, 500]
+    info = video_reader.probe(write_video(tmp_path / "a.mkv", tones(8), stamps=stamps))
+    assert not info.is_constant_rate
+    frames = list(video_reader.read_frames(info))
+    assert [frame.time * 1000 for frame in frames] == stamps
+    assert [frame.duration * 1000 for frame in frames[:-1]] == list(np.diff(stamps))
+
+
+def test_raw_stream_has_the_rate_it_is_given(tmp_path, write_video):
+    path = write_video(tmp_path / "a.h264", tones(10), fps=24)
+    info = video_reader.probe(path, rate=Fraction(50))
+    frames = list(video_reader.read_frames(info))
+    assert info.rate == 50 and info.frame_count == 10
+    assert [frame.time for frame in frames] == [Fraction(n, 50) for n in range(10)]
+
+
+def test_limits(tmp_path, write_video):
+    info = video_reader.probe(write_video(tmp_path / "a.mp4", tones(20)))
+    assert len(list(video_reader.read_frames(info, limit=7))) == 7
+    assert len(list(video_reader.read_frames(info, seconds=Fraction(2, 5)))) == 10
+    assert all(frame.duration == Fraction(1, 25) for frame in video_reader.read_frames(info, limit=7))
+
+
+@pytest.mark.parametrize(
+    ("rotation", "corner"), [(90, "lower left"), (-90, "upper right"), (180, "lower right")]
+)
+def test_rotation_is_applied(tmp_path, write_video, rotation, corner):
+    info = video_reader.probe(write_video(tmp_path / "a.mp4", tones(2), rotation=rotation))
+    image = next(video_reader.read_frames(info)).image
+    assert (info.height, info.width) == image.shape[:2] == ((32, 48) if rotation == 180 else (48, 32))
+    rows, columns = {"upper": 4, "lower": -4}, {"left": 4, "right": -4}
+    quarters = {f"{r} {c}": image[rows[r], columns[c]] for r in rows for c in columns}
+    assert max(quarters, key=lambda name: quarters[name][0]) == corner
+
+
+def test_pictures_are_sorted_by_their_numbers(tmp_path):
+    for number in (1, 2, 10):
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / f"frame{number}.png")
+    info = video_reader.probe(tmp_path, rate=Fraction(24))
+    frames = list(video_reader.read_frames(info))
+    assert [frame.image[0, 0, 0] for frame in frames] == [1, 2, 10]
+    assert [frame.time for frame in frames] == [0, Fraction(1, 24), Fraction(2, 24)]
+
+
+def test_bad_inputs_are_named(tmp_path, write_video):
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    text = tmp_path / "text.mp4"
+    text.write_text("no video at all " * 100)
+    sound = tmp_path / "sound.wav"
+    with av.open(str(sound), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    video = write_video(tmp_path / "video.mp4", tones(3))
+    cut_off = tmp_path / "cut_off.mp4"
+    cut_off.write_bytes(video.read_bytes()[:200])
+    for path, message in [
+        (tmp_path / "none.mp4", "does not exist"),
+        (empty, "is empty"),
+        (text, "not a video"),
+        (sound, "no video stream"),
+        (cut_off, "not a video"),
+        (tmp_path, "holds no pictures"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            video_reader.probe(path)
+    with pytest.raises(ValueError, match="has time stamps"):
+        video_reader.probe(video, rate=Fraction(30))
+
+
+def test_pictures_of_different_sizes_are_named(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="input_fps"):
+        video_reader.probe(tmp_path)
+    Image.new("RGB", (8, 9)).save(tmp_path / "b.png")
+    with pytest.raises(ValueError, match="b.png is 8x9"):
+        video_reader.probe(tmp_path, rate=Fraction(25))
+
+
+def test_damaged_packets_are_skipped(tmp_path, write_video):
+    rng = np.random.default_rng(0)
+    path = write_video(tmp_path / "a.mkv", list(rng.integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(data)
+    frames = list(video_reader.read_frames(video_reader.probe(path)))
+    assert 1 <= len(frames) <= 12
+    assert all(a.time < b.time for a, b in zip(frames, frames[1:], strict=False))

@@ -1,0 +1,117 @@
+"""The plain convolution: values against loops, its written-out derivative against that of the primitive."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stvsr_jax.ops.conv import conv2d
+
+# (size, kernel size, stride, padding); the last windows of some do not reach the end of the image.
+GEOMETRIES = [
+    ((6, 8), (3, 3), 1, 1),
+    ((6, 8), (3, 3), 2, 1),
+    ((5, 7), (3, 3), 2, 1),
+    ((8, 9), (3, 2), 3, 0),
+    ((5, 7), (1, 1), 1, 0),
+    ((7, 6), (1, 1), 2, 0),
+    ((4, 4), (3, 3), 1, 3),
+    ((1, 1), (3, 3), 2, 1),
+]
+
+
+def example(size, kernel_size, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((2, *size, 3)), rng.standard_normal((*kernel_size, 3, 4))
+    return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
+
+
+def naive_conv(x, kernel, stride, padding):
+    """Returns float64 [B, H', W', C'], a product for each window that fits."""
+    x = np.pad(np.asarray(x, np.float64), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    kernel = np.asarray(kernel, np.float64)
+    height, width = kernel.shape[:2]
+    rows = range(0, x.shape[1] - height + 1, stride)
+    columns = range(0, x.shape[2] - width + 1, stride)
+    out = np.zeros((x.shape[0], len(rows), len(columns), kernel.shape[-1]))
+    for i, y in enumerate(rows):
+        for j, z in enumerate(columns):
+            out[:, i, j] = np.einsum("bhwc,hwco->bo", x[:, y : y + height, z : z + width], kernel)
+    return out
+
+
+def gradients_of_primitive(x, kernel, cotangent, stride, padding):
+    def primitive(x, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        pads = ((padding, padding), (padding, padding))
+        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=layout)
+
+    return jax.vjp(primitive, x, kernel)[1](cotangent)
+
+
+@pytest.mark.parametrize(("size", "kernel_size", "stride", "padding"), GEOMETRIES)
+def test_conv_and_its_gradients_equal_loops_and_the_primitive(size, kernel_size, stride, padding):
+    x, kernel = example(size, kernel_size)
+    want = naive_conv(x, kernel, stride, padding)
+    cotangent = np.random.default_rng(1).standard_normal(want.shape).astype(np.float32)
+
+    @jax.jit
+    def value_and_gradients(x, kernel):
+        out, vjp = jax.vjp(functools.partial(conv2d, stride=stride, padding=padding), x, kernel)
+        return out, vjp(cotangent), gradients_of_primitive(x, kernel, cotangent, stride, padding)
+
+    out, gradients, wanted = value_and_gradients(x, kernel)
+    np.testing.assert_allclose(out, want, atol=1e-5)
+    for got, reference in zip(gradients, wanted, strict=True):
+        assert got.shape == reference.shape and got.dtype == reference.dtype
+        np.testing.assert_allclose(got, reference, atol=2e-5)
+
+
+def test_gradients_equal_central_differences():
+    x, kernel = example((5, 4), (3, 3))
+    factors = np.random.default_rng(1).standard_normal((2, 3, 2, 4))
+    loss = jax.jit(jax.grad(lambda x, kernel: jnp.sum(factors * conv2d(x, kernel, 2, 1)), (0, 1)))
+    for argument, gradient in enumerate(loss(x, kernel)):
+        arrays = [np.asarray(x, np.float64), np.asarray(kernel, np.float64)]
+        want = np.zeros(gradient.shape)
+        for index in np.ndindex(*gradient.shape):  # linear in each: one entry at a time
+            arrays[argument] = np.zeros(gradient.shape)
+            arrays[argument][index] = 1
+            want[index] = np.sum(factors * naive_conv(*arrays, 2, 1))
+        np.testing.assert_allclose(gradient, want, atol=1e-5)
+
+
+def test_gradient_inside_a_scan_equals_an_unrolled_loop():
+    x, kernel = example((5, 6), (3, 3))
+    kernel = 0.2 * kernel[..., :3]
+
+    def scanned(x, kernel):
+        return jnp.sum(jax.lax.scan(lambda x, _: (jnp.tanh(conv2d(x, kernel)), None), x, length=3)[0] ** 2)
+
+    def unrolled(x, kernel):
+        for _ in range(3):
+            x = jnp.tanh(conv2d(x, kernel))
+        return jnp.sum(x**2)
+
+    got, want = (jax.jit(jax.grad(f, (0, 1)))(x, kernel) for f in (scanned, unrolled))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_values_and_gradients_are_close_to_float32():
+    x, kernel = example((6, 7), (3, 3), jnp.bfloat16)
+    gradients = jax.jit(jax.grad(lambda x, k: jnp.sum(conv2d(x, k, 2, 1).astype(jnp.float32)), (0, 1)))(
+        x, kernel
+    )
+    out = conv2d(x, kernel, 2, 1)
+    assert {out.dtype, *(g.dtype for g in gradients)} == {jnp.dtype(jnp.bfloat16)}
+    x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    want = naive_conv(x, kernel, 2, 1)
+    assert np.linalg.norm(np.asarray(out, np.float64) - want) < 0.01 * np.linalg.norm(want)
+    for got, reference in zip(
+        gradients, gradients_of_primitive(x, kernel, jnp.ones(want.shape), 2, 1), strict=True
+    ):
+        error = np.linalg.norm(np.asarray(got, np.float64) - reference)
+        assert error < 0.02 * np.linalg.norm(reference)

@@ -1,0 +1,110 @@
+"""The package's imports go one way, and every module says what it holds. Read from the source alone."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "stvsr_jax"
+FILES = sorted(path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*.py"))
+
+# Where a command line starts, and the one module below that must mark absl's flags as parsed:
+# grain's worker processes read them.
+FLAG_READERS = ("main.py", "__main__.py", "convert.py", "benchmark.py", "data/pipeline.py")
+
+
+def imported_modules(source, file):
+    """Yields the full name of each import, also inside functions: `from a import b` is `a.b`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = file.split("/")[: -node.level] if node.level else []
+            module = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def is_below(name, *modules):
+    return any(name == module or name.startswith(module + ".") for module in modules)
+
+
+def files_of(*parts):
+    """Returns the files of sub-packages ('ops') and modules ('bicubic.py')."""
+    roots = tuple(f"stvsr_jax/{part}" if part.endswith(".py") else f"stvsr_jax/{part}/" for part in parts)
+    return [file for file in FILES if file.startswith(roots)]
+
+
+def violations(files, is_wrong):
+    """Returns 'file imports module' for each import of `files` that is wrong."""
+    found = []
+    for file in files:
+        source = (PACKAGE.parent / file).read_text()
+        found += [f"{file} imports {name}" for name in imported_modules(source, file) if is_wrong(name)]
+    return found
+
+
+def only(*parts):
+    """Returns whether a name is of this package and outside `parts`."""
+    allowed = [f"stvsr_jax.{part}" for part in parts]
+    return lambda name: is_below(name, "stvsr_jax") and not is_below(name, *allowed)
+
+
+def test_imports_are_found_at_any_depth_and_in_any_form():
+    source = (
+        "import os, jax.numpy as jnp\n"
+        "from stvsr_jax import ops\n"
+        "from . import layers\n"
+        "from ..ops.resize import imresize\n"
+        "def f():\n"
+        "    from absl import flags\n"
+    )
+    assert sorted(imported_modules(source, "stvsr_jax/models/deform.py")) == [
+        "absl.flags",
+        "jax.numpy",
+        "os",
+        "stvsr_jax.models.layers",
+        "stvsr_jax.ops",
+        "stvsr_jax.ops.resize.imresize",
+    ]
+
+
+@pytest.mark.parametrize("part", ["ops", "models", "data", "inference", "bicubic.py"])
+def test_parts_exist(part):
+    assert files_of(part)
+
+
+def test_ops_import_only_ops_and_bicubic():
+    assert not violations(files_of("ops"), only("ops", "bicubic"))
+
+
+def test_models_import_only_ops_and_models():
+    assert not violations(files_of("models"), only("ops", "models"))
+
+
+def test_data_and_bicubic_import_only_each_other():
+    assert not violations(files_of("data", "bicubic.py"), only("data", "bicubic"))
+
+
+def test_data_and_bicubic_never_import_jax():
+    assert not violations(
+        files_of("data", "bicubic.py"), lambda name: is_below(name, "jax", "jaxlib", "flax", "optax", "orbax")
+    )
+
+
+def test_inference_never_imports_training():
+    training = [f"stvsr_jax.{module}" for module in ("train", "train_state", "optim", "losses")]
+    assert not violations(files_of("inference"), lambda name: is_below(name, *training))
+
+
+def test_only_command_lines_and_the_data_pipeline_import_flags():
+    below = [file for file in FILES if not file.endswith(tuple(f"/{reader}" for reader in FLAG_READERS))]
+    assert not violations(below, lambda name: is_below(name, "absl.flags", "absl.app"))
+
+
+def test_nothing_imports_tensorflow():
+    assert not violations(FILES, lambda name: is_below(name, "tensorflow"))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_module_has_a_docstring(file):
+    assert ast.get_docstring(ast.parse((PACKAGE.parent / file).read_text()))
