@@ -21,68 +21,70 @@ def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe, or with 'quick' the same code made small."""
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r} is not one of {VARIANTS}")
-    config = ConfigDict({
-        "model": {
-            "name": "videoinr",
-            "features": 64,
-            "front_blocks": 5,
-            "back_blocks": 40,
-            "groups": 8,
-            "hidden": (64, 64, 256),
-            "remat": False,
-        },
-        "dtype": "float32",
-        "data": {
-            "path": "pip",
-            "cache_dir": "",
-            "cut_threshold": 0.2,
-            "recipe": {
+    config = ConfigDict(
+        {
+            "model": {
                 "name": "videoinr",
-                "window": 9,
-                "scale": 4,
-                "lr_crop": 32,
-                "hr_reduce": 1,
-                "time_stride": 1,
-                "num_times": 1,
-                "stage2_step": config_dict.placeholder(int),
-                "stage2_scale": (2.0, 4.0),
-                "stage2_num_times": 3,
-                "num_scales": config_dict.placeholder(int),
-                "reverse_time": False,
+                "features": 64,
+                "front_blocks": 5,
+                "back_blocks": 40,
+                "groups": 8,
+                "hidden": (64, 64, 256),
+                "remat": False,
             },
-            "batch_size": 24,
-            "num_workers": 0,
-            "split": "time",
-            "validation_fraction": 0.1,
-            "validation_windows": 16,
-            "validation_crop": 32,
-        },
-        "optimizer": {
-            "learning_rate": 1e-4,
-            "final_learning_rate": 1e-7,
-            "cycle_steps": 150_000,
-            "b1": 0.9,
-            "b2": 0.99,
-        },
-        "loss": {"name": "charbonnier", "reduction": "mean"},
-        "train": {
-            "num_steps": 600_000,
-            "log_every": 100,
-            "eval_every": 5_000,
-            "checkpoint_every": 5_000,
-            "keep_checkpoints": 3,
-            "max_skipped_steps": 100,
-        },
-        "seed": 0,
-        "init_from": "",
-    })
+            "dtype": "float32",
+            "data": {
+                "path": "pip",
+                "cache_dir": "",
+                "cut_threshold": 10.0,
+                "recipe": {
+                    "name": "videoinr",
+                    "window": 9,
+                    "scale": 4,
+                    "lr_crop": 32,
+                    "hr_reduce": 1,
+                    "time_stride": 1,
+                    "num_times": 1,
+                    "stage2_step": config_dict.placeholder(int),
+                    "stage2_scale": (2.0, 4.0),
+                    "stage2_num_times": 3,
+                    "num_scales": config_dict.placeholder(int),
+                    "reverse_time": False,
+                },
+                "batch_size": 24,
+                "num_workers": 0,
+                "split": "time",
+                "validation_fraction": 0.1,
+                "validation_windows": 16,
+                "validation_crop": 32,
+            },
+            "optimizer": {
+                "learning_rate": 1e-4,
+                "final_learning_rate": 1e-7,
+                "cycle_steps": 150_000,
+                "b1": 0.9,
+                "b2": 0.99,
+            },
+            "loss": {"name": "charbonnier", "reduction": "mean"},
+            "train": {
+                "num_steps": 600_000,
+                "log_every": 100,
+                "eval_every": 5_000,
+                "checkpoint_every": 5_000,
+                "keep_checkpoints": 3,
+                "max_skipped_steps": 100,
+            },
+            "seed": 0,
+            "init_from": "",
+        }
+    )
     config.data.recipe.update({"stage2_step": 450_000, "num_scales": 8})
     if variant == "quick":
         config.model.update(
             {"features": 16, "front_blocks": 1, "back_blocks": 2, "groups": 2, "hidden": (32, 32, 64)}
         )
         config.data.recipe.update({"window": 3, "lr_crop": 16, "stage2_step": None})
-        config.data.update({"batch_size": 8, "validation_windows": 6})
-        config.optimizer.update({"learning_rate": 1e-3, "cycle_steps": 400})
-        config.train.update({"num_steps": 400, "log_every": 20, "eval_every": 100, "checkpoint_every": 100})
+        config.data.update({"batch_size": 4, "validation_windows": 6})
+        config.optimizer.update({"learning_rate": 1e-3, "cycle_steps": 300})
+        config.train.update({"num_steps": 300, "log_every": 20, "eval_every": 100, "checkpoint_every": 100})
     return config

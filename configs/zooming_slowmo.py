@@ -19,58 +19,60 @@ def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe, or with 'quick' the same code made small."""
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r} is not one of {VARIANTS}")
-    config = ConfigDict({
-        "model": {
-            "name": "zooming_slowmo",
-            "features": 64,
-            "front_blocks": 5,
-            "back_blocks": 40,
-            "groups": 8,
-            "remat": False,
-        },
-        "dtype": "float32",
-        "data": {
-            "path": "pip",
-            "cache_dir": "",
-            "cut_threshold": 0.2,
-            "recipe": {
+    config = ConfigDict(
+        {
+            "model": {
                 "name": "zooming_slowmo",
-                "window": 7,
-                "scale": 4,
-                "lr_crop": 32,
-                "hr_reduce": 1,
-                "time_stride": 1,
+                "features": 64,
+                "front_blocks": 5,
+                "back_blocks": 40,
+                "groups": 8,
+                "remat": False,
             },
-            "batch_size": 16,
-            "num_workers": 0,
-            "split": "time",
-            "validation_fraction": 0.1,
-            "validation_windows": 16,
-            "validation_crop": 32,
-        },
-        "optimizer": {
-            "learning_rate": 4e-4,
-            "final_learning_rate": 1e-7,
-            "cycle_steps": 150_000,
-            "b1": 0.9,
-            "b2": 0.99,
-        },
-        "loss": {"name": "charbonnier", "reduction": "mean"},
-        "train": {
-            "num_steps": 600_000,
-            "log_every": 100,
-            "eval_every": 5_000,
-            "checkpoint_every": 5_000,
-            "keep_checkpoints": 3,
-            "max_skipped_steps": 100,
-        },
-        "seed": 0,
-        "init_from": "",
-    })
+            "dtype": "float32",
+            "data": {
+                "path": "pip",
+                "cache_dir": "",
+                "cut_threshold": 10.0,
+                "recipe": {
+                    "name": "zooming_slowmo",
+                    "window": 7,
+                    "scale": 4,
+                    "lr_crop": 32,
+                    "hr_reduce": 1,
+                    "time_stride": 1,
+                },
+                "batch_size": 16,
+                "num_workers": 0,
+                "split": "time",
+                "validation_fraction": 0.1,
+                "validation_windows": 16,
+                "validation_crop": 32,
+            },
+            "optimizer": {
+                "learning_rate": 4e-4,
+                "final_learning_rate": 1e-7,
+                "cycle_steps": 150_000,
+                "b1": 0.9,
+                "b2": 0.99,
+            },
+            "loss": {"name": "charbonnier", "reduction": "mean"},
+            "train": {
+                "num_steps": 600_000,
+                "log_every": 100,
+                "eval_every": 5_000,
+                "checkpoint_every": 5_000,
+                "keep_checkpoints": 3,
+                "max_skipped_steps": 100,
+            },
+            "seed": 0,
+            "init_from": "",
+        }
+    )
     if variant == "quick":
         config.model.update({"features": 16, "front_blocks": 1, "back_blocks": 2, "groups": 2})
         config.data.recipe.update({"window": 5, "lr_crop": 16})
-        config.data.update({"batch_size": 8, "validation_windows": 6})
+        config.data.update({"batch_size": 4, "validation_windows": 6})
         config.optimizer.update({"learning_rate": 2e-3, "cycle_steps": 300})
         config.train.update({"num_steps": 300, "log_every": 20, "eval_every": 100, "checkpoint_every": 100})
     return config

@@ -208,7 +208,9 @@ def _items(manager, step):
 
 def _read_spec(manager, step):
     if "model" not in _items(manager, step):
-        raise ValueError(f"{manager.directory}/{step} is not a checkpoint of this project: it has no 'model' item")
+        raise ValueError(
+            f"{manager.directory}/{step} is not a checkpoint of this project: it has no 'model' item"
+        )
     restored = manager.restore(step, args=ocp.args.Composite(model=ocp.args.JsonRestore()))
     return ModelSpec(**restored.model)
 

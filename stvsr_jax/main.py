@@ -9,9 +9,13 @@ from ml_collections import config_flags
 
 from stvsr_jax import train
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file, e.g. configs/videoinr.py:quick.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="Config file, e.g. configs/videoinr.py:quick."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; default: runs/ and the config's name.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (and resume), or score the held-out windows.")
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "eval"], "Train (and resume), or score the held-out windows."
+)
 
 
 def main(argv: list[str]) -> None:

@@ -142,7 +142,9 @@ def prepare(config: ml_collections.ConfigDict) -> Run:
     Raises:
       ValueError: a key is unknown or missing, or a value is impossible.
     """
-    sections = _only(config, "config", "model", "dtype", "data", "optimizer", "loss", "train", "seed", "init_from")
+    sections = _only(
+        config, "config", "model", "dtype", "data", "optimizer", "loss", "train", "seed", "init_from"
+    )
     fields = dict(sections["model"])
     name = fields.pop("name", None)
     spec = checkpoint.ModelSpec(name, fields)

@@ -30,6 +30,4 @@ class TrainState:
 def create(model, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
     """Return the initial state; jit it with `out_shardings` to create it where it belongs."""
     params = models.init_params(model, key)
-    return TrainState(
-        jnp.zeros((), jnp.int32), params, optimizer.init(params), jnp.zeros((), jnp.int32)
-    )
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jnp.zeros((), jnp.int32))

@@ -10,7 +10,7 @@ from av import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 # FFmpeg's AVColorSpace numbers, as frames carry them, to what the converter takes.
-_MATRICES = {
+MATRICES = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
     5: Colorspace.ITU601,
@@ -41,9 +41,14 @@ _MAX_PARTS = 64
 def colour_of(frame: VideoFrame) -> tuple[int, int]:
     """Return the (matrix, range) to convert `frame` with, as numbers for `RgbConverter`."""
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    high_definition = frame.width >= 1280 or frame.height > 576
-    matrix = _MATRICES.get(int(frame.colorspace), Colorspace.ITU709 if high_definition else Colorspace.ITU601)
+    untagged = Colorspace.ITU709 if is_high_definition(frame) else Colorspace.ITU601
+    matrix = MATRICES.get(int(frame.colorspace), untagged)
     return int(matrix), int(ColorRange.JPEG if full else ColorRange.MPEG)
+
+
+def is_high_definition(frame: VideoFrame) -> bool:
+    """Return whether players take an untagged stream of this size for BT.709 rather than BT.601."""
+    return frame.width >= 1280 or frame.height > 576
 
 
 class RgbConverter:

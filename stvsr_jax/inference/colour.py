@@ -10,7 +10,9 @@ import dataclasses
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Interpolation
+
+from stvsr_jax.data.colour import MATRICES, is_high_definition
 
 # ISO/IEC 23091-2 code points, as FFmpeg numbers them.
 UNSPECIFIED = 2
@@ -20,15 +22,6 @@ RGB = 0
 LIMITED_RANGE = 1
 FULL_RANGE = 2
 
-# Matrix coefficients this package can convert, by code point: what the scaler calls them.
-_MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-}
 _SCALER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
@@ -65,8 +58,8 @@ def read_tags(frame: av.VideoFrame) -> ColourTags:
     if frame.format.is_rgb or frame.format.name == "pal8":
         matrix = RGB
     elif matrix in (UNSPECIFIED, RGB, 3):
-        matrix = BT709 if frame.width >= 1280 or frame.height > 576 else BT601
-    if matrix != RGB and matrix not in _MATRICES:
+        matrix = BT709 if is_high_definition(frame) else BT601
+    if matrix != RGB and matrix not in MATRICES:
         raise NotImplementedError(
             f"colour matrix {matrix} (ISO/IEC 23091-2) is not supported; convert the input to BT.709 first"
         )
@@ -106,7 +99,7 @@ def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags) -> av.Vid
         return frame.reformat(format=pixel_format, interpolation=_SCALER)
     frame = frame.reformat(
         format=pixel_format,
-        dst_colorspace=_MATRICES[tags.matrix],
+        dst_colorspace=MATRICES[tags.matrix],
         dst_color_range=ColorRange.MPEG,
         interpolation=_SCALER,
     )

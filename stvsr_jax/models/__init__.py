@@ -12,7 +12,7 @@ from stvsr_jax.models.zooming_slowmo import ZoomingSlowMo
 MODELS = {"zooming_slowmo": ZoomingSlowMo, "videoinr": VideoINR}
 
 
-def build(name: str, **kwargs) -> nn.Module:
+def build(name: str, /, **kwargs) -> nn.Module:
     """Returns a network; without further arguments it has the published sizes.
 
     Args:

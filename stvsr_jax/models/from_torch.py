@@ -50,7 +50,7 @@ def convert(name: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     for target, names in sources.items():
         arrays = [_to_flax_layout(np.asarray(tensors[n], np.float32)) for n in names]
         shape = shapes[target].shape
-        stacked = len(shape) == arrays[0].ndim + 1
+        stacked = "blocks" in target
         want = shape[1:] if stacked else shape
         wrong += [f"{n} {tensors[n].shape}" for n, a in zip(names, arrays, strict=True) if a.shape != want]
         wrong += [f"{n} (not finite)" for n, a in zip(names, arrays, strict=True) if not np.isfinite(a).all()]

@@ -196,7 +196,7 @@ class _Axis:
     """How the n' output cells of one axis lie over its n low-resolution cells; arrays are [n'].
 
     Attributes:
-      nearest: index of the nearest low-resolution cell.
+      nearest: index of the nearest low-resolution cell; of two equally near the even one.
       relative: distance to its centre in units of half cells, [-1, 1].
       lower: index of the cell at or before, clamped into the axis.
       upper: index of the cell after, clamped.
@@ -216,7 +216,7 @@ class _Axis:
     @classmethod
     def of(cls, out_size, size):
         position = (np.arange(out_size) + 0.5) * size / out_size - 0.5  # in low-resolution pixels
-        nearest = np.clip(np.floor(position + 0.5), 0, size - 1).astype(np.int32)
+        nearest = np.clip(np.rint(position), 0, size - 1).astype(np.int32)
         lower = np.floor(position)
         fraction = position - lower
         inside = (lower >= 0), (lower + 1 < size)

@@ -8,7 +8,6 @@ is therefore written in that form to begin with.
 import functools
 
 import jax
-import jax.numpy as jnp
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -54,7 +53,9 @@ def _backward_as_convolutions(stride, padding, x, kernel, cotangent):
     """The derivative as convolutions of NHWC images with HWIO kernels."""
     size, out_size = x.shape[1:3], cotangent.shape[1:3]
     # Pixels at the far end that no window reached; negative padding crops.
-    rest = [n + 2 * padding - (m - 1) * stride - k for n, m, k in zip(size, out_size, kernel.shape, strict=False)]
+    rest = [
+        n + 2 * padding - (m - 1) * stride - k for n, m, k in zip(size, out_size, kernel.shape, strict=False)
+    ]
     d_x = jax.lax.conv_general_dilated(
         cotangent,
         kernel[::-1, ::-1].swapaxes(2, 3),

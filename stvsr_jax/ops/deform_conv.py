@@ -47,7 +47,7 @@ def deform_conv2d(
       ValueError: a shape does not follow from the others, or an unknown implementation.
     """
     stride, dilation, padding = _pair(stride), _pair(dilation), _pair(padding)
-    _check_shapes(x, offset, mask, kernel, stride, dilation, padding)
+    _check_shapes(x, offset, mask, kernel, bias, stride, dilation, padding)
     implementation = implementation or "gather"
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
@@ -90,7 +90,7 @@ def _tap_positions(out_size, kernel_size, stride, dilation, padding):
     return grid.reshape(*out_size, kernel_size[0] * kernel_size[1], 2)
 
 
-def _check_shapes(x, offset, mask, kernel, stride, dilation, padding):
+def _check_shapes(x, offset, mask, kernel, bias, stride, dilation, padding):
     if x.ndim != 4 or kernel.ndim != 4 or offset.ndim != 6:
         raise ValueError(
             "deform_conv2d: x must be [B, H, W, C], kernel [kh, kw, C, C'] and offset [B, H', W', G, K, 2], "
@@ -108,6 +108,8 @@ def _check_shapes(x, offset, mask, kernel, stride, dilation, padding):
             f"{kernel.shape}, stride {stride}, dilation {dilation}, padding {padding}; "
             f"got {offset.shape} and {mask.shape}"
         )
+    if bias is not None and bias.shape != kernel.shape[3:]:
+        raise ValueError(f"deform_conv2d: bias must be {kernel.shape[3:]} as the kernel, got {bias.shape}")
     if kernel.shape[2] != x.shape[3] or x.shape[3] % groups:
         raise ValueError(
             f"deform_conv2d: {x.shape[3]} channels must equal the kernel's {kernel.shape[2]} and divide "

@@ -25,6 +25,8 @@ def imresize(
     Raises:
       ValueError: neither scale nor out_size, a scale that is not positive or a size below one pixel.
     """
+    if image.ndim < 3:
+        raise ValueError(f"imresize: image must be [..., H, W, C], got {image.shape}")
     size = image.shape[-3:-1]
     scale, out_size = bicubic.resolve_scale(size, scale, out_size)
     rows, columns = (

@@ -29,15 +29,19 @@ def bilinear_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shapes do not fit.
     """
-    if image.ndim != 4 or coords.ndim < 2 or coords.shape[-1] != 2 or coords.shape[0] != image.shape[0]:
-        raise ValueError(
-            "bilinear_sample: image must be [B, H, W, C] and coords [B, ..., 2] with the same B, "
-            f"got {image.shape} and {coords.shape}"
-        )
+    _check_shapes("bilinear_sample", image, coords)
     batch, height, width, channels = image.shape
     points = coords.reshape(batch, -1, 1, 1, 2)
     values = sample_groups(image.reshape(batch, height, width, 1, channels), points)
     return values.reshape(*coords.shape[:-1], channels)
+
+
+def _check_shapes(function, image, coords):
+    if image.ndim != 4 or coords.ndim < 2 or coords.shape[-1] != 2 or coords.shape[0] != image.shape[0]:
+        raise ValueError(
+            f"{function}: image must be [B, H, W, C] and coords [B, ..., 2] with the same B, "
+            f"got {image.shape} and {coords.shape}"
+        )
 
 
 @jax.custom_vjp
@@ -52,7 +56,7 @@ def sample_groups(image: jax.Array, coords: jax.Array) -> jax.Array:
       [B, P, G, K, c] in the dtype of the image.
     """
     corners = _corners(image.shape, coords)
-    rows = image.reshape(-1, image.shape[-1])
+    rows = jnp.asarray(image).reshape(-1, image.shape[-1])
     values = [rows[index].astype(jnp.float32) * weight[..., None] for index, weight, _ in corners]
     return functools.reduce(jnp.add, values).astype(image.dtype)
 
@@ -90,7 +94,7 @@ def _corners(shape, coords):
 
 
 def _sample_groups_forward(image, coords):
-    return sample_groups(image, coords), (image, coords)
+    return sample_groups(image, coords), (jnp.asarray(image), coords)
 
 
 def _sample_groups_backward(residuals, cotangent):
@@ -121,7 +125,11 @@ def nearest_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
 
     Returns:
       [B, ..., C].
+
+    Raises:
+      ValueError: the shapes do not fit.
     """
+    _check_shapes("nearest_sample", image, coords)
     batch, height, width, channels = image.shape
     nearest = jnp.round(jax.lax.stop_gradient(coords))
     nearest = jnp.clip(nearest, -1.0, jnp.array([height, width], nearest.dtype)).astype(jnp.int32)

@@ -134,9 +134,6 @@ def test_weights_of_the_other_network_are_refused(shapes, monkeypatch):
         pytest.param(
             "conv_last.bias",
             (),
-            marks=pytest.mark.xfail(
-                strict=True, reason="a tensor one axis short is taken for one block of a stack"
-            ),
         ),
     ],
 )

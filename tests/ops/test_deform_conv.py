@@ -252,7 +252,6 @@ def zeros(**shapes):
         pytest.param(
             dict(bias=(4,)),
             "(4,)",
-            marks=pytest.mark.xfail(strict=True, reason="deform_conv2d does not check the shape of bias"),
         ),
     ],
 )

@@ -92,7 +92,6 @@ def test_imresize_names_a_wrong_scale_or_size(kwargs, message):
         imresize(jnp.zeros((1, 4, 4, 3)), **kwargs)
 
 
-@pytest.mark.xfail(strict=True, reason="ops.imresize does not check the rank; the numpy twin does")
 def test_imresize_names_the_shape_of_an_image_without_channels():
     with pytest.raises(ValueError, match=r"\(4, 4\)"):
         imresize(jnp.zeros((4, 4)), scale=2)
