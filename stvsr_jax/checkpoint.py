@@ -228,4 +228,4 @@ def _architecture(spec):
     """Returns the fields that decide the parameters, defaults filled in."""
     model = spec.build()
     fields = (f for f in model.__dataclass_fields__ if f not in ("parent", "name", "dtype", "remat"))
-    return {f: tuple(v) if isinstance(v := getattr(model, f), (list, tuple)) else v for f in fields}
+    return {f: getattr(model, f) for f in fields}

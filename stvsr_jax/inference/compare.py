@@ -1,4 +1,4 @@
-"""The output beside plain bicubic enlargement of the input: a picture of two moments, or a whole video."""
+"""The output beside the input, its pixels and bicubic: a picture of two moments, or a whole video."""
 
 from fractions import Fraction
 
@@ -38,7 +38,7 @@ def side_by_side(output: np.ndarray, source: np.ndarray, label: str) -> np.ndarr
     Returns:
       uint8 [H', 2 W', 3].
     """
-    left = put_label(enlarge(source, output.shape[:2]), "input, bicubic, repeated")
+    left = put_label(enlarge(source, output.shape[:2]), "bicubic, frame repeated")
     return np.concatenate([left, put_label(output, label)], axis=1)
 
 
@@ -62,14 +62,19 @@ class PictureOfTwoMoments:
             return
         if self._given is None or source is not self._given[1]:
             self._inputs += 1
-            self._given = (output, source, "output, given frame")
+            self._given = (output, source, "model, given frame")
             if len(self._moments) < 2 and self._inputs <= self._target:
                 self._moments = [self._given]
         elif abs(offset - Fraction(1, 2)) <= Fraction(1, 4):
-            self._moments = [self._given, (output, source, f"output, interpolated at {float(offset):.2f}")]
+            self._moments = [self._given, (output, source, f"model, interpolated at {float(offset):.2f}")]
             self._is_done = self._inputs >= self._target
 
     def render(self) -> np.ndarray:
-        """Returns uint8 [h, w, 3]: a row per moment, input left, output right."""
-        rows = [side_by_side(output.image, source.image, label) for output, source, label in self._moments]
+        """Returns uint8 [h, w, 3]: a row per moment with the input's pixels, bicubic and the output."""
+        rows = []
+        for output, source, label in self._moments:
+            height, width = output.image.shape[:2]
+            pixels = Image.fromarray(source.image).resize((width, height), Image.Resampling.NEAREST)
+            columns = put_label(np.asarray(pixels), "input"), side_by_side(output.image, source.image, label)
+            rows.append(np.concatenate(columns, axis=1))
         return np.concatenate(rows)

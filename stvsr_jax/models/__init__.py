@@ -28,6 +28,8 @@ def build(name: str, /, **kwargs) -> nn.Module:
     unknown = set(kwargs) - fields
     if unknown:
         raise ValueError(f"model {name!r} has no field {sorted(unknown)}; its fields are {sorted(fields)}")
+    # Modules are hashed; a config or a checkpoint may bring lists.
+    kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
     model = MODELS[name](**kwargs)
     if model.features % model.groups:
         raise ValueError(f"features={model.features} must divide by the groups={model.groups} of the offsets")
