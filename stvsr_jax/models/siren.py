@@ -13,6 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from stvsr_jax import ops
 from stvsr_jax.models.layers import fan_in_uniform
 
 FREQUENCY = 30.0  # omega_0 of the paper
@@ -91,7 +92,7 @@ def finish(weights: SirenWeights, projected: jax.Array, dtype: Any = jnp.float32
     """
     x = projected + weights.biases[0]
     for kernel, bias in zip(weights.kernels, weights.biases[1:], strict=True):
-        x = _matmul(jnp.sin(FREQUENCY * x), kernel, dtype) + bias
+        x = _matmul(ops.sine(FREQUENCY * x), kernel, dtype) + bias
     return x
 
 

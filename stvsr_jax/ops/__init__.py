@@ -5,6 +5,7 @@ from stvsr_jax.ops.deform_conv import deform_conv2d
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
 from stvsr_jax.ops.sampling import bilinear_sample, grid_sample, nearest_sample
 from stvsr_jax.ops.shuffle import pixel_shuffle
+from stvsr_jax.ops.sine import sine
 
 __all__ = [
     "bilinear_sample",
@@ -14,5 +15,6 @@ __all__ = [
     "imresize",
     "nearest_sample",
     "pixel_shuffle",
+    "sine",
     "upsample_bilinear_2x",
 ]
