@@ -100,7 +100,7 @@ def restore_latest(
       spec: the network that is being trained.
 
     Raises:
-      ValueError: the checkpoint is of another network, or holds weights only.
+      ValueError: the checkpoint is of another network, holds weights only or cannot be read.
     """
     step = manager.latest_step()
     _check_spec(_read_spec(manager, step), spec, manager.directory)
@@ -111,14 +111,12 @@ def restore_latest(
         )
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     progress = {"step": abstract.step, "opt_state": abstract.opt_state, "skipped": abstract.skipped}
-    restored = manager.restore(
-        step,
-        args=ocp.args.Composite(
-            params=ocp.args.StandardRestore(abstract.params),
-            progress=ocp.args.StandardRestore(progress),
-            data=grain.checkpoint.CheckpointRestore(iterator),
-        ),
+    items = ocp.args.Composite(
+        params=ocp.args.StandardRestore(abstract.params),
+        progress=ocp.args.StandardRestore(progress),
+        data=grain.checkpoint.CheckpointRestore(iterator),
     )
+    restored = _restore(manager, step, items, "training state")
     return TrainState(params=restored.params, **restored.progress)
 
 
@@ -177,11 +175,17 @@ def restore_params(manager, step: int, spec: ModelSpec, sharding: Sharding) -> A
     shapes = jax.eval_shape(lambda key: models.init_params(spec.build(), key), jax.random.key(0))
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
     items = ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
+    return _restore(manager, step, items, "weights").params
+
+
+def _restore(manager, step, items, what):
     try:
-        return manager.restore(step, args=items).params
-    except (OSError, ValueError, KeyError) as error:
+        return manager.restore(step, args=items)
+    except Exception as error:  # Orbax, TensorStore and grain raise kinds of their own, also bare Exception
+        reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"the weights of step {step} in {manager.directory} cannot be read: {error}"
+            f"the {what} of step {step} in {manager.directory} cannot be read: {reason:.300}; if it is "
+            "damaged, remove this step's directory and the one before is taken"
         ) from error
 
 
@@ -211,8 +215,9 @@ def _read_spec(manager, step):
         raise ValueError(
             f"{manager.directory}/{step} is not a checkpoint of this project: it has no 'model' item"
         )
-    restored = manager.restore(step, args=ocp.args.Composite(model=ocp.args.JsonRestore()))
-    return ModelSpec(**restored.model)
+    items = ocp.args.Composite(model=ocp.args.JsonRestore())
+    model = _restore(manager, step, items, "model item").model
+    return ModelSpec(model["name"], model["fields"])
 
 
 def _check_spec(found, wanted, directory):

@@ -39,7 +39,9 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     try:
         tensors = READERS[suffix](path)
     except ImportError as error:
-        raise ValueError(f"{path} needs the package {error.name}: pip install 'stvsr-jax[torch]'") from error
+        raise ValueError(
+            f"{path} needs a package that cannot be imported ({error}): pip install 'stvsr-jax[torch]'"
+        ) from error
     except Exception as error:  # each library has exceptions of its own for a damaged file
         raise ValueError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     return {_strip(name): array for name, array in tensors.items()}

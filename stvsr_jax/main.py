@@ -27,11 +27,10 @@ def main(argv: list[str]) -> None:
     run = {"train": train.train_and_evaluate, "eval": train.evaluate_only}[_MODE.value]
     try:
         scores = run(_CONFIG.value, _WORKDIR.value or _default_workdir())
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if logging.get_verbosity() > logging.INFO:
             raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(error)
     if jax.process_index() == 0:
         print("  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
 
@@ -41,10 +40,30 @@ def _default_workdir():
     return pathlib.Path("runs") / "-".join(filter(None, (pathlib.Path(path).stem, variant)))
 
 
+def _parse_flags(argv):
+    """Returns the arguments that are no flags."""
+    try:
+        rest = flags.FLAGS(argv)
+        _CONFIG.value.keys  # noqa: B018 - a file that is not there raises here, not when flags are parsed
+    except (AttributeError, KeyError) as error:  # of config_flags
+        while isinstance(error.args[0], Exception):
+            error = error.args[0]
+        _fail(f"--config has no key {' '.join(str(error.args[0]).split())}")
+    except (flags.Error, OSError) as error:
+        # Where config_flags reports several lines, a traceback or its attempts, the last says what is wrong.
+        _fail(str(error).strip().splitlines()[-1].strip())
+    return rest
+
+
+def _fail(error):
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
 def entry() -> None:
     """Console entry point."""
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ class MetricWriter:
 
     def progress(self, step: int, numbers: Mapping[str, float]) -> None:
         """Show numbers beside the bar after `step` steps; cheap, for every step."""
-        self._bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)
+        if numbers:
+            self._bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)
         self._bar.update(step - self._bar.n)
 
     def write(self, step: int, numbers: Mapping[str, float], *, eta: float | None = None) -> None:

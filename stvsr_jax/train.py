@@ -88,7 +88,7 @@ def make_train_step(
 
     def step(state, batch):
         (value, mse), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -259,6 +259,8 @@ def _loop(run, state, iterator, manager, writer):
     scores, interval = {}, _Interval()
     first, last = int(state.step), run.loop.num_steps
     pending = None
+    if first >= last:  # the run had ended
+        return evaluate.score(eval_step, state.params, run.datasets.validation, run.mesh)
     for step in range(first + 1, last + 1):
         batch = sharding.to_global(next(iterator), run.mesh)
         state, numbers = train_step(state, batch)
@@ -268,8 +270,8 @@ def _loop(run, state, iterator, manager, writer):
         if step == first + 1:
             interval.add(pending)  # waits for the compilation, which no average should contain
             interval, pending = _Interval(), None
-        if interval.last:
-            writer.progress(step, {key: interval.last[key] for key in ("loss", "psnr")})
+        shown = interval.last or {}
+        writer.progress(step, {key: shown[key] for key in ("loss", "psnr") if key in shown})
         if step % run.loop.log_every == 0 or step == last:
             interval.add(pending)
             pending = None
@@ -318,10 +320,15 @@ class _Interval:
             self._numbers.append(self.last)
 
     def averages(self):
-        """Return the mean of each metric (the last of the run of skipped steps), {} without steps."""
+        """Return the mean of each metric (the last of the run of skipped steps), {} without steps.
+
+        Only `skipped` counts the steps that were; the rest would not be finite.
+        """
         if not self._numbers:
             return {}
-        means = {key: sum(n[key] for n in self._numbers) / len(self._numbers) for key in self.last}
+        taken = [n for n in self._numbers if not n["skipped"]] or self._numbers
+        means = {key: sum(n[key] for n in taken) / len(taken) for key in self.last}
+        means["skipped"] = sum(n["skipped"] for n in self._numbers) / len(self._numbers)
         means["skipped_in_a_row"] = self.last["skipped_in_a_row"]
         means["step_seconds"] = (time.perf_counter() - self._began) / len(self._numbers)
         return means

@@ -4,8 +4,8 @@ Parameters are float32; `dtype` is the dtype of the computation. Initial values 
 defaults, which the published networks started from, unless a layer says otherwise.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -45,23 +45,49 @@ class Conv(nn.Module):
     bias_init: Initializer | None = None
 
     @nn.compact
-    def __call__(self, *inputs: jax.Array) -> jax.Array:
-        """Maps inputs [B, H, W, C_i] to [B, ceil(H / stride), ceil(W / stride), features]."""
-        size, channels = self.kernel_size, sum(x.shape[-1] for x in inputs)
+    def weights(self, channels: int) -> "Weights":
+        """Returns the parameters for inputs of this many channels, in the dtype of the computation."""
+        size = self.kernel_size
         default = fan_in_uniform(size * size * channels)
         kernel = self.param("kernel", self.kernel_init or default, (size, size, channels, self.features))
         bias = self.param("bias", self.bias_init or default, (self.features,))
+        return Weights(kernel.astype(self.dtype), bias.astype(self.dtype))
+
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        """Maps inputs [B, H, W, C_i] to [B, ceil(H / stride), ceil(W / stride), features]."""
         x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
-        return convolve(x, kernel, bias, stride=self.stride, dtype=self.dtype)
+        return convolve(self.weights(x.shape[-1]), x, stride=self.stride)
 
 
-def convolve(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, stride: int = 1, dtype: Any = jnp.float32
-) -> jax.Array:
-    """Convolves [B, H, W, C] with [k, k, C, C'], zero padding (k - 1) // 2 on each side."""
-    padding = (kernel.shape[0] - 1) // 2
-    out = ops.conv2d(x.astype(dtype), kernel.astype(dtype), stride, padding)
-    return out if bias is None else out + bias.astype(dtype)
+class Weights(NamedTuple):
+    """Kernel [k, k, C, C'] and bias [C'] of a convolution, as plain arrays."""
+
+    kernel: jax.Array
+    bias: jax.Array
+
+
+def convolve(weights: Weights, x: jax.Array, *, stride: int = 1) -> jax.Array:
+    """Convolves in the dtype of the weights, zero padding (k - 1) // 2 on each side.
+
+    Args:
+      weights: of one convolution, or of n that stand `side_by_side`.
+      x: [B, H, W, C], or [B, H, W, n C].
+      stride: in both directions.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), C'], or n C'.
+    """
+    x = x.astype(weights.kernel.dtype)
+    return ops.conv2d(x, weights.kernel, stride, (weights.kernel.shape[0] - 1) // 2) + weights.bias
+
+
+def side_by_side(weights: Sequence[Weights]) -> Weights:
+    """Joins equally shaped convolutions into one.
+
+    On the channels of n inputs side by side it makes their n outputs side by side, each from its own; on a
+    single input it makes all n outputs from that.
+    """
+    return Weights(*(jnp.concatenate(arrays, axis=-1) for arrays in zip(*weights, strict=True)))
 
 
 class ResidualBlock(nn.Module):

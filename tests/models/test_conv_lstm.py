@@ -89,11 +89,8 @@ def test_rematerialised_has_the_same_value_and_gradient(sequence):
     np.testing.assert_allclose(recomputed, gradient, atol=1e-3 * np.abs(gradient).max())
 
 
-def test_bfloat16_states_stay_bfloat16_and_sown_offsets_carry_a_time_axis(sequence):
+def test_bfloat16_states_stay_bfloat16(sequence):
     x, params = sequence
     module = BidirectionalConvLSTM(FEATURES, GROUPS, dtype=jnp.bfloat16)
-    out, state = jax.eval_shape(lambda x: module.apply({"params": params}, x, mutable="intermediates"), x)
+    out = jax.eval_shape(lambda x: module.apply({"params": params}, x), x)
     assert out.shape == x.shape and out.dtype == jnp.bfloat16
-    offset = state["intermediates"]["cell"]["fusion_hidden"]["align_a"]["level1_deform"]["offset"][0]
-    assert offset.shape == (TIMES, 2 * 2, 4, 8, GROUPS, 9, 2)  # both directions as one batch
-    assert offset.dtype == jnp.float32

@@ -98,15 +98,3 @@ def test_head_learns_from_the_zero_start(layer):
     gradient = jax.jit(jax.grad(lambda p: jnp.sum(apply(p, x, guide) ** 2)))(params)["head"]
     assert np.all(np.abs(gradient["bias"]) > 0)
     assert np.all(np.abs(gradient["kernel"]).max(axis=(0, 1, 2)) > 0)
-
-
-def test_sown_offsets_are_float32_in_bfloat16():
-    module = DeformConv(FEATURES, GROUPS, dtype=jnp.bfloat16)
-    x, guide = normal(0, 1, 4, 5, FEATURES), normal(1, 1, 4, 5, FEATURES)
-    out, state = jax.eval_shape(
-        lambda key: module.apply(module.init(key, x, guide), x, guide, mutable="intermediates"),
-        jax.random.key(0),
-    )
-    offset = state["intermediates"]["offset"][0]
-    assert out.dtype == jnp.bfloat16 and out.shape == (1, 4, 5, FEATURES)
-    assert offset.dtype == jnp.float32 and offset.shape == (1, 4, 5, GROUPS, TAPS, 2)
