@@ -6,7 +6,7 @@ The states are aligned to the current feature before the gates read them:
     c = sigmoid(f) c' + sigmoid(i) tanh(g),  h = sigmoid(o) tanh(c)
 
 Both directions share their weights, so they run as one batch of 2B. What depends on the features alone is
-computed for all times before the scan; both states are aligned side by side (`pcd`).
+computed for all times before the scan.
 """
 
 from typing import Any, NamedTuple
@@ -19,12 +19,20 @@ from stvsr_jax.models import pcd
 from stvsr_jax.models.layers import Conv, Weights, convolve
 
 
-class CellWeights(NamedTuple):
-    """The parameters of the cell; pyramids and fusions for the hidden and the cell state, side by side."""
+class StateWeights(NamedTuple):
+    """The parameters that align one of the two states."""
 
-    pyramids: pcd.Layers
-    fusions: pcd.JoinedPairs
-    gates: Weights
+    pyramid: pcd.Layers
+    fusion: pcd.PairWeights
+
+
+class CellWeights(NamedTuple):
+    """The parameters of the cell; the gates' kernel is split into what reads the feature and the hidden state."""
+
+    hidden: StateWeights
+    cell: StateWeights
+    gates_of_feature: Weights
+    gates_of_hidden: Weights
 
 
 class DeformableConvLSTMCell(nn.Module):
@@ -38,13 +46,15 @@ class DeformableConvLSTMCell(nn.Module):
     def __call__(self) -> CellWeights:
         """Returns the parameters."""
         sizes = dict(features=self.features, dtype=self.dtype)
-        states = ("hidden", "cell")
+        states = []
+        for name in ("hidden", "cell"):
+            pyramid = pcd.FeaturePyramid(**sizes, name=f"pyramid_{name}").weights()
+            fusion = pcd.PairFusion(**sizes, groups=self.groups, name=f"fusion_{name}").weights()
+            states.append(StateWeights(pyramid, fusion))
+        gates = Conv(4 * self.features, dtype=self.dtype, name="gates").weights(2 * self.features)
+        of_feature, of_hidden = jnp.split(gates.kernel, 2, axis=2)
         return CellWeights(
-            pcd.join_pyramids([pcd.FeaturePyramid(**sizes, name=f"pyramid_{s}").weights() for s in states]),
-            pcd.join_pairs(
-                [pcd.PairFusion(**sizes, groups=self.groups, name=f"fusion_{s}").weights() for s in states]
-            ),
-            Conv(4 * self.features, dtype=self.dtype, name="gates").weights(2 * self.features),
+            *states, Weights(of_feature, gates.bias), Weights(of_hidden, jnp.zeros_like(gates.bias))
         )
 
 
@@ -69,12 +79,12 @@ class BidirectionalConvLSTM(nn.Module):
 
         def step(states, known):
             states = advance(weights, states, known)
-            return states, states[..., : self.features]
+            return states, states[0]
 
         if self.remat:
             step = jax.checkpoint(step, prevent_cse=False)
-        zeros = jnp.zeros((2 * batch, *frame[:-1], 2 * self.features), self.dtype)
-        _, hidden = jax.lax.scan(step, zeros, jax.tree.map(both_directions, known))
+        zeros = jnp.zeros((2 * batch, *frame), self.dtype)
+        _, hidden = jax.lax.scan(step, (zeros, zeros), jax.tree.map(both_directions, known))
 
         forward, backward = hidden[:, :batch], hidden[::-1, batch:]  # [T, B, H, W, C]
         merge = Conv(self.features, kernel_size=1, dtype=self.dtype, name="merge")
@@ -86,42 +96,45 @@ class KnownBeforehand(NamedTuple):
     """What one step needs of its feature.
 
     Attributes:
-      pyramids: that align the hidden and the cell state, side by side; they share the first level.
-      read: what the fusions' first layers make of them.
+      pyramids: that align the hidden and the cell state.
+      reads: what the two fusions' first layers make of them.
       gates: what the gates make of the feature, with the bias.
     """
 
-    pyramids: pcd.Pyramid
-    read: pcd.Pyramid
+    pyramids: tuple[pcd.Pyramid, pcd.Pyramid]
+    reads: tuple[pcd.Pyramid, pcd.Pyramid]
     gates: jax.Array
 
 
 def read_features(weights: CellWeights, x: jax.Array) -> KnownBeforehand:
     """Computes all that depends on the features [B, H, W, C] alone."""
-    x = x.astype(weights.gates.kernel.dtype)
-    pyramids = pcd.build_pyramids(weights.pyramids, x)
-    kernel = weights.gates.kernel[:, :, : x.shape[-1]]
-    gates = convolve(Weights(kernel, weights.gates.bias), x)
-    return KnownBeforehand(pyramids, pcd.read(weights.fusions.read_a, pyramids), gates)
+    x = x.astype(weights.gates_of_feature.kernel.dtype)
+    states = (weights.hidden, weights.cell)
+    pyramids = tuple(pcd.build_pyramid(w.pyramid, x) for w in states)
+    reads = tuple(pcd.read(w.fusion.read_a, p) for w, p in zip(states, pyramids, strict=True))
+    return KnownBeforehand(pyramids, reads, convolve(weights.gates_of_feature, x))
 
 
-def advance(weights: CellWeights, states: jax.Array, known: KnownBeforehand) -> jax.Array:
+def advance(
+    weights: CellWeights, states: tuple[jax.Array, jax.Array], known: KnownBeforehand
+) -> tuple[jax.Array, jax.Array]:
     """Advances one step.
 
     Args:
       weights: of the cell.
-      states: [B, H, W, 2C], hidden and cell state side by side.
+      states: (hidden, cell), each [B, H, W, C].
       known: of the step's feature.
 
     Returns:
       The next states.
     """
-    pyramids = pcd.build_pyramids(weights.pyramids, states)
-    read = pcd.read(weights.fusions.read_b, pyramids)
-    aligned = pcd.fuse_pairs(weights.fusions, known.pyramids, pyramids, known.read, read)
-    hidden, cell = jnp.split(aligned, 2, axis=-1)
-    kernel = weights.gates.kernel[:, :, hidden.shape[-1] :]
-    gates = known.gates + convolve(Weights(kernel, jnp.zeros_like(weights.gates.bias)), hidden)
+    hidden, cell = (
+        pcd.fuse_pair(w.fusion, pyramid, pcd.build_pyramid(w.pyramid, state), read)
+        for w, state, pyramid, read in zip(
+            (weights.hidden, weights.cell), states, known.pyramids, known.reads, strict=True
+        )
+    )
+    gates = known.gates + convolve(weights.gates_of_hidden, hidden)
     i, f, o, g = jnp.split(gates, 4, axis=-1)
     cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
-    return jnp.concatenate([nn.sigmoid(o) * jnp.tanh(cell), cell], axis=-1)
+    return nn.sigmoid(o) * jnp.tanh(cell), cell

@@ -1,6 +1,5 @@
 """Deformable convolution whose offsets and masks come from a guide feature (DCNv2, arXiv 1811.11168)."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from stvsr_jax import ops
-from stvsr_jax.models.layers import Conv, Weights, convolve, fan_in_uniform, side_by_side
+from stvsr_jax.models.layers import Conv, Weights, convolve, fan_in_uniform
 
 TAPS = 9
 
@@ -48,28 +47,20 @@ class DeformConv(nn.Module):
         return deform(self.weights(x.shape[-1], guide.shape[-1]), x, guide)
 
 
-def join_deforms(weights: Sequence[DeformWeights]) -> DeformWeights:
-    """Joins n deformable convolutions into one that runs them side by side."""
-    return DeformWeights(side_by_side([w.conv for w in weights]), side_by_side([w.head for w in weights]))
-
-
 def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array) -> jax.Array:
-    """Runs n guided deformable convolutions, each on its own part of the channels.
+    """Runs a guided deformable convolution.
 
     Args:
-      weights: of one, or of n from `join_deforms`.
-      x: [B, H, W, n C], what is sampled.
-      guide: [B, H, W, n C'].
+      weights: of it.
+      x: [B, H, W, C], what is sampled.
+      guide: [B, H, W, C'].
 
     Returns:
-      [B, H, W, n features] in the dtype of the weights.
+      [B, H, W, features] in the dtype of the weights.
     """
-    head = convolve(weights.head, guide)
-    *shape, channels = head.shape
-    count = guide.shape[-1] // weights.head.kernel.shape[2]
-    head = head.reshape(*shape, count, -1)  # [B, H, W, n, 3 TAPS groups]
-    split = head.shape[-1] // 3 * 2
-    offset = head[..., :split].astype(jnp.float32).reshape(*shape, channels // (3 * TAPS), TAPS, 2)
-    mask = nn.sigmoid(head[..., split:]).reshape(*shape, channels // (3 * TAPS), TAPS)
     kernel, bias = weights.conv
+    head = convolve(weights.head, guide)
+    groups, split = head.shape[-1] // (3 * TAPS), head.shape[-1] // 3 * 2
+    offset = head[..., :split].astype(jnp.float32).reshape(*head.shape[:-1], groups, TAPS, 2)
+    mask = nn.sigmoid(head[..., split:]).reshape(*head.shape[:-1], groups, TAPS)
     return ops.deform_conv2d(x.astype(kernel.dtype), offset, mask, kernel, bias)

@@ -4,7 +4,7 @@ Parameters are float32; `dtype` is the dtype of the computation. Initial values 
 defaults, which the published networks started from, unless a layer says otherwise.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -55,8 +55,7 @@ class Conv(nn.Module):
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         """Maps inputs [B, H, W, C_i] to [B, ceil(H / stride), ceil(W / stride), features]."""
-        x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
-        return convolve(self.weights(x.shape[-1]), x, stride=self.stride)
+        return convolve(self.weights(sum(x.shape[-1] for x in inputs)), *inputs, stride=self.stride)
 
 
 class Weights(NamedTuple):
@@ -66,28 +65,20 @@ class Weights(NamedTuple):
     bias: jax.Array
 
 
-def convolve(weights: Weights, x: jax.Array, *, stride: int = 1) -> jax.Array:
-    """Convolves in the dtype of the weights, zero padding (k - 1) // 2 on each side.
+def convolve(weights: Weights, *inputs: jax.Array, stride: int = 1) -> jax.Array:
+    """Convolves the inputs, joined along the channels, in the dtype of the weights.
 
     Args:
-      weights: of one convolution, or of n that stand `side_by_side`.
-      x: [B, H, W, C], or [B, H, W, n C].
-      stride: in both directions.
+      weights: of the convolution.
+      *inputs: [B, H, W, C_i] each.
+      stride: in both directions; the padding is (k - 1) // 2 zeros on each side.
 
     Returns:
-      [B, ceil(H / stride), ceil(W / stride), C'], or n C'.
+      [B, ceil(H / stride), ceil(W / stride), C'].
     """
+    x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
     x = x.astype(weights.kernel.dtype)
     return ops.conv2d(x, weights.kernel, stride, (weights.kernel.shape[0] - 1) // 2) + weights.bias
-
-
-def side_by_side(weights: Sequence[Weights]) -> Weights:
-    """Joins equally shaped convolutions into one.
-
-    On the channels of n inputs side by side it makes their n outputs side by side, each from its own; on a
-    single input it makes all n outputs from that.
-    """
-    return Weights(*(jnp.concatenate(arrays, axis=-1) for arrays in zip(*weights, strict=True)))
 
 
 class ResidualBlock(nn.Module):

@@ -3,13 +3,11 @@
 Zooming Slow-Mo (arXiv 2002.11616, sec. 3.2) runs it both ways round to make the feature between two frames, and
 inside its ConvLSTM to align the two states.
 
-All these alignments have the same layers with other weights. They run side by side: the features of n of them
-lie next to each other along the channels, [B, H, W, n C], and each layer is one grouped convolution. The first
-layer of an alignment reads both features; it is the sum of what it makes of each (`read`), so that a feature
-which is known beforehand can be read beforehand.
+The first layer of an alignment reads both features. It is the sum of what it makes of each (`read`), and both
+alignments of a pair read the same two, so that is one wide convolution for each feature, and a feature which is
+known beforehand can be read beforehand.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from stvsr_jax import ops
-from stvsr_jax.models.deform import DeformConv, DeformWeights, deform, join_deforms
-from stvsr_jax.models.layers import Conv, Weights, convolve, leaky_relu, side_by_side
+from stvsr_jax.models.deform import DeformConv, deform
+from stvsr_jax.models.layers import Conv, Weights, convolve, leaky_relu
 
 # A feature at full, half and quarter resolution: [B, H, W, C], [B, H/2, W/2, C], [B, H/4, W/4, C].
 Pyramid = tuple[jax.Array, jax.Array, jax.Array]
@@ -42,24 +40,11 @@ class FeaturePyramid(nn.Module):
 
     def __call__(self, level1: jax.Array) -> Pyramid:
         """Maps [B, H, W, C], H and W multiples of 4, to its pyramid."""
-        return build_pyramids(self.weights(), level1)
+        return build_pyramid(self.weights(), level1)
 
 
-def join_pyramids(weights: Sequence[Layers]) -> Layers:
-    """Joins n FeaturePyramids into one that runs them side by side."""
-    return {name: side_by_side([w[name] for w in weights]) for name in weights[0]}
-
-
-def build_pyramids(weights: Layers, level1: jax.Array) -> Pyramid:
-    """Builds n pyramids.
-
-    Args:
-      weights: of one FeaturePyramid, or of n from `join_pyramids`.
-      level1: [B, H, W, n C], or [B, H, W, C] for n pyramids of the same feature.
-
-    Returns:
-      Levels [B, h, w, n C]; the first is `level1` as it was.
-    """
+def build_pyramid(weights: Layers, level1: jax.Array) -> Pyramid:
+    """Builds the pyramid of [B, H, W, C]."""
     levels = [level1]
     for level in (2, 3):
         half = leaky_relu(convolve(weights[f"level{level}_conv1"], levels[-1], stride=2))
@@ -68,7 +53,7 @@ def build_pyramids(weights: Layers, level1: jax.Array) -> Pyramid:
 
 
 class PCDAlign(nn.Module):
-    """The parameters of one alignment; `fuse_pairs` runs it.
+    """The parameters of one alignment; `fuse_pair` runs it.
 
     Source feature a is sampled so that it lies over reference b, coarse to fine (up: bilinear x2):
 
@@ -98,8 +83,18 @@ class PCDAlign(nn.Module):
 
 
 class PairWeights(NamedTuple):
-    """Parameters of one PairFusion: a over b, b over a, and the 1x1 convolution of both."""
+    """Parameters of one PairFusion.
 
+    Attributes:
+      read_a: for each level, what the first layers of both alignments make of a, with their biases.
+      read_b: the same of b, without.
+      align_a: the other layers of the alignment of a over b.
+      align_b: of b over a.
+      fuse: the 1x1 convolution of both.
+    """
+
+    read_a: tuple[Weights, Weights, Weights]
+    read_b: tuple[Weights, Weights, Weights]
     align_a: Layers
     align_b: Layers
     fuse: Weights
@@ -115,118 +110,67 @@ class PairFusion(nn.Module):
     @nn.compact
     def weights(self) -> PairWeights:
         """Returns the parameters."""
-        align = dict(features=self.features, groups=self.groups, dtype=self.dtype)
-        fuse = Conv(self.features, kernel_size=1, dtype=self.dtype, name="fuse")
-        return PairWeights(
-            PCDAlign(**align, name="align_a").weights(),
-            PCDAlign(**align, name="align_b").weights(),
-            fuse.weights(2 * self.features),
-        )
+        sizes = dict(features=self.features, groups=self.groups, dtype=self.dtype)
+        align_a, align_b = (PCDAlign(**sizes, name=f"align_{x}").weights() for x in "ab")
+        read_a, read_b = [], []
+        for level in (1, 2, 3):
+            (kernel_a, bias_a), (kernel_b, bias_b) = (w[f"level{level}_offset1"] for w in (align_a, align_b))
+            # The first layer of an alignment reads its source, then its reference.
+            of_a, over_b = jnp.split(kernel_a, 2, axis=2)
+            of_b, over_a = jnp.split(kernel_b, 2, axis=2)
+            bias = jnp.concatenate([bias_a, bias_b])
+            read_a.append(Weights(jnp.concatenate([of_a, over_a], axis=-1), bias))
+            read_b.append(Weights(jnp.concatenate([over_b, of_b], axis=-1), jnp.zeros_like(bias)))
+        fuse = Conv(self.features, kernel_size=1, dtype=self.dtype, name="fuse").weights(2 * self.features)
+        return PairWeights(tuple(read_a), tuple(read_b), align_a, align_b, fuse)
 
     def __call__(self, a: Pyramid, b: Pyramid) -> jax.Array:
         """Maps the pyramids of two features to [B, H, W, C]."""
-        weights = join_pairs([self.weights()])
-        return fuse_pairs(weights, a, b, read(weights.read_a, a), read(weights.read_b, b))
+        weights = self.weights()
+        return fuse_pair(weights, a, b, read(weights.read_a, a))
 
 
-class JoinedPairs(NamedTuple):
-    """Parameters of n PairFusions that run side by side.
-
-    Attributes:
-      read_a: for each level, what the first layers make of a, with the bias.
-      read_b: the same of b, without.
-      layers: the other layers of the 2 n alignments: for each pair that of a, then that of b.
-      fuse: the 1x1 convolutions.
-    """
-
-    read_a: tuple[Weights, Weights, Weights]
-    read_b: tuple[Weights, Weights, Weights]
-    layers: Layers
-    fuse: Weights
-
-
-def join_pairs(weights: Sequence[PairWeights]) -> JoinedPairs:
-    """Joins n PairFusions."""
-    aligns = [align for pair in weights for align in (pair.align_a, pair.align_b)]
-    layers = {}
-    for name, first in aligns[0].items():
-        if not name.endswith("offset1"):
-            join = join_deforms if isinstance(first, DeformWeights) else side_by_side
-            layers[name] = join([align[name] for align in aligns])
-    reads = ([], [])
-    for level in (1, 2, 3):
-        offset1 = [align[f"level{level}_offset1"] for align in aligns]
-        # An alignment's first layer reads its source, then its reference; a is the source of every other one.
-        halves = [jnp.split(w.kernel, 2, axis=2)[:: 1 if i % 2 == 0 else -1] for i, w in enumerate(offset1)]
-        bias = jnp.concatenate([w.bias for w in offset1])
-        reads[0].append(Weights(jnp.concatenate([of_a for of_a, _ in halves], axis=-1), bias))
-        reads[1].append(Weights(jnp.concatenate([of_b for _, of_b in halves], axis=-1), jnp.zeros_like(bias)))
-    return JoinedPairs(
-        tuple(reads[0]), tuple(reads[1]), layers, side_by_side([pair.fuse for pair in weights])
-    )
-
-
-def read(weights: tuple[Weights, Weights, Weights], pyramids: Pyramid) -> Pyramid:
-    """Returns what the first layers of n pairs make of one of their two features.
+def read(weights: tuple[Weights, Weights, Weights], pyramid: Pyramid) -> Pyramid:
+    """Returns what the first layers of a pair's alignments make of one feature: levels [B, h, w, 2C].
 
     Args:
-      weights: `JoinedPairs.read_a` or `read_b`.
-      pyramids: of that feature of the pairs; a level may have the channels of one, where all pairs share it.
-
-    Returns:
-      Levels [B, h, w, 2 n C].
+      weights: `PairWeights.read_a` or `read_b`.
+      pyramid: of a or b.
     """
-    return tuple(convolve(w, x) for w, x in zip(weights, pyramids, strict=True))
+    return tuple(convolve(w, x) for w, x in zip(weights, pyramid, strict=True))
 
 
-def fuse_pairs(weights: JoinedPairs, a: Pyramid, b: Pyramid, read_a: Pyramid, read_b: Pyramid) -> jax.Array:
-    """Runs n PairFusions, 2 n alignments, side by side.
+def fuse_pair(weights: PairWeights, a: Pyramid, b: Pyramid, read_a: Pyramid) -> jax.Array:
+    """Runs a PairFusion.
 
     Args:
-      weights: of the pairs.
-      a, b: pyramids of the pairs' features, levels [B, h, w, n C] or, where all share one, [B, h, w, C].
-      read_a, read_b: of the same, from `read`.
+      weights: of it.
+      a, b: pyramids of the two features.
+      read_a: of a, from `read`.
 
     Returns:
-      [B, H, W, n C].
+      [B, H, W, C].
     """
-    channels = weights.fuse.kernel.shape[2] // 2
-    count = weights.fuse.kernel.shape[3] // channels
-    up = ops.upsample_bilinear_2x
+    both = [x + y for x, y in zip(read_a, read(weights.read_b, b), strict=True)]
+    for_a, for_b = zip(*(jnp.split(leaky_relu(x), 2, axis=-1) for x in both), strict=True)
+    return convolve(weights.fuse, _align(weights.align_a, a, for_a), _align(weights.align_b, b, for_b))
+
+
+def _align(layers, source, guides):
+    """Runs an alignment from the outputs of its first layers; see PCDAlign."""
 
     def conv(name, *inputs):
-        return convolve(weights.layers[name], _interleave(inputs, 2 * count))
+        return convolve(layers[name], *inputs)
 
-    guide = aligned = None
-    for level in (3, 2, 1):
-        own = leaky_relu(read_a[level - 1] + read_b[level - 1])
-        if level == 3:
-            guide = leaky_relu(conv("level3_offset2", own))
-        else:
-            # What is doubled is the offset feature: displacements in pixels grow with the resolution.
-            guide = leaky_relu(conv(f"level{level}_offset2", own, 2.0 * up(guide)))
-            guide = leaky_relu(conv(f"level{level}_offset3", guide))
-        sources = _alternate(a[level - 1], b[level - 1], channels, count)
-        sampled = deform(weights.layers[f"level{level}_deform"], sources, guide)
-        if level < 3:
-            sampled = conv(f"level{level}_merge", sampled, up(aligned))
-        aligned = leaky_relu(sampled) if level > 1 else sampled
-    return convolve(weights.fuse, aligned)
-
-
-def _interleave(inputs, count):
-    """Joins arrays of `count` parts so that the parts of one index lie together: [B, h, w, count * sum C]."""
-    if len(inputs) == 1:
-        return inputs[0]
-    joined = jnp.concatenate([x.reshape(*x.shape[:-1], count, -1) for x in inputs], axis=-1)
-    return joined.reshape(*joined.shape[:-2], -1)
-
-
-def _alternate(a, b, channels, count):
-    """Returns [B, h, w, 2 count C]: a, then b of each pair."""
-    parts = []
-    for i in range(count):
-        for x in (a, b):
-            start = i * channels if x.shape[-1] > channels else 0  # one that all pairs share
-            parts.append(x[..., start : start + channels])
-    return jnp.concatenate(parts, axis=-1)
+    up = ops.upsample_bilinear_2x
+    guide = leaky_relu(conv("level3_offset2", guides[2]))
+    aligned = leaky_relu(deform(layers["level3_deform"], source[2], guide))
+    for level in (2, 1):
+        # What is doubled is the offset feature: displacements in pixels grow with the resolution.
+        guide = leaky_relu(conv(f"level{level}_offset2", guides[level - 1], 2.0 * up(guide)))
+        guide = leaky_relu(conv(f"level{level}_offset3", guide))
+        sampled = deform(layers[f"level{level}_deform"], source[level - 1], guide)
+        aligned = conv(f"level{level}_merge", sampled, up(aligned))
+        if level == 2:
+            aligned = leaky_relu(aligned)
+    return aligned

@@ -8,7 +8,6 @@ is therefore written in that form to begin with.
 import functools
 
 import jax
-import jax.numpy as jnp
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -18,43 +17,16 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 1) -
     """Convolve (that is, correlate) with zero padding.
 
     Args:
-      x: [B, H, W, n C]; n follows from the kernel. Each of n groups of C channels has a convolution of its own.
-      kernel: [kh, kw, C, n C'], the dtype of x; the outputs of a group lie side by side.
+      x: [B, H, W, C].
+      kernel: [kh, kw, C, C'], the dtype of x.
       stride: in both directions.
       padding: zeros on each of the four sides.
 
     Returns:
-      [B, H', W', n C'], H' = (H + 2 padding - kh) // stride + 1.
+      [B, H', W', C'], H' = (H + 2 padding - kh) // stride + 1.
     """
-    if x.shape[-1] == kernel.shape[2]:
-        return _convolve(x, kernel, stride, padding)
-    return jax.lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(_for_each_group, functools.partial(_convolve, stride=stride, padding=padding)),
-        default=functools.partial(_convolve, stride=stride, padding=padding),
-    )
-
-
-def _convolve(x, kernel, stride, padding):
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        ((padding, padding), (padding, padding)),
-        dimension_numbers=_NHWC,
-        feature_group_count=x.shape[-1] // kernel.shape[2],
-    )
-
-
-def _for_each_group(function, x, kernel, *more):
-    """Calls function(x, kernel, *more) on the channels of each group and joins what it returns."""
-    groups = x.shape[-1] // kernel.shape[2]
-    parts = [
-        function(*args)
-        for args in zip(*(jnp.split(y, groups, axis=-1) for y in (x, kernel, *more)), strict=True)
-    ]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
+    pads = ((padding, padding), (padding, padding))
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_NHWC)
 
 
 def _forward(x, kernel, stride, padding):
@@ -62,17 +34,18 @@ def _forward(x, kernel, stride, padding):
 
 
 def _backward(stride, padding, residuals, cotangent):
-    as_convolutions = functools.partial(_backward_as_convolutions, stride, padding)
+    x, kernel = residuals
     return jax.lax.platform_dependent(
-        *residuals,
+        x,
+        kernel,
         cotangent,
-        cpu=functools.partial(_for_each_group, as_convolutions),
+        cpu=functools.partial(_backward_as_convolutions, stride, padding),
         default=functools.partial(_backward_of_primitive, stride, padding),
     )
 
 
 def _backward_of_primitive(stride, padding, x, kernel, cotangent):
-    _, vjp = jax.vjp(functools.partial(_convolve, stride=stride, padding=padding), x, kernel)
+    _, vjp = jax.vjp(functools.partial(conv2d.fun, stride=stride, padding=padding), x, kernel)
     return vjp(cotangent)
 
 

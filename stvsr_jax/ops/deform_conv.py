@@ -33,7 +33,7 @@ def deform_conv2d(
       x: [B, H, W, C].
       offset: [B, H', W', G, K, 2] displacements (y, x) in pixels of x, float32; K = kh * kw taps.
       mask: [B, H', W', G, K] factors of the samples.
-      kernel: [kh, kw, C / n, C']; with n > 1, each of n parts of the channels makes its own part of the output.
+      kernel: [kh, kw, C, C'].
       bias: [C'] or None.
       stride: of the output over the input, one number or (y, x).
       dilation: distance of the taps, one number or (y, x).
@@ -65,13 +65,10 @@ def _gather(x, coords, mask, kernel):
     image = x.reshape(batch, height, width, groups, channels // groups)
     values = sample_groups(image, coords.reshape(batch, -1, groups, taps, 2))  # [B, P, G, K, c]
     values = values * mask.reshape(batch, -1, groups, taps, 1).astype(values.dtype)
-    parts = channels // kernel.shape[2]
-    columns = values.reshape(batch, out_height, out_width, parts, -1)
-    # The kernel's rows in the order of the columns: part, group, tap, channel of the group.
-    rows = kernel.reshape(taps, groups // parts, channels // groups, parts, -1).transpose(3, 1, 0, 2, 4)
-    rows = rows.reshape(parts, columns.shape[-1], -1).astype(columns.dtype)  # [n, G/n K c, C'/n]
-    out = jnp.einsum("byxnq,nqo->byxno", columns, rows)
-    return out.reshape(batch, out_height, out_width, -1)
+    columns = values.reshape(batch, out_height, out_width, channels * taps)
+    # The kernel's rows in the order of the columns: group, tap, channel of the group.
+    rows = kernel.reshape(taps, groups, channels // groups, -1).transpose(1, 0, 2, 3)
+    return columns @ rows.reshape(channels * taps, -1).astype(columns.dtype)
 
 
 # Each takes (x, coords [B, H', W', G, K, 2], mask, kernel) and returns [B, H', W', C'].
@@ -111,11 +108,10 @@ def _check_shapes(x, offset, mask, kernel, bias, stride, dilation, padding):
             f"{kernel.shape}, stride {stride}, dilation {dilation}, padding {padding}; "
             f"got {offset.shape} and {mask.shape}"
         )
-    channels, parts = x.shape[3], x.shape[3] // kernel.shape[2]
-    if channels % kernel.shape[2] or channels % groups or groups % parts or kernel.shape[3] % parts:
-        raise ValueError(
-            f"deform_conv2d: {channels} channels must divide by the kernel's {kernel.shape[2]} and by the {groups} "
-            f"offset groups, and the {parts} parts that makes must divide the groups and the {kernel.shape[3]} outputs"
-        )
     if bias is not None and bias.shape != kernel.shape[3:]:
         raise ValueError(f"deform_conv2d: bias must be {kernel.shape[3:]} as the kernel, got {bias.shape}")
+    if kernel.shape[2] != x.shape[3] or x.shape[3] % groups:
+        raise ValueError(
+            f"deform_conv2d: {x.shape[3]} channels must equal the kernel's {kernel.shape[2]} and divide "
+            f"by the {groups} offset groups"
+        )

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax.models import pcd
 from stvsr_jax.models.deform import DeformConv
 from stvsr_jax.models.pcd import FeaturePyramid, PairFusion
 
@@ -106,22 +105,3 @@ def test_fusion_aligns_both_ways_with_two_weight_sets(pair):
     np.testing.assert_allclose(
         jit(module.apply)({"params": params}, a, b), jit(fuse)(params, a, b), rtol=1e-4, atol=5e-5
     )
-
-
-def test_pairs_side_by_side_equal_one_at_a_time(pair):
-    shared, first, second = pair[0], pair[1], random_pyramid(3)
-    fusion = PairFusion(FEATURES, GROUPS)
-    shapes = jax.eval_shape(fusion.init, jax.random.key(0), shared, first)["params"]
-    params = [random_params(shapes, seed) for seed in (5, 6)]
-
-    def together(params):
-        pairs = pcd.join_pairs([fusion.apply({"params": p}, method="weights") for p in params])
-        a = (shared[0], *(jnp.concatenate([x, x], -1) for x in shared[1:]))  # the first level given once
-        b = tuple(jnp.concatenate(levels, -1) for levels in zip(first, second, strict=True))
-        return pcd.fuse_pairs(pairs, a, b, pcd.read(pairs.read_a, a), pcd.read(pairs.read_b, b))
-
-    def one_at_a_time(params):
-        return [fusion.apply({"params": p}, shared, b) for p, b in zip(params, (first, second), strict=True)]
-
-    got, want = jit(together)(params), jit(one_at_a_time)(params)
-    np.testing.assert_allclose(got, np.concatenate(want, -1), atol=2e-5)

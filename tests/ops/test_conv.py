@@ -115,28 +115,3 @@ def test_bfloat16_values_and_gradients_are_close_to_float32():
     ):
         error = np.linalg.norm(np.asarray(got, np.float64) - reference)
         assert error < 0.02 * np.linalg.norm(reference)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_groups_equal_one_convolution_for_each(stride):
-    rng = np.random.default_rng(0)
-    x, kernel = rng.standard_normal((2, 6, 8, 6)), rng.standard_normal((3, 3, 2, 9))
-    x, kernel = x.astype(np.float32), kernel.astype(np.float32)
-
-    def separate(x, kernel):
-        parts = [
-            conv2d(a, k, stride, 1)
-            for a, k in zip(jnp.split(x, 3, -1), jnp.split(kernel, 3, -1), strict=True)
-        ]
-        return jnp.concatenate(parts, -1)
-
-    def together(x, kernel):
-        return conv2d(x, kernel, stride, 1)
-
-    np.testing.assert_allclose(together(x, kernel), separate(x, kernel), atol=1e-5)
-    gradients = [
-        jax.grad(lambda *args, f=f: jnp.sum(jnp.sin(f(*args))), (0, 1))(x, kernel)
-        for f in (together, separate)
-    ]
-    for got, want in zip(*gradients, strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-4)
