@@ -232,5 +232,9 @@ def _check_spec(found, wanted, directory):
 def _architecture(spec):
     """Returns the fields that decide the parameters, defaults filled in."""
     model = spec.build()
-    fields = (f for f in model.__dataclass_fields__ if f not in ("parent", "name", "dtype", "remat"))
+    fields = (
+        f
+        for f in model.__dataclass_fields__
+        if f not in ("parent", "name", "dtype", "remat", "implementation")
+    )
     return {f: getattr(model, f) for f in fields}

@@ -38,19 +38,27 @@ class MetricWriter:
             self._bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)
         self._bar.update(step - self._bar.n)
 
-    def write(self, step: int, numbers: Mapping[str, float], *, eta: float | None = None) -> None:
+    def write(
+        self,
+        step: int,
+        numbers: Mapping[str, float],
+        *,
+        eta: float | None = None,
+        announce: bool = False,
+    ) -> None:
         """Record numbers after `step` steps, and print them as a line where there is no bar.
 
         Args:
           step: steps taken.
           numbers: by name.
           eta: seconds until the run ends, for the line.
+          announce: print the line above the bar, too.
         """
         if self._scalars:
             for name, value in numbers.items():
                 self._scalars.add_scalar(name, value, step)
             self._scalars.flush()
-        if self._lines:
+        if self._lines or announce:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
             self.say(f"step {step}/{self._bar.total}  {shown}" + (f"  eta {_duration(eta)}" if eta else ""))
 

@@ -258,7 +258,7 @@ def _loop(run, state, iterator, manager, writer):
     eval_step = evaluate.make_eval_step(run.model, run.mesh)
     scores, interval = {}, _Interval()
     first, last = int(state.step), run.loop.num_steps
-    pending = None
+    pending, shown = None, {}
     if first >= last:  # the run had ended
         return evaluate.score(eval_step, state.params, run.datasets.validation, run.mesh)
     for step in range(first + 1, last + 1):
@@ -270,11 +270,11 @@ def _loop(run, state, iterator, manager, writer):
         if step == first + 1:
             interval.add(pending)  # waits for the compilation, which no average should contain
             interval, pending = _Interval(), None
-        shown = interval.last or {}
+        shown = interval.last or shown
         writer.progress(step, {key: shown[key] for key in ("loss", "psnr") if key in shown})
         if step % run.loop.log_every == 0 or step == last:
             interval.add(pending)
-            pending = None
+            pending, shown = None, interval.last or shown
             averages = interval.averages()
             if averages:
                 _stop_if_diverged(run, step, averages)
@@ -287,7 +287,9 @@ def _loop(run, state, iterator, manager, writer):
                 checkpoint.save(manager, state, iterator, run.spec)
             if step % run.loop.eval_every == 0 or step == last:
                 scores = evaluate.score(eval_step, state.params, run.datasets.validation, run.mesh)
-                writer.write(step, {f"validation/{key}": value for key, value in scores.items()})
+                writer.write(
+                    step, {f"validation/{key}": value for key, value in scores.items()}, announce=True
+                )
     manager.wait_until_finished()
     return scores
 

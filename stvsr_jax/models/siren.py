@@ -79,21 +79,32 @@ def project(weights: SirenWeights, dtype: Any = jnp.float32, **inputs: jax.Array
     return sum(_matmul(x, weights.rows[name], dtype) for name, x in inputs.items())
 
 
-def finish(weights: SirenWeights, projected: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+def finish(
+    weights: SirenWeights,
+    projected: jax.Array,
+    dtype: Any = jnp.float32,
+    *,
+    implementation: str | None = None,
+) -> jax.Array:
     """Runs the rest of the network on the complete sum of projections.
 
     Args:
       weights: of the SIREN.
       projected: [..., width], sum of `project` over all inputs.
       dtype: of the matrix products' operands; sines and sums are float32.
+      implementation: of `ops.sine_mlp`.
 
     Returns:
       [..., outputs] float32.
     """
-    x = projected + weights.biases[0]
-    for kernel, bias in zip(weights.kernels, weights.biases[1:], strict=True):
-        x = _matmul(ops.sine(FREQUENCY * x), kernel, dtype) + bias
-    return x
+    return ops.sine_mlp(
+        projected,
+        weights.kernels,
+        weights.biases,
+        frequency=FREQUENCY,
+        dtype=dtype,
+        implementation=implementation,
+    )
 
 
 def _matmul(x, kernel, dtype):

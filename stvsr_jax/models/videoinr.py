@@ -5,6 +5,7 @@ low resolution at every scale (the published demo upsamples them by a fixed x4 f
 output pixels are cell centres; both spaces span [-1, 1] from outer edge to outer edge.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -48,6 +49,7 @@ class VideoINR(nn.Module):
     hidden: tuple[int, int, int] = (64, 64, 256)
     remat: bool = False
     dtype: Any = jnp.float32
+    implementation: str | None = None  # of `ops.sine_mlp`
 
     def setup(self):
         self.encoder = SpaceTimeEncoder(
@@ -129,12 +131,13 @@ class VideoINR(nn.Module):
         if chunk_rows is not None and chunk_rows < 1:
             raise ValueError(f"VideoINR: chunk_rows must be positive or None, got {chunk_rows}")
         weights = (self.space(), self.motion(), self.colour())
-        return _decode(weights, encoded, times, tuple(out_size), chunk_rows, self.dtype)
+        return _decode(weights, encoded, times, tuple(out_size), chunk_rows, self.dtype, self.implementation)
 
 
-def _decode(weights, encoded, times, out_size, chunk_rows, dtype):
+def _decode(weights, encoded, times, out_size, chunk_rows, dtype, implementation):
     """Renders in two passes over the rows: the space feature, then motion and colour from it."""
     space, motion, colour = weights
+    finish = functools.partial(siren.finish, dtype=dtype, implementation=implementation)
     features, frames = encoded.features, encoded.frames
     batch, height, width, _ = frames.shape
     times = times.astype(jnp.float32)[:, :, None, None, None]  # [B, T, 1, 1, 1]
@@ -154,7 +157,7 @@ def _decode(weights, encoded, times, out_size, chunk_rows, dtype):
         position = jnp.stack(jnp.meshgrid(rows.relative, columns.relative, indexing="ij"), axis=-1)
         near = near + siren.project(space, position=position)
         with_time = near[:, None] + siren.project(space, time=times)
-        return siren.finish(space, with_time, dtype).astype(dtype)
+        return finish(space, with_time).astype(dtype)
 
     feature = _map_rows(render_space, rows, chunk_rows)
     flat_feature = feature.reshape(-1, *out_size, feature.shape[-1])  # [B*T, H', W', C]
@@ -165,7 +168,7 @@ def _decode(weights, encoded, times, out_size, chunk_rows, dtype):
         projected = (
             siren.project(motion, dtype, space=s) + siren.project(motion, time=times) + smooth[:, None]
         )
-        flows = siren.finish(motion, projected, dtype)  # two flows (x, y) in output pixels
+        flows = finish(motion, projected)  # two flows (x, y) in output pixels
         total = siren.project(colour, time=times)
         for i in (0, 1):
             warped = _warp(flows[..., 2 * i : 2 * i + 2], rows.base, columns.base, out_size)
@@ -174,7 +177,7 @@ def _decode(weights, encoded, times, out_size, chunk_rows, dtype):
             s_q = ops.bilinear_sample(flat_feature, on_output).reshape(s.shape)
             total = total + siren.project(colour, dtype, **{f"space{i + 1}": s_q})
             total = total + ops.bilinear_sample(for_colour[i], normalized_to_pixels(warped, (height, width)))
-        return siren.finish(colour, total, dtype)
+        return finish(colour, total)
 
     return _map_rows(render_colour, (rows, feature), chunk_rows)
 

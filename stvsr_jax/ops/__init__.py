@@ -6,6 +6,7 @@ from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
 from stvsr_jax.ops.sampling import bilinear_sample, grid_sample, nearest_sample
 from stvsr_jax.ops.shuffle import pixel_shuffle
 from stvsr_jax.ops.sine import sine
+from stvsr_jax.ops.sine_mlp import sine_mlp
 
 __all__ = [
     "bilinear_sample",
@@ -16,5 +17,6 @@ __all__ = [
     "nearest_sample",
     "pixel_shuffle",
     "sine",
+    "sine_mlp",
     "upsample_bilinear_2x",
 ]

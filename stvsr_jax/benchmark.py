@@ -1,0 +1,235 @@
+"""Speed of the networks: `python -m stvsr_jax.benchmark --model zooming_slowmo [--train] [--dtype bfloat16]`.
+
+Prints time (median and spread), frames per second, TFLOP/s and its share of what a large matrix product reaches on
+the same device in the same dtype, peak memory, and compile time, cold and from the persistent cache. Every call
+gets other inputs than the one before and is waited for. The defaults are the shapes of the README's table.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+from stvsr_jax import models, optim, sharding, train, train_state
+
+_INPUTS = 3  # sets of inputs that take turns
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is timed.
+
+    Attributes:
+      function: of (parameters or state, batch), jitted.
+      carry: the first argument.
+      batches: the second, one per call in turn.
+      returns_carry: whether the first result replaces `carry` (which is consumed).
+      frames: output frames of one call.
+      shapes: one line for a person.
+    """
+
+    function: Callable[..., Any]
+    carry: Any
+    batches: Sequence[Any]
+    returns_carry: bool
+    frames: int
+    shapes: str
+
+
+def make_job(args: argparse.Namespace) -> Job:
+    """Builds the network with random parameters and the inputs."""
+    dtype = train.DTYPES[args.dtype]
+    fields = {"implementation": args.implementation} if args.implementation else {}
+    model = models.build(args.model, dtype=dtype, remat=args.remat, **fields)
+    default = {
+        ("zooming_slowmo", False): (1, 4, 180, 320, 7),
+        ("zooming_slowmo", True): (16, 4, 32, 32, 7),
+        ("videoinr", False): (1, 2, 180, 320, 8),
+        ("videoinr", True): (24, 2, 32, 32, 3),
+    }[args.model, args.train]
+    given = (args.batch, args.frames, args.height, args.width, args.times)
+    batch, count, height, width, times = (d if g is None else g for g, d in zip(given, default, strict=True))
+    if args.model == "zooming_slowmo":
+        times = 2 * count - 1
+    out_size = (4 * height, 4 * width)
+    keys = jax.random.split(jax.random.key(1), _INPUTS)
+
+    def make_batch(key):
+        made = {
+            "frames": jax.random.uniform(key, (batch, count, height, width, 3)),
+            "times": jnp.tile(jnp.arange(times) / times, (batch, 1)),
+        }
+        if args.train:
+            made["target"] = jax.random.uniform(key, (batch, times, *out_size, 3))
+        return made
+
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    batches = [jax.device_put(make_batch(key), sharding.batch_sharding(mesh)) for key in keys]
+    params = _random_params(model)
+    shapes = f"{batch} x {count}x{height}x{width} -> {times}x{out_size[0]}x{out_size[1]}"
+    if not args.train:
+        run = jax.jit(
+            lambda params, b: models.render(model, params, b["frames"], b["times"], out_size=out_size)
+        )
+        return Job(run, jax.device_put(params), batches, False, batch * times, shapes)
+    optimizer = optim.make_optimizer(optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99))
+    state = train_state.TrainState(
+        jnp.zeros((), jnp.int32), params, optimizer.init(params), jnp.zeros((), jnp.int32)
+    )
+    step = train.make_train_step(model, optimizer, train.LossConfig("charbonnier", "mean"), mesh)
+    state = jax.device_put(state, sharding.replicated(mesh))
+    return Job(step, state, batches, True, batch * times, shapes)
+
+
+def _random_params(model):
+    """Random parameters, the offset heads' included: at their zero start nothing would be sampled between pixels."""
+    shapes = jax.eval_shape(lambda key: models.init_params(model, key), jax.random.key(0))
+    rng = np.random.default_rng(0)
+
+    def draw(s):
+        fan_in = np.prod(s.shape[:-1]) if len(s.shape) > 1 else 1e4
+        return jnp.asarray(rng.standard_normal(s.shape) * 0.5 / np.sqrt(fan_in), s.dtype)
+
+    return jax.tree.map(draw, shapes)
+
+
+def measure(job: Job, *, repeats: int) -> dict[str, float]:
+    """Compiles twice (cold, then from a persistent cache) and times calls.
+
+    Returns:
+      milliseconds (median), milliseconds_low and _high (5 % and 95 %), compile_seconds, cached_compile_seconds,
+      gigabytes (of the compiled program: arguments, results and work space), teraflops (operations counted in
+      the program as written, in units of 1e12).
+    """
+    # Only shapes are needed from here on; the arrays themselves may be consumed by a call.
+    abstract = jax.tree.map(jax.typeof, (job.carry, job.batches[0]))
+    flops = count_flops(jax.make_jaxpr(job.function)(*abstract).jaxpr)
+    with tempfile.TemporaryDirectory() as cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        seconds = []
+        for _ in range(2):
+            jax.clear_caches()
+            began = time.perf_counter()
+            compiled = job.function.lower(job.carry, job.batches[0]).compile()
+            seconds.append(time.perf_counter() - began)
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
+    memory = compiled.memory_analysis()
+    used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    carry, times = job.carry, []
+    for i in range(repeats + 2):
+        began = time.perf_counter()
+        out = jax.block_until_ready(compiled(carry, job.batches[i % len(job.batches)]))
+        times.append(time.perf_counter() - began)
+        if job.returns_carry:
+            carry = out[0]
+    low, median, high = np.percentile(times[2:], [5, 50, 95]) * 1e3  # the first two warm up
+    return {
+        "milliseconds": median,
+        "milliseconds_low": low,
+        "milliseconds_high": high,
+        "compile_seconds": seconds[0],
+        "cached_compile_seconds": seconds[1],
+        "gigabytes": (used - memory.alias_size_in_bytes) / 1e9,
+        "teraflops": flops / 1e12,
+    }
+
+
+def count_flops(jaxpr) -> float:
+    """Counts the operations of all convolutions and matrix products, 2 per multiply-add, loops included."""
+    total = 0.0
+    for eqn in jaxpr.eqns:
+        inner = sum(count_flops(sub) for sub in jax.extend.core.jaxprs_in_params(eqn.params))
+        if eqn.primitive.name == "scan":
+            inner *= eqn.params["length"]
+        elif eqn.primitive.name == "cond":  # by platform: the branches do the same
+            inner /= len(eqn.params["branches"])
+        total += inner + _equation_flops(eqn)
+    return total
+
+
+def _equation_flops(eqn):
+    if eqn.primitive.name == "dot_general":
+        (contract, _), _ = eqn.params["dimension_numbers"]
+        lhs = eqn.invars[0].aval.shape
+        return 2.0 * np.prod(eqn.outvars[0].aval.shape) * np.prod([lhs[i] for i in contract])
+    if eqn.primitive.name == "conv_general_dilated":
+        numbers, kernel = eqn.params["dimension_numbers"], eqn.invars[1].aval.shape
+        # Zeros put between the inputs (the derivative of a strided convolution) cost nothing that is needed.
+        dilation = np.prod(eqn.params["lhs_dilation"])
+        taps = np.prod([kernel[i] for i in numbers.rhs_spec[1:]])
+        return 2.0 * np.prod(eqn.outvars[0].aval.shape) * taps / dilation
+    return 0.0
+
+
+def matmul_peak(dtype: Any, size: int) -> float:
+    """Returns the TFLOP/s of a square matrix product on the default device."""
+    a, b = jax.random.normal(jax.random.key(0), (2, size, size)).astype(dtype)
+    product = jax.jit(lambda a, b: a @ b)
+    times = []
+    for _ in range(10):
+        began = time.perf_counter()
+        jax.block_until_ready(product(a, b))
+        times.append(time.perf_counter() - began)
+    return 2.0 * size**3 / np.median(times[2:]) / 1e12
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one benchmark and prints it; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="stvsr_jax.benchmark", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, choices=sorted(models.MODELS))
+    parser.add_argument("--train", action="store_true", help="a training step: forward, backward and Adam")
+    parser.add_argument("--dtype", choices=sorted(train.DTYPES), default="bfloat16")
+    parser.add_argument("--implementation", help="of ops.sine_mlp (videoinr): xla or pallas_triton")
+    parser.add_argument("--remat", action="store_true", help="recompute in the backward pass, for memory")
+    for name in ("batch", "frames", "height", "width", "times"):
+        parser.add_argument(f"--{name}", type=int, help="default: of the README's table")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    args = parser.parse_args(argv)
+    if args.dtype == "float32":
+        # Real float32: by default a GPU may take TF32 for it.
+        jax.config.update("jax_default_matmul_precision", "highest")
+    try:
+        job = make_job(args)
+        result = measure(job, repeats=args.repeats)
+    except (ValueError, NotImplementedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    device = jax.devices()[0]
+    peak = matmul_peak(train.DTYPES[args.dtype], 8192 if device.platform != "cpu" else 1024)
+    rate = result["teraflops"] / result["milliseconds"] * 1e3
+    record = {
+        "model": args.model,
+        "job": "training step" if args.train else "inference",
+        "shapes": job.shapes,
+        "dtype": args.dtype,
+        "device": device.device_kind,
+        "jax": jax.__version__,
+        **result,
+        "frames_per_second": job.frames / result["milliseconds"] * 1e3,
+        "teraflops_per_second": rate,
+        "matmul_teraflops_per_second": peak,
+        "share_of_matmul": rate / peak,
+    }
+    if args.json:
+        print(json.dumps(record))
+    else:
+        for name, value in record.items():
+            print(f"{name:28s} {value:.4g}" if isinstance(value, float) else f"{name:28s} {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

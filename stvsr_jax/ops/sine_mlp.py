@@ -1,0 +1,83 @@
+"""A multi-layer perceptron with sine activations, on many points at once (SIREN, arXiv 2006.09661, eq. 4).
+
+    x_0 = x + bias_0,   x_i = sin(frequency x_{i-1}) @ kernel_i + bias_i
+
+It starts from the sum that the first layer makes of its inputs. Between two layers lie up to 256 float32 numbers
+a point; a back end that keeps them on the chip saves most of the time and memory.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from stvsr_jax.ops import sine_mlp_triton
+from stvsr_jax.ops.sine import sine
+
+
+def sine_mlp(
+    x: jax.Array,
+    kernels: Sequence[jax.Array],
+    biases: Sequence[jax.Array],
+    *,
+    frequency: float,
+    dtype: Any = jnp.float32,
+    implementation: str | None = None,
+) -> jax.Array:
+    """Run the layers after the first sum.
+
+    Args:
+      x: [..., C], float32.
+      kernels: of the layers, [C_i, C_{i+1}].
+      biases: one more than kernels; the first is added to x.
+      frequency: factor of the sines' arguments.
+      dtype: of the matrix products' operands; sines and sums are float32.
+      implementation: a name in `IMPLEMENTATIONS`; None takes 'xla', which runs everywhere.
+
+    Returns:
+      [..., outputs] float32.
+
+    Raises:
+      ValueError: unknown implementation, or shapes that do not chain.
+      NotImplementedError: the implementation cannot run these widths or this dtype.
+    """
+    implementation = implementation or "xla"
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"sine_mlp: {implementation!r} is not one of {sorted(IMPLEMENTATIONS)}")
+    widths = [x.shape[-1], *(k.shape[1] for k in kernels)]
+    if [k.shape[0] for k in kernels] != widths[:-1] or [b.shape[0] for b in biases] != widths:
+        raise ValueError(
+            f"sine_mlp: x {x.shape}, kernels {[k.shape for k in kernels]} and biases {[b.shape for b in biases]} "
+            "do not chain"
+        )
+    return IMPLEMENTATIONS[implementation](x, tuple(kernels), tuple(biases), frequency, dtype)
+
+
+def _xla(x, kernels, biases, frequency, dtype):
+    x = x + biases[0]
+    for kernel, bias in zip(kernels, biases[1:], strict=True):
+        activation = sine(frequency * x).astype(dtype)
+        x = jnp.matmul(activation, kernel.astype(dtype), preferred_element_type=jnp.float32) + bias
+    return x
+
+
+def _pallas_triton(x, kernels, biases, frequency, dtype):
+    sine_mlp_triton.check(x, kernels, dtype)
+
+    @jax.custom_vjp
+    def run(x, kernels, biases):
+        return sine_mlp_triton.run(x, kernels, biases, frequency)
+
+    def forward(*operands):
+        return run(*operands), operands
+
+    def backward(operands, cotangent):
+        _, vjp = jax.vjp(lambda *args: _xla(*args, frequency, dtype), *operands)
+        return vjp(cotangent)
+
+    run.defvjp(forward, backward)
+    return run(x, kernels, biases)
+
+
+IMPLEMENTATIONS = {"xla": _xla, "pallas_triton": _pallas_triton}

@@ -1,0 +1,52 @@
+"""A folder of frames, and the config of a network that compiles in a second."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+LINEAR_CONFIG = pathlib.Path(__file__).with_name("linear_config.py")
+
+
+@pytest.fixture
+def write_frames():
+    """Return a function that writes a folder of PNG frames: noise, every frame different."""
+
+    def write(folder, count, height, width, *, seed=0):
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(seed)
+        for n in range(count):
+            frame = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+            Image.fromarray(frame).save(folder / f"{n:03d}.png", compress_level=1)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def clip_folder(tmp_path, write_frames):
+    """Return a folder with one clip of 24 frames of 24x32 pixels (height x width)."""
+    write_frames(tmp_path / "clips" / "noise", 24, 24, 32)
+    return tmp_path / "clips"
+
+
+@pytest.fixture
+def linear_config():
+    """Return the module tests/linear_config.py, its network registered for the length of the test."""
+    from stvsr_jax import models
+
+    spec = importlib.util.spec_from_file_location("linear_config", LINEAR_CONFIG)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del models.MODELS["linear"]
+
+
+@pytest.fixture
+def config(linear_config, clip_folder):
+    """Return the config of a linear network on the folder's clip."""
+    config = linear_config.get_config()
+    config.data.path = str(clip_folder)
+    return config

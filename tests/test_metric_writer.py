@@ -1,0 +1,84 @@
+"""TensorBoard scalars, lines without a terminal, a bar on one."""
+
+import io
+import sys
+
+import pytest
+from tensorboardX.proto import event_pb2
+
+from stvsr_jax.metric_writer import MetricWriter, _duration
+
+
+def read_scalars(directory):
+    """Return [(step, tag, value)] of a directory's event files."""
+    found = []
+    for path in sorted(directory.glob("events.*")):
+        data = path.read_bytes()
+        while data:  # length, its checksum, the event, its checksum
+            length = int.from_bytes(data[:8], "little")
+            event = event_pb2.Event.FromString(data[12 : 12 + length])
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+            data = data[16 + length :]
+    return found
+
+
+def make_writer(directory, **changes):
+    return MetricWriter(directory, **{"first_step": 0, "num_steps": 10, "is_writer": True} | changes)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_scalars_are_recorded_by_step(tmp_path):
+    with make_writer(tmp_path) as writer:
+        writer.write(2, {"train/loss": 0.5, "train/psnr": 20.0})
+        writer.write(4, {"train/loss": 0.25})
+    assert read_scalars(tmp_path) == [
+        (2, "train/loss", 0.5),
+        (2, "train/psnr", 20.0),
+        (4, "train/loss", 0.25),
+    ]
+
+
+def test_lines_are_printed_without_a_terminal(tmp_path, capsys):
+    with make_writer(tmp_path) as writer:
+        writer.say("hello")
+        writer.progress(1, {"loss": 0.5})
+        writer.write(2, {"train/loss": 0.123456, "train/psnr": 20.0}, eta=3725.4)
+        writer.write(10, {"validation/psnr_y": 30.0})
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "hello",
+        "step 2/10  train/loss 0.1235  train/psnr 20  eta 1:02:05",
+        "step 10/10  validation/psnr_y 30",
+    ]
+    assert err == ""
+
+
+def test_bar_is_shown_on_a_terminal(tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with make_writer(tmp_path, first_step=3) as writer:
+        writer.say("hello")
+        writer.progress(4, {"loss": 0.5})
+        writer.progress(7, {})
+    shown = terminal.getvalue()
+    assert "hello" in shown and "7/10" in shown and "loss=0.5" in shown
+    assert "step 4/10" not in shown
+
+
+def test_other_processes_are_silent(tmp_path, capsys):
+    with make_writer(tmp_path / "none", is_writer=False) as writer:
+        writer.say("hello")
+        writer.progress(1, {"loss": 0.5})
+        writer.write(1, {"loss": 0.5})
+    assert capsys.readouterr() == ("", "")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00:00"), (59.6, "0:01:00"), (90_000, "25:00:00")])
+def test_duration(seconds, text):
+    assert _duration(seconds) == text
