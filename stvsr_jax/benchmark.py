@@ -150,11 +150,13 @@ def count_flops(jaxpr) -> float:
     """Counts the operations of all convolutions and matrix products, 2 per multiply-add, loops included."""
     total = 0.0
     for eqn in jaxpr.eqns:
-        inner = sum(count_flops(sub) for sub in jax.extend.core.jaxprs_in_params(eqn.params))
+        inner = [count_flops(sub) for sub in jax.extend.core.jaxprs_in_params(eqn.params)]
+        # The branches of a cond are one for each platform and compute the same.
+        inner = min(inner) if eqn.primitive.name == "cond" else sum(inner)
         if eqn.primitive.name == "scan":
             inner *= eqn.params["length"]
-        elif eqn.primitive.name == "cond":  # by platform: the branches do the same
-            inner /= len(eqn.params["branches"])
+        elif eqn.primitive.name == "pallas_call":
+            inner *= np.prod(eqn.params["grid_mapping"].grid)
         total += inner + _equation_flops(eqn)
     return total
 

@@ -6,6 +6,7 @@ It starts from the sum that the first layer makes of its inputs. Between two lay
 a point; a back end that keeps them on the chip saves most of the time and memory.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ def sine_mlp(
       biases: one more than kernels; the first is added to x.
       frequency: factor of the sines' arguments.
       dtype: of the matrix products' operands; sines and sums are float32.
-      implementation: a name in `IMPLEMENTATIONS`; None takes 'xla', which runs everywhere.
+      implementation: a name in `IMPLEMENTATIONS`. None takes 'pallas_triton' on a CUDA device where it can run (and
+        is alone: XLA cannot split the kernel over several devices), else 'xla'.
 
     Returns:
       [..., outputs] float32.
@@ -42,8 +44,7 @@ def sine_mlp(
       ValueError: unknown implementation, or shapes that do not chain.
       NotImplementedError: the implementation cannot run these widths or this dtype.
     """
-    implementation = implementation or "xla"
-    if implementation not in IMPLEMENTATIONS:
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
         raise ValueError(f"sine_mlp: {implementation!r} is not one of {sorted(IMPLEMENTATIONS)}")
     widths = [x.shape[-1], *(k.shape[1] for k in kernels)]
     if [k.shape[0] for k in kernels] != widths[:-1] or [b.shape[0] for b in biases] != widths:
@@ -51,7 +52,14 @@ def sine_mlp(
             f"sine_mlp: x {x.shape}, kernels {[k.shape for k in kernels]} and biases {[b.shape for b in biases]} "
             "do not chain"
         )
-    return IMPLEMENTATIONS[implementation](x, tuple(kernels), tuple(biases), frequency, dtype)
+    operands = x, tuple(kernels), tuple(biases)
+    if implementation is not None:
+        return IMPLEMENTATIONS[implementation](*operands, frequency, dtype)
+    run_xla = functools.partial(_xla, frequency=frequency, dtype=dtype)
+    if jax.device_count() > 1 or not sine_mlp_triton.is_supported(x, kernels, dtype):
+        return run_xla(*operands)
+    run_triton = functools.partial(_pallas_triton, frequency=frequency, dtype=dtype)
+    return jax.lax.platform_dependent(*operands, cuda=run_triton, default=run_xla)
 
 
 def _xla(x, kernels, biases, frequency, dtype):
@@ -63,7 +71,11 @@ def _xla(x, kernels, biases, frequency, dtype):
 
 
 def _pallas_triton(x, kernels, biases, frequency, dtype):
-    sine_mlp_triton.check(x, kernels, dtype)
+    if not sine_mlp_triton.is_supported(x, kernels, dtype):
+        raise NotImplementedError(
+            f"sine_mlp: pallas_triton runs bfloat16 products of {sine_mlp_triton.SUPPORTED_WIDTHS}, not "
+            f"{jnp.dtype(dtype)} products of widths {[x.shape[-1], *(k.shape[1] for k in kernels)]}"
+        )
 
     @jax.custom_vjp
     def run(x, kernels, biases):

@@ -31,22 +31,21 @@ _SINE_PTX = """
 """
 
 
-def check(x: jax.Array, kernels: tuple[jax.Array, ...], dtype) -> None:
-    """Raises NotImplementedError unless the kernel can run these widths in this dtype."""
+SUPPORTED_WIDTHS = (
+    f"3 or 4 layers whose widths, but for the outputs, are powers of two from {_NARROWEST} on, the second hidden one "
+    f"from {_SLICE}"
+)
+
+
+def is_supported(x: jax.Array, kernels: tuple[jax.Array, ...], dtype) -> bool:
+    """Return whether the kernel can run these widths in this dtype."""
     widths = [x.shape[-1], *(k.shape[1] for k in kernels)]
-    if jnp.dtype(dtype) != jnp.bfloat16:
-        raise NotImplementedError(
-            f"sine_mlp: pallas_triton computes in bfloat16 only, not {jnp.dtype(dtype)}"
-        )
-    if (
-        len(widths) not in (4, 5)
-        or any(w & (w - 1) or w < _NARROWEST for w in widths[:-1])
-        or widths[2] < _SLICE
-    ):
-        raise NotImplementedError(
-            f"sine_mlp: pallas_triton needs 3 or 4 layers of widths that are powers of two from {_NARROWEST} on, the "
-            f"second hidden one from {_SLICE}, not {widths}"
-        )
+    return (
+        jnp.dtype(dtype) == jnp.bfloat16
+        and len(widths) in (4, 5)
+        and all(w >= _NARROWEST and w & (w - 1) == 0 for w in widths[:-1])
+        and widths[2] >= _SLICE
+    )
 
 
 def run(

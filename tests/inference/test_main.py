@@ -115,7 +115,7 @@ def test_comparisons(tmp_path, write_video, checkpoints, capsys):
     for name in ("both.png", "both.mp4"):
         arguments = (tmp_path / "out.mp4", "--checkpoint", checkpoints["zooming_slowmo"], "--overwrite")
         assert run(capsys, source, *arguments, "--compare", tmp_path / name)[0] == 0
-    assert Image.open(tmp_path / "both.png").size == (2 * 192, 2 * 128)
+    assert Image.open(tmp_path / "both.png").size == (3 * 192, 2 * 128)
     info, frames = read(tmp_path / "both.mp4")
     assert (info.height, info.width, len(frames)) == (128, 384, 12)
 

@@ -1,0 +1,68 @@
+"""The benchmark counts operations exactly and reports every figure it names."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from stvsr_jax import benchmark
+from stvsr_jax.ops import conv2d
+
+
+def flops(function, *args):
+    return benchmark.count_flops(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def test_products_and_convolutions_count_two_per_multiply_add():
+    assert flops(jnp.matmul, jnp.zeros((5, 7)), jnp.zeros((7, 3))) == 2 * 5 * 7 * 3
+    x, kernel = jnp.zeros((2, 6, 8, 4)), jnp.zeros((3, 3, 4, 5))
+    assert flops(conv2d, x, kernel) == 2 * (2 * 6 * 8 * 5) * 9 * 4
+
+
+def test_loops_count_every_turn():
+    def loop(x, w):
+        return jax.lax.scan(lambda y, _: (y @ w, None), x, length=6)[0]
+
+    assert flops(loop, jnp.zeros((2, 3)), jnp.zeros((3, 3))) == 6 * 2 * 2 * 3 * 3
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradient_of_a_convolution_counts_three_times_its_value(stride):
+    x, kernel = jnp.zeros((2, 8, 8, 4)), jnp.zeros((3, 3, 4, 4))
+
+    def loss(x, kernel):
+        return conv2d(x, kernel, stride).sum()
+
+    once = flops(lambda *args: conv2d(*args, stride), x, kernel)
+    assert flops(jax.grad(loss, (0, 1)), x, kernel) == pytest.approx(3 * once)
+
+
+def test_command_prints_a_record(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
+    arguments = ["--model", "videoinr", "--dtype", "float32", "--height", "8", "--width", "8", "--times", "2"]
+    assert benchmark.main([*arguments, "--repeats", "2", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["shapes"] == "1 x 2x8x8 -> 2x32x32"
+    for figure in (
+        "milliseconds",
+        "compile_seconds",
+        "cached_compile_seconds",
+        "gigabytes",
+        "share_of_matmul",
+    ):
+        assert record[figure] > 0
+    assert record["milliseconds_low"] <= record["milliseconds"] <= record["milliseconds_high"]
+
+
+def small(name, kwargs):
+    cls = benchmark.models.MODELS[name]
+    return cls(features=8, groups=2, front_blocks=1, back_blocks=1, hidden=(8, 8, 8), **kwargs)
+
+
+def test_unknown_implementation_is_named(capsys):
+    assert (
+        benchmark.main(["--model", "videoinr", "--implementation", "fast", "--height", "8", "--width", "8"])
+        == 2
+    )
+    assert "'fast' is not one of" in capsys.readouterr().err
