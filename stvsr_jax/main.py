@@ -7,7 +7,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from stvsr_jax import train
+from stvsr_jax import compilation, train
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Config file, e.g. configs/videoinr.py:quick."
@@ -24,6 +24,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # the libraries report every save
+    compilation.keep_compiled_programs()
     run = {"train": train.train_and_evaluate, "eval": train.evaluate_only}[_MODE.value]
     try:
         scores = run(_CONFIG.value, _WORKDIR.value or _default_workdir())

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import tqdm
 from PIL import Image
 
-from stvsr_jax import models
+from stvsr_jax import compilation, models
 from stvsr_jax.data import scene_cuts
 from stvsr_jax.inference import compare, pipeline, predictor, video_reader, video_writer
 
@@ -120,6 +120,7 @@ def _load(args):
     """Returns (Predictor, whether a shared frame is taken from the earlier window)."""
     from stvsr_jax import checkpoint  # heavy, and needed only when the request itself makes sense
 
+    compilation.keep_compiled_programs()
     loaded = checkpoint.load_for_inference(args.checkpoint)
     predictor.check_request(loaded.model_name, space=args.space, time=args.time)
     kwargs = dict(loaded.model_kwargs)
