@@ -85,6 +85,6 @@ def get_config(variant: str = "") -> ConfigDict:
         )
         config.data.recipe.update({"window": 3, "lr_crop": 16, "stage2_step": None})
         config.data.update({"batch_size": 4, "validation_windows": 6})
-        config.optimizer.update({"learning_rate": 1e-3, "cycle_steps": 300})
-        config.train.update({"num_steps": 300, "log_every": 20, "eval_every": 100, "checkpoint_every": 100})
+        config.optimizer.update({"learning_rate": 7e-4, "cycle_steps": 400})
+        config.train.update({"num_steps": 400, "log_every": 20, "eval_every": 100, "checkpoint_every": 100})
     return config
