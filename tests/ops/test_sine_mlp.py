@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice
 
 from stvsr_jax.ops import sine_mlp, sine_mlp_triton
 
@@ -55,8 +56,12 @@ def test_triton_kernel_lowers_for_cuda_and_has_a_gradient():
         out = sine_mlp(*operands, frequency=FREQUENCY, dtype=jnp.bfloat16, implementation="pallas_triton")
         return jnp.sum(out**2)
 
-    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*operands)
-    assert "triton" in traced.lower(lowering_platforms=("cuda",)).as_text().lower()
+    device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="cuda")
+    mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
+        traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*operands)
+        lowered = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "triton" in lowered.lower()
 
 
 def test_wrong_requests_are_named():
