@@ -12,6 +12,7 @@ from typing import Any
 import grain
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.sharding import Sharding
 
 from stvsr_jax import models
@@ -200,9 +201,7 @@ def _find_checkpoints(directory):
 
 
 def _absolute(directory):
-    from etils import epath  # understands gs:// as Orbax does
-
-    path = epath.Path(directory).expanduser()
+    path = epath.Path(directory).expanduser()  # understands gs:// as Orbax does
     return path if "://" in str(directory) else path.absolute()
 
 

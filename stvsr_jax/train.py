@@ -214,6 +214,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
         resumed = manager.latest_step() is not None
         if resumed:
             state = checkpoint.restore_latest(manager, state, iterator, run.spec)
+        elif run.init_from:
+            params = checkpoint.load_params(run.init_from, run.spec, sharding.replicated(run.mesh))
+            state = state.replace(params=params)
         with metric_writer.MetricWriter(
             workdir / "tensorboard",
             first_step=int(state.step),
@@ -237,12 +240,8 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: str | pathlib.Path
 
 
 def _initial_state(run):
-    whole = sharding.replicated(run.mesh)
-    create = jax.jit(train_state.create, static_argnums=(0, 1), out_shardings=whole)
-    state = create(run.model, run.optimizer, jax.random.key(run.seed))
-    if run.init_from:
-        state = state.replace(params=checkpoint.load_params(run.init_from, run.spec, whole))
-    return state
+    create = jax.jit(train_state.create, static_argnums=(0, 1), out_shardings=sharding.replicated(run.mesh))
+    return create(run.model, run.optimizer, jax.random.key(run.seed))
 
 
 def _greet(run, state, writer, workdir, resumed):

@@ -72,8 +72,9 @@ class PCDAlign(nn.Module):
         """Returns the parameters."""
         c, layers = self.features, {}
         for level in (3, 2, 1):
-            inputs = {"offset1": 2 * c, "offset2": c} if level == 3 else {"offset1": 2 * c, "offset2": 2 * c}
-            inputs |= {} if level == 3 else {"offset3": c, "merge": 2 * c}
+            inputs = {"offset1": 2 * c, "offset2": 2 * c, "offset3": c, "merge": 2 * c}
+            if level == 3:
+                inputs = {"offset1": 2 * c, "offset2": c}
             for layer, channels in inputs.items():
                 name = f"level{level}_{layer}"
                 layers[name] = Conv(c, dtype=self.dtype, name=name).weights(channels)
