@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stvsr_jax import ops
 from stvsr_jax.models.layers import Conv, Weights, convolve, fan_in_uniform
@@ -15,7 +16,7 @@ TAPS = 9
 class DeformWeights(NamedTuple):
     """The sampled convolution and the head that says where to sample.
 
-    The head's channels are offsets (group-major, then tap, then y, x) followed by mask logits (group, tap).
+    The head's channels are in the order of `ops.deform_conv2d_of_head`.
     """
 
     conv: Weights
@@ -25,7 +26,8 @@ class DeformWeights(NamedTuple):
 class DeformConv(nn.Module):
     """3x3 modulated deformable convolution, guided.
 
-    The head is zero at the start: no displacement, every mask 1/2.
+    The head is zero at the start: no displacement, every mask 1/2. Its channels are, in the parameters, offsets
+    (group, then tap, then y, x) and after them mask logits (group, tap), as published.
     """
 
     features: int
@@ -40,11 +42,20 @@ class DeformConv(nn.Module):
         kernel = self.param("kernel", fan_in_uniform(TAPS * channels), (3, 3, channels, self.features))
         bias = self.param("bias", zeros, (self.features,))
         conv = Weights(kernel.astype(self.dtype), bias.astype(self.dtype))
-        return DeformWeights(conv, head.weights(guide_channels))
+        order = _channel_order(self.groups)
+        return DeformWeights(conv, Weights(*(w[..., order] for w in head.weights(guide_channels))))
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Samples x [B, H, W, C] as the guide [B, H, W, C'] says; returns [B, H, W, features]."""
         return deform(self.weights(x.shape[-1], guide.shape[-1]), x, guide)
+
+
+def _channel_order(groups):
+    """Returns which published channel stands at each place of the head: [K * 3 * G], tap, (y, x, logit), group."""
+    tap, group = np.arange(TAPS)[:, None, None], np.arange(groups)
+    offset = 2 * (TAPS * group + tap) + np.arange(2)[:, None]  # [K, 2, G]
+    logit = 2 * TAPS * groups + TAPS * group + tap  # [K, 1, G]
+    return np.concatenate([offset, logit], axis=1).reshape(-1)
 
 
 def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array) -> jax.Array:
@@ -60,7 +71,6 @@ def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array) -> jax.Array:
     """
     kernel, bias = weights.conv
     head = convolve(weights.head, guide)
-    groups, split = head.shape[-1] // (3 * TAPS), head.shape[-1] // 3 * 2
-    offset = head[..., :split].astype(jnp.float32).reshape(*head.shape[:-1], groups, TAPS, 2)
-    mask = nn.sigmoid(head[..., split:]).reshape(*head.shape[:-1], groups, TAPS)
-    return ops.deform_conv2d(x.astype(kernel.dtype), offset, mask, kernel, bias)
+    return ops.deform_conv2d_of_head(
+        x.astype(kernel.dtype), head, kernel, bias, groups=head.shape[-1] // (3 * TAPS)
+    )

@@ -6,12 +6,20 @@
 
 `sample` is `ops.sampling.bilinear_sample`: zero outside the image. Channel c belongs to offset group
 c // (C / G); taps run row by row.
+
+The back ends read offsets and masks as one array, the head, [B, H', W', K, 3, G]: y, x and mask. So does
+`deform_conv2d_of_head`, which a network calls with what its convolution made.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stvsr_jax.ops import deform_conv_triton, deform_conv_windowed
+from stvsr_jax.ops.deform_conv_triton import Geometry
+from stvsr_jax.ops.devices import is_single_device
 from stvsr_jax.ops.sampling import sample_groups
 
 
@@ -38,50 +46,151 @@ def deform_conv2d(
       stride: of the output over the input, one number or (y, x).
       dilation: distance of the taps, one number or (y, x).
       padding: zeros added on each side, one number or (y, x).
-      implementation: a name in `IMPLEMENTATIONS`; None takes 'gather'.
+      implementation: a name in `IMPLEMENTATIONS`. None takes 'pallas_triton' on a CUDA device where it can run (bfloat16,
+        numbers of channels that are powers of two, one device or inside of `shard_map`), 'windowed' on a TPU (which
+        goes to 'gather' where a displacement is 2 pixels or more), else 'gather'.
 
     Returns:
       [B, H', W', C'] in the dtype of x, H' = (H + 2 p - d (kh - 1) - 1) // s + 1.
 
     Raises:
       ValueError: a shape does not follow from the others, or an unknown implementation.
+      NotImplementedError: the implementation cannot run these arguments.
     """
-    stride, dilation, padding = _pair(stride), _pair(dilation), _pair(padding)
-    _check_shapes(x, offset, mask, kernel, bias, stride, dilation, padding)
-    implementation = implementation or "gather"
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"deform_conv2d: implementation {implementation!r} is not one of {sorted(IMPLEMENTATIONS)}"
-        )
-    positions = _tap_positions(offset.shape[1:3], kernel.shape[:2], stride, dilation, padding)
-    coords = offset.astype(jnp.float32) + positions[:, :, None]  # [B, H', W', G, K, 2]
-    out = IMPLEMENTATIONS[implementation](x, coords, mask, kernel)
-    return out if bias is None else out + bias.astype(out.dtype)
+    geometry = Geometry(_pair(stride), _pair(dilation), _pair(padding), kernel.shape[:2])
+    _check_shapes(x, offset, mask, kernel, bias, geometry)
+    head = jnp.concatenate([offset.astype(jnp.float32), mask[..., None].astype(jnp.float32)], axis=-1)
+    head = head.transpose(0, 1, 2, 4, 5, 3)  # [B, H', W', K, 3, G]
+    return _run(x, head, kernel, bias, geometry, False, implementation)
 
 
-def _gather(x, coords, mask, kernel):
+def deform_conv2d_of_head(
+    x: jax.Array,
+    head: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    groups: int,
+    implementation: str | None = None,
+) -> jax.Array:
+    """Convolves with the displacements and mask logits that one convolution made.
+
+    Stride and dilation are 1 and the output has the size of x. The masks are the logits' sigmoids.
+
+    Args:
+      x: [B, H, W, C].
+      head: [B, H, W, 3 K G], in the order tap, then displacement y, displacement x, logit, then group.
+      kernel: [kh, kw, C, C'], K = kh * kw, both odd.
+      bias: [C'].
+      groups: G.
+      implementation: as of `deform_conv2d`.
+
+    Returns:
+      [B, H, W, C'] in the dtype of x.
+
+    Raises:
+      ValueError: a shape does not follow from the others, or an unknown implementation.
+      NotImplementedError: the implementation cannot run these arguments.
+    """
+    size = kernel.shape[:2]
+    geometry = Geometry((1, 1), (1, 1), (size[0] // 2, size[1] // 2), size)
+    head = head.reshape(*head.shape[:-1], size[0] * size[1], 3, groups)
+    offset, mask = (jax.eval_shape(split, head) for split in (_offset_of, _mask_of))
+    _check_shapes(x, offset, mask, kernel, bias, geometry)
+    return _run(x, head, kernel, bias, geometry, True, implementation)
+
+
+def _offset_of(head):
+    return jnp.moveaxis(head[..., :2, :], -1, -3)  # [B, H', W', G, K, 2]
+
+
+def _mask_of(head):
+    return jnp.moveaxis(head[..., 2, :], -1, -2)  # [B, H', W', G, K]
+
+
+def _run(x, head, kernel, bias, geometry, logits, implementation):
+    if bias is None:
+        bias = jnp.zeros(kernel.shape[3], kernel.dtype)
+    kernel = kernel.astype(x.dtype)
+    if implementation is not None:
+        if implementation not in IMPLEMENTATIONS:
+            raise ValueError(
+                f"deform_conv2d: implementation {implementation!r} is not one of {sorted(IMPLEMENTATIONS)}"
+            )
+        return IMPLEMENTATIONS[implementation](x, head, kernel, bias, geometry, logits)
+    names = {"tpu": "windowed", "default": "gather"}
+    if is_single_device() and deform_conv_triton.is_supported(x, head, kernel):
+        names["cuda"] = "pallas_triton"
+    options = dict(geometry=geometry, logits=logits)
+    functions = {
+        platform: functools.partial(IMPLEMENTATIONS[name], **options) for platform, name in names.items()
+    }
+    return jax.lax.platform_dependent(x, head, kernel, bias, **functions)
+
+
+def _gather(x, head, kernel, bias, geometry, logits):
     batch, height, width, channels = x.shape
-    _, out_height, out_width, groups, taps, _ = coords.shape
+    _, out_height, out_width, taps, _, groups = head.shape
+    head = head.reshape(batch, -1, taps, 3, groups).astype(jnp.float32)
+    positions = _tap_positions((out_height, out_width), geometry)  # [H', W', K, 2]
+    coords = jnp.moveaxis(head[..., :2, :], 3, 4) + positions.reshape(-1, taps, 1, 2)  # [B, P, K, G, 2]
     image = x.reshape(batch, height, width, groups, channels // groups)
-    values = sample_groups(image, coords.reshape(batch, -1, groups, taps, 2))  # [B, P, G, K, c]
-    values = values * mask.reshape(batch, -1, groups, taps, 1).astype(values.dtype)
-    columns = values.reshape(batch, out_height, out_width, channels * taps)
-    # The kernel's rows in the order of the columns: group, tap, channel of the group.
-    rows = kernel.reshape(taps, groups, channels // groups, -1).transpose(1, 0, 2, 3)
-    return columns @ rows.reshape(channels * taps, -1).astype(columns.dtype)
+    values = sample_groups(image, coords)  # [B, P, K, G, c]
+    mask = jax.nn.sigmoid(head[..., 2, :]) if logits else head[..., 2, :]
+    values = values * mask[..., None].astype(values.dtype)
+    columns = values.reshape(batch, out_height, out_width, taps * channels)
+    return columns @ kernel.reshape(taps * channels, -1) + bias.astype(x.dtype)
 
 
-# Each takes (x, coords [B, H', W', G, K, 2], mask, kernel) and returns [B, H', W', C'].
-IMPLEMENTATIONS = {"gather": _gather}
+def _pallas_triton(x, head, kernel, bias, geometry, logits):
+    if not deform_conv_triton.is_supported(x, head, kernel):
+        raise NotImplementedError(
+            "deform_conv2d: pallas_triton runs bfloat16, groups and channels that are powers of two, 16 channels "
+            f"and more, not {x.dtype} with {head.shape[-1]} groups and {kernel.shape[2:]} channels"
+        )
+    return _triton_forward(x, head, kernel, bias, geometry, logits, False)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _triton_forward(x, head, kernel, bias, geometry, logits, interpret):
+    """The kernel, with the derivative of `_gather`: XLA's scatter-add proved as fast as atomics in a kernel."""
+    return deform_conv_triton.run(x, head, kernel, bias, geometry, logits=logits, interpret=interpret)
+
+
+def _save_operands(x, head, kernel, bias, *options):
+    return _triton_forward(x, head, kernel, bias, *options), (x, head, kernel, bias)
+
+
+def _gather_backward(geometry, logits, interpret, operands, cotangent):
+    _, vjp = jax.vjp(functools.partial(_gather, geometry=geometry, logits=logits), *operands)
+    return vjp(cotangent)
+
+
+_triton_forward.defvjp(_save_operands, _gather_backward)
+
+
+def _windowed(x, head, kernel, bias, geometry, logits):
+    return jax.lax.cond(
+        deform_conv_windowed.fits(head),
+        functools.partial(deform_conv_windowed.run, geometry=geometry, logits=logits),
+        functools.partial(_gather, geometry=geometry, logits=logits),
+        *(x, head, kernel, bias),
+    )
+
+
+# Each takes (x, head [B, H', W', K, 3, G], kernel, bias, geometry, whether masks are logits) and returns
+# [B, H', W', C'].
+IMPLEMENTATIONS = {"gather": _gather, "pallas_triton": _pallas_triton, "windowed": _windowed}
 
 
 def _pair(value):
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-def _tap_positions(out_size, kernel_size, stride, dilation, padding):
+def _tap_positions(out_size, geometry):
     """Returns [H', W', K, 2] float32: where each tap falls without offset, (y, x) in pixels of x."""
     axes = []
+    stride, dilation, padding, kernel_size = geometry
     for n, k, s, d, p in zip(out_size, kernel_size, stride, dilation, padding, strict=True):
         axes.append(np.arange(n)[:, None] * s - p + np.arange(k)[None, :] * d)  # [n, k]
     y = axes[0][:, None, :, None]  # [H', 1, kh, 1]
@@ -90,13 +199,13 @@ def _tap_positions(out_size, kernel_size, stride, dilation, padding):
     return grid.reshape(*out_size, kernel_size[0] * kernel_size[1], 2)
 
 
-def _check_shapes(x, offset, mask, kernel, bias, stride, dilation, padding):
+def _check_shapes(x, offset, mask, kernel, bias, geometry):
     if x.ndim != 4 or kernel.ndim != 4 or offset.ndim != 6:
         raise ValueError(
             "deform_conv2d: x must be [B, H, W, C], kernel [kh, kw, C, C'] and offset [B, H', W', G, K, 2], "
             f"got {x.shape}, {kernel.shape} and {offset.shape}"
         )
-    kernel_size, groups = kernel.shape[:2], offset.shape[3]
+    groups, (stride, dilation, padding, kernel_size) = offset.shape[3], geometry
     out_size = tuple(
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, d, p in zip(x.shape[1:3], kernel_size, stride, dilation, padding, strict=True)

@@ -50,10 +50,10 @@ def sample_groups(image: jax.Array, coords: jax.Array) -> jax.Array:
 
     Args:
       image: [B, H, W, G, c].
-      coords: [B, P, G, K, 2] (y, x) in pixels, float32.
+      coords: [B, P, K, G, 2] (y, x) in pixels, float32.
 
     Returns:
-      [B, P, G, K, c] in the dtype of the image.
+      [B, P, K, G, c] in the dtype of the image.
     """
     corners = _corners(image.shape, coords)
     rows = jnp.asarray(image).reshape(-1, image.shape[-1])
@@ -64,7 +64,7 @@ def sample_groups(image: jax.Array, coords: jax.Array) -> jax.Array:
 def _corners(shape, coords):
     """Returns (row index, weight, d weight / d (y, x)) of the four corners, zero weight outside.
 
-    The index is into the image seen as rows [(b, y, x, g), c]; index and weight are [B, P, G, K].
+    The index is into the image seen as rows [(b, y, x, g), c]; index and weight are [B, P, K, G].
     """
     batch, height, width, groups, _ = shape
     coords = coords.astype(jnp.float32)
@@ -73,7 +73,7 @@ def _corners(shape, coords):
     # Far-away or non-finite coordinates must not overflow the integer conversion.
     floor = jnp.clip(floor, -2.0, jnp.array([height, width], jnp.float32) + 1.0).astype(jnp.int32)
     base = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None] * (height * width * groups)
-    base = base + jnp.arange(groups, dtype=jnp.int32)[None, None, :, None]
+    base = base + jnp.arange(groups, dtype=jnp.int32)
     result = []
     for step_y in (0, 1):
         for step_x in (0, 1):
@@ -105,7 +105,7 @@ def _sample_groups_backward(residuals, cotangent):
     d_y = d_x = 0.0
     for index, weight, (slope_y, slope_x) in _corners(image.shape, coords):
         d_rows = d_rows.at[index].add(cotangent * weight[..., None])
-        along = jnp.sum(cotangent * rows[index].astype(jnp.float32), axis=-1)  # [B, P, G, K]
+        along = jnp.sum(cotangent * rows[index].astype(jnp.float32), axis=-1)  # [B, P, K, G]
         d_y, d_x = d_y + along * slope_y, d_x + along * slope_x
     d_coords = jnp.stack([d_y, d_x], axis=-1).astype(coords.dtype)
     return d_rows.reshape(image.shape).astype(image.dtype), d_coords

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from stvsr_jax.ops import sine_mlp_triton
+from stvsr_jax.ops.devices import is_single_device
 from stvsr_jax.ops.sine import sine
 
 
@@ -56,7 +57,7 @@ def sine_mlp(
     if implementation is not None:
         return IMPLEMENTATIONS[implementation](*operands, frequency, dtype)
     run_xla = functools.partial(_xla, frequency=frequency, dtype=dtype)
-    if jax.device_count() > 1 or not sine_mlp_triton.is_supported(x, kernels, dtype):
+    if not is_single_device() or not sine_mlp_triton.is_supported(x, kernels, dtype):
         return run_xla(*operands)
     run_triton = functools.partial(_pallas_triton, frequency=frequency, dtype=dtype)
     return jax.lax.platform_dependent(*operands, cuda=run_triton, default=run_xla)

@@ -231,12 +231,12 @@ def test_bilinear_names_shapes_that_do_not_fit(image_shape, coords_shape):
 
 def test_sample_groups_reads_each_group_at_its_own_coords():
     image = normal(0, 2, 4, 5, 3, 2)  # [B, H, W, G, c]
-    coords = points_around(1, 2, 7 * 3 * 4, (4, 5)).reshape(2, 7, 3, 4, 2)
+    coords = points_around(1, 2, 7 * 3 * 4, (4, 5)).reshape(2, 7, 4, 3, 2)  # [B, P, K, G, 2]
     got = jax.jit(sample_groups)(image, coords)
-    assert got.shape == (2, 7, 3, 4, 2)
+    assert got.shape == (2, 7, 4, 3, 2)
     for group in range(3):
-        want = naive_bilinear(image[:, :, :, group], coords[:, :, group].reshape(2, 28, 2))
-        np.testing.assert_allclose(got[:, :, group], want.reshape(2, 7, 4, 2), atol=2e-6)
+        want = naive_bilinear(image[:, :, :, group], coords[:, :, :, group].reshape(2, 28, 2))
+        np.testing.assert_allclose(got[:, :, :, group], want.reshape(2, 7, 4, 2), atol=2e-6)
 
 
 @pytest.mark.parametrize("size", [(5, 7), (4, 6), (1, 1), (1, 6)])

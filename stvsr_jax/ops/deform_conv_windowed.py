@@ -1,0 +1,91 @@
+"""The deformable convolution without gathers, for small displacements: the back end for TPUs.
+
+A sample is the sum of the (2 R + 1)^2 pixels around its tap, weighted along each axis by max(0, 1 - |distance|), which
+is bilinear sampling exactly while -R <= displacement < R. Every term is a shifted copy of the image times weights:
+K ((2 R + 1)^2 + 2 R + 1) multiply-adds for each output pixel and input channel, 270 for 3x3 taps and R = 2, against
+reads of 4 K scattered rows. The caller checks the condition (`fits`) and has another way where it does not hold.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from stvsr_jax.ops.deform_conv_triton import Geometry
+
+REACH = 2  # R
+
+
+def fits(head: jax.Array) -> jax.Array:
+    """Return whether all displacements of a head [B, H', W', K, 3, G] are within the window."""
+    offset = head[..., :2, :]
+    return jnp.all((offset >= -REACH) & (offset < REACH))
+
+
+def run(
+    x: jax.Array, head: jax.Array, kernel: jax.Array, bias: jax.Array, geometry: Geometry, *, logits: bool
+) -> jax.Array:
+    """Convolve, if `fits(head)`.
+
+    Args:
+      x: [B, H, W, C].
+      head: [B, H', W', K, 3, G], displacement y, x and mask.
+      kernel: [kh, kw, C, C'], the dtype of x.
+      bias: [C'].
+      geometry: of the convolution.
+      logits: whether the masks go through a sigmoid first.
+
+    Returns:
+      [B, H', W', C'] in the dtype of x.
+    """
+    batch, *size, channels = x.shape
+    out_size, groups = head.shape[1:3], head.shape[-1]
+    image = x.reshape(batch, *size, groups, channels // groups).astype(jnp.float32)
+    # Output n, tap k and shift s read pixel n * stride - padding + k * dilation + s, found here at + padding + R.
+    spans = [(n - 1) * stride + 1 + 2 * REACH for n, stride in zip(out_size, geometry.stride, strict=True)]
+    reaches = [
+        span + (k - 1) * dilation
+        for span, k, dilation in zip(spans, geometry.kernel_size, geometry.dilation, strict=True)
+    ]
+    pads = [
+        (padding + REACH, max(0, reach - n - padding - REACH))
+        for padding, reach, n in zip(geometry.padding, reaches, size, strict=True)
+    ]
+    image = jnp.pad(image, ((0, 0), *pads, (0, 0), (0, 0)))
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def add_tap(total, inputs):
+        tap, head, kernel = inputs  # head [B, H', W', 3, G]
+        offset_y, offset_x, mask = jnp.moveaxis(head.astype(jnp.float32), 3, 0)
+        mask = jax.nn.sigmoid(mask) if logits else mask
+        start = [
+            k * d for k, d in zip(jnp.divmod(tap, geometry.kernel_size[1]), geometry.dilation, strict=True)
+        ]
+        window = jax.lax.dynamic_slice(image, (0, *start, 0, 0), (batch, *spans, groups, channels // groups))
+        weights_x = _weights(offset_x)
+        sample = 0.0
+        for step_y, weight_y in enumerate(_weights(offset_y)):
+            rows = window[:, step_y :: geometry.stride[0]][:, : out_size[0]]
+            line = 0.0
+            for step_x, weight_x in enumerate(weights_x):
+                line += weight_x * rows[:, :, step_x :: geometry.stride[1]][:, :, : out_size[1]]
+            sample += weight_y * line
+        column = (sample * mask[..., None]).astype(x.dtype).reshape(batch, *out_size, channels)
+        return total + jnp.matmul(column, kernel, preferred_element_type=jnp.float32), None
+
+    taps = math.prod(geometry.kernel_size)
+    total = jnp.zeros((batch, *out_size, kernel.shape[-1]), jnp.float32) + bias.astype(jnp.float32)
+    inputs = jnp.arange(taps), jnp.moveaxis(head, 3, 0), kernel.reshape(taps, *kernel.shape[2:])
+    total, _ = jax.lax.scan(add_tap, total, inputs)
+    return total.astype(x.dtype)
+
+
+def _weights(offset):
+    """Return the weights [B, H', W', G, 1] of the pixels at -R ... R; slopes as between floor and floor + 1."""
+    floor = jax.lax.stop_gradient(jnp.floor(offset))
+    part = offset - floor
+    return [
+        jnp.where(floor == shift, 1.0 - part, jnp.where(floor == shift - 1, part, 0.0))[..., None]
+        for shift in range(-REACH, REACH + 1)
+    ]
