@@ -78,9 +78,9 @@ def make_job(args: argparse.Namespace) -> Job:
     params = _random_params(model)
     shapes = f"{batch} x {count}x{height}x{width} -> {times}x{out_size[0]}x{out_size[1]}"
     if not args.train:
-        run = jax.jit(
-            lambda params, b: models.render(model, params, b["frames"], b["times"], out_size=out_size)
-        )
+        # VideoINR renders one instant after the other, as for a video.
+        options = dict(out_size=out_size, chunk_rows=out_size[0])
+        run = jax.jit(lambda params, b: models.render(model, params, b["frames"], b["times"], **options))
         return Job(run, jax.device_put(params), batches, False, batch * times, shapes)
     optimizer = optim.make_optimizer(optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99))
     state = train_state.TrainState(

@@ -45,7 +45,13 @@ def init_params(model: nn.Module, key: jax.Array) -> Any:
 
 
 def render(
-    model: nn.Module, params: Any, frames: jax.Array, times: jax.Array, *, out_size: tuple[int, int]
+    model: nn.Module,
+    params: Any,
+    frames: jax.Array,
+    times: jax.Array,
+    *,
+    out_size: tuple[int, int],
+    chunk_rows: int | None = None,
 ) -> jax.Array:
     """Runs either network on a batch of the training pipeline.
 
@@ -55,6 +61,7 @@ def render(
         frames: [B, N, H, W, 3] in [0, 1].
         times: [B, T] instants of the target; Zooming Slow-Mo renders its fixed 2N - 1.
         out_size: (H', W') of the target.
+        chunk_rows: see `VideoINR.decode`; Zooming Slow-Mo has no use for it.
 
     Returns:
         [B, T, H', W', 3] float32.
@@ -63,7 +70,7 @@ def render(
         ValueError: Zooming Slow-Mo is asked for other than 2N - 1 instants of (4H, 4W).
     """
     if isinstance(model, VideoINR):
-        return model.apply({"params": params}, frames, times, out_size=out_size)
+        return model.apply({"params": params}, frames, times, out_size=out_size, chunk_rows=chunk_rows)
     _, count, height, width, _ = frames.shape
     if times.shape[1] != 2 * count - 1 or tuple(out_size) != (4 * height, 4 * width):
         raise ValueError(

@@ -113,8 +113,8 @@ class VideoINR(nn.Module):
           encoded: from `encode`.
           times: [B, T] in [0, 1].
           out_size: (H', W'), each at least 2.
-          chunk_rows: output rows rendered at a time, the same values in bounded memory; only the space
-            feature [B, T, H', W', C] is held for all rows. None renders all rows at once.
+          chunk_rows: rows of one instant rendered at a time, the same values in bounded memory; only the space
+            feature [B, H', W', C] of the instant is held for all rows. None renders all rows of all instants at once.
 
         Returns:
           [B, T, H', W', 3] float32, not clamped.
@@ -152,17 +152,20 @@ def _decode(weights, encoded, times, out_size, chunk_rows, dtype, implementation
     rows = _Axis.of(out_size[0], height)
     columns = _Axis.of(out_size[1], width)
 
-    def render_space(rows):  # -> [B, T, rows, W', C]
+    def render(times):  # [B, T, 1, 1, 1] -> [B, T, H', W', 3]
+        feature = _map_rows(functools.partial(render_space, times), rows, chunk_rows)
+        flat_feature = feature.reshape(-1, *out_size, feature.shape[-1])  # [B*T, H', W', C]
+        colour_of = functools.partial(render_colour, times, flat_feature)
+        return _map_rows(colour_of, (rows, feature), chunk_rows)
+
+    def render_space(times, rows):  # -> [B, T, rows, W', C]
         near = for_space[:, rows.nearest][:, :, columns.nearest]
         position = jnp.stack(jnp.meshgrid(rows.relative, columns.relative, indexing="ij"), axis=-1)
         near = near + siren.project(space, position=position)
         with_time = near[:, None] + siren.project(space, time=times)
         return finish(space, with_time).astype(dtype)
 
-    feature = _map_rows(render_space, rows, chunk_rows)
-    flat_feature = feature.reshape(-1, *out_size, feature.shape[-1])  # [B*T, H', W', C]
-
-    def render_colour(args):  # -> [B, T, rows, W', 3]
+    def render_colour(times, flat_feature, args):  # -> [B, T, rows, W', 3]
         rows, s = args
         smooth = columns.interpolate(rows.interpolate(for_motion, axis=1), axis=2)
         projected = (
@@ -179,7 +182,10 @@ def _decode(weights, encoded, times, out_size, chunk_rows, dtype, implementation
             total = total + ops.bilinear_sample(for_colour[i], normalized_to_pixels(warped, (height, width)))
         return finish(colour, total)
 
-    return _map_rows(render_colour, (rows, feature), chunk_rows)
+    if chunk_rows is None:
+        return render(times)
+    instants = jax.lax.map(lambda t: render(t[:, None])[:, 0], jnp.moveaxis(times, 1, 0))  # [T, B, H', W', 3]
+    return jnp.moveaxis(instants, 0, 1)
 
 
 def _warp(flow, base_y, base_x, out_size):
