@@ -127,6 +127,7 @@ def videoinr(
     stage2_step: int | None = 450_000,
     stage2_scale: tuple[float, float] = (2.0, 4.0),
     stage2_num_times: int = 3,
+    stage2_augment_per_batch: bool = True,
     num_scales: int | None = 8,
     reverse_time: bool = False,
 ) -> Recipe:
@@ -150,7 +151,7 @@ def videoinr(
         num_times=stage2_num_times,
         scale=tuple(stage2_scale),
         num_scales=num_scales,
-        augment_per_batch=True,
+        augment_per_batch=stage2_augment_per_batch,
         **shared,
     )
     # From batch 0 on, the second stage replaces the first.
