@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from stvsr_jax import ops
+from stvsr_jax.models import offsets
 from stvsr_jax.models.layers import Conv, Weights, convolve, fan_in_uniform
 
 TAPS = 9
@@ -62,5 +63,6 @@ def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array) -> jax.Array:
     head = convolve(weights.head, guide)
     groups, split = head.shape[-1] // (3 * TAPS), head.shape[-1] // 3 * 2
     offset = head[..., :split].astype(jnp.float32).reshape(*head.shape[:-1], groups, TAPS, 2)
+    offsets.record(offset)
     mask = nn.sigmoid(head[..., split:]).reshape(*head.shape[:-1], groups, TAPS)
     return ops.deform_conv2d(x.astype(kernel.dtype), offset, mask, kernel, bias)
