@@ -48,6 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
                     "stage2_step": config_dict.placeholder(int),
                     "stage2_scale": (2.0, 4.0),
                     "stage2_num_times": 3,
+                    "stage2_augment_per_batch": True,
                     "num_scales": config_dict.placeholder(int),
                     "reverse_time": False,
                 },
@@ -64,16 +65,25 @@ def get_config(variant: str = "") -> ConfigDict:
                 "cycle_steps": 150_000,
                 "b1": 0.9,
                 "b2": 0.99,
+                "clip_norm": 0.0,
+                "offset_rate": 1.0,
+                "ema_decay": 0.999,
             },
             "loss": {"name": "charbonnier", "reduction": "mean"},
             "train": {
                 "num_steps": 600_000,
+                "micro_batches": 1,
                 "log_every": 100,
                 "eval_every": 5_000,
                 "checkpoint_every": 5_000,
                 "keep_checkpoints": 3,
+                "keep_every": 50_000,
+                "num_panels": 2,
                 "max_skipped_steps": 100,
+                "max_rollbacks": 3,
+                "rollback_rate": 0.5,
             },
+            "mesh": {"fsdp": 1},
             "seed": 0,
             "init_from": "",
         }
@@ -85,6 +95,6 @@ def get_config(variant: str = "") -> ConfigDict:
         )
         config.data.recipe.update({"window": 3, "lr_crop": 16, "stage2_step": None})
         config.data.update({"batch_size": 4, "validation_windows": 6})
-        config.optimizer.update({"learning_rate": 7e-4, "cycle_steps": 400})
+        config.optimizer.update({"learning_rate": 7e-4, "cycle_steps": 400, "ema_decay": 0.0})
         config.train.update({"num_steps": 400, "log_every": 20, "eval_every": 100, "checkpoint_every": 100})
     return config

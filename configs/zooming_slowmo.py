@@ -55,16 +55,25 @@ def get_config(variant: str = "") -> ConfigDict:
                 "cycle_steps": 150_000,
                 "b1": 0.9,
                 "b2": 0.99,
+                "clip_norm": 0.0,
+                "offset_rate": 1.0,
+                "ema_decay": 0.999,
             },
             "loss": {"name": "charbonnier", "reduction": "mean"},
             "train": {
                 "num_steps": 600_000,
+                "micro_batches": 1,
                 "log_every": 100,
                 "eval_every": 5_000,
                 "checkpoint_every": 5_000,
                 "keep_checkpoints": 3,
+                "keep_every": 50_000,
+                "num_panels": 2,
                 "max_skipped_steps": 100,
+                "max_rollbacks": 3,
+                "rollback_rate": 0.5,
             },
+            "mesh": {"fsdp": 1},
             "seed": 0,
             "init_from": "",
         }
@@ -73,6 +82,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.update({"features": 16, "front_blocks": 1, "back_blocks": 2, "groups": 2})
         config.data.recipe.update({"window": 5, "lr_crop": 16})
         config.data.update({"batch_size": 4, "validation_windows": 6})
-        config.optimizer.update({"learning_rate": 2e-3, "cycle_steps": 300})
+        config.optimizer.update({"learning_rate": 2e-3, "cycle_steps": 300, "ema_decay": 0.0})
         config.train.update({"num_steps": 300, "log_every": 20, "eval_every": 100, "checkpoint_every": 100})
     return config

@@ -1,22 +1,31 @@
 """Orbax checkpoints of a run.
 
-A checkpoint holds four items: `params`, `progress` (optimiser state and counters), `data` (the position of
-the input pipeline) and `model` (the network's name and sizes, JSON). Converted published weights hold only
-`params` and `model`; training starts from them and inference runs them alike.
+A checkpoint is a directory named by its step, with the items `params`, `ema` (their average, where there is one),
+`progress` (optimiser state and counters) and `model` (the network's name and sizes, JSON); scores are its metrics.
+The position in the data is the step. Converted published weights hold only `params` and `model`; training starts
+from them and inference runs them alike. Directories may be local or anything that etils.epath reads, as gs://.
 """
 
 import dataclasses
+import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import Sharding
+from orbax.checkpoint import checkpoint_managers as policies
 
 from stvsr_jax import models
 from stvsr_jax.train_state import TrainState
+
+BEST_METRIC = "psnr_y"  # the checkpoint with the highest is kept
+WEIGHTS = ("ema", "raw")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,79 +62,177 @@ class Restored:
     step: int
 
 
-def open_manager(directory: str | pathlib.Path, *, keep: int | None = None) -> ocp.CheckpointManager:
-    """Open (and create) a directory of checkpoints, written in the background, the last `keep` kept.
+def open_manager(
+    directory: str | pathlib.Path, *, keep: int | None = None, keep_every: int = 0
+) -> ocp.CheckpointManager:
+    """Open (and create) a directory of checkpoints, written in the background.
+
+    Args:
+      directory: of the checkpoints.
+      keep: how many of the newest stay, besides the one with the best score; None keeps all.
+      keep_every: checkpoints of multiples of this step stay, too; 0 for none.
 
     Raises:
       ValueError: the directory cannot be created or written.
     """
-    directory = _absolute(directory)
+    directory = absolute(directory)
+    kept = [
+        policies.LatestN(keep),
+        policies.BestN(n=1, get_metric_fn=_rank, keep_checkpoints_without_metrics=False),
+    ]
+    if keep_every:
+        kept.append(policies.EveryNSteps(keep_every))
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(kept),
+        best_fn=_rank,  # has Orbax write the scores
+        cleanup_tmp_directories=True,  # of a run that was killed while saving
+    )
     try:
-        return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+        manager = ocp.CheckpointManager(directory, options=options)
+        if jax.process_index() == 0:
+            probe = directory / ".writable"
+            probe.write_text("")
+            probe.unlink()
     except OSError as error:
-        raise ValueError(f"checkpoint directory {directory} cannot be created: {error}") from error
+        raise ValueError(f"checkpoint directory {directory} cannot be created or written: {error}") from error
+    return manager
 
 
 def save(
     manager: ocp.CheckpointManager,
     state: TrainState,
-    iterator: grain.DatasetIterator,
     spec: ModelSpec,
+    *,
+    scores: Mapping[str, float] | None = None,
 ) -> None:
-    """Start writing the state after `state.step` steps and the iterator that yields the next batch."""
+    """Start writing the state after `state.step` steps; a step that has been saved is left as it is.
+
+    Args:
+      manager: of the directory.
+      state: what to save.
+      spec: its network.
+      scores: of the state, if they are known.
+
+    Raises:
+      OSError: this checkpoint, or the one before that was still being written, cannot be written.
+    """
     step = int(state.step)
     if step in manager.all_steps():
         return
-    progress = {"step": state.step, "opt_state": state.opt_state, "skipped": state.skipped}
+    progress, averages = _progress(state), {}
+    if state.ema is not None:
+        averages["ema"] = ocp.args.StandardSave(state.ema)
     items = ocp.args.Composite(
         params=ocp.args.StandardSave(state.params),
         progress=ocp.args.StandardSave(progress),
-        data=grain.checkpoint.CheckpointSave(iterator),
         model=ocp.args.JsonSave(dataclasses.asdict(spec)),
+        **averages,
     )
-    manager.save(step, args=items, force=True)
+    _write(manager, lambda: manager.save(step, args=items, metrics=scores and dict(scores), force=True))
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Wait until everything is written.
+
+    Raises:
+      OSError: something cannot be written.
+    """
+    _write(manager, manager.wait_until_finished)
 
 
 def restore_latest(
-    manager: ocp.CheckpointManager,
-    state: TrainState,
-    iterator: grain.DatasetIterator,
-    spec: ModelSpec,
+    manager: ocp.CheckpointManager, described: TrainState, spec: ModelSpec, *, last: int | None = None
 ) -> TrainState:
-    """Return the newest saved state, placed as `state` is, and move the iterator to its position.
+    """Return the newest saved state that can be read.
+
+    A damaged checkpoint is renamed to `damaged-STEP`, with a warning, and the one before is taken.
 
     Args:
       manager: of a directory that holds a checkpoint.
-      state: a state of the same structure, for shapes and shardings.
-      iterator: of the same input pipeline; it is changed.
+      described: shape, dtype and sharding of each array, on any mesh; see `train_state.describe`.
       spec: the network that is being trained.
+      last: the newest step that may be taken; later checkpoints are deleted. None takes the newest.
 
     Raises:
-      ValueError: the checkpoint is of another network, holds weights only or cannot be read.
+      ValueError: the checkpoints are of another network, hold weights only, or none can be read.
     """
-    step = manager.latest_step()
-    _check_spec(_read_spec(manager, step), spec, manager.directory)
-    if "progress" not in _items(manager, step):
-        raise ValueError(
-            f"{manager.directory} holds weights only, no training state; start from them in a new run: "
-            f"--config.init_from={manager.directory}"
-        )
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    progress = {"step": abstract.step, "opt_state": abstract.opt_state, "skipped": abstract.skipped}
-    items = ocp.args.Composite(
-        params=ocp.args.StandardRestore(abstract.params),
-        progress=ocp.args.StandardRestore(progress),
-        data=grain.checkpoint.CheckpointRestore(iterator),
-    )
-    restored = _restore(manager, step, items, "training state")
-    return TrainState(params=restored.params, **restored.progress)
+    steps = sorted(manager.all_steps())
+    if last is not None:
+        for step in [step for step in steps if step > last]:
+            manager.delete(step)
+        steps = [step for step in steps if step <= last]
+        if not steps:
+            raise ValueError(f"{manager.directory} has no checkpoint of step {last} or before")
+    while True:
+        step, failure = steps.pop(), None
+        try:
+            return _restore_state(manager, step, described, spec)
+        except _UnreadableError as error:
+            failure = error
+        if not steps:
+            raise failure
+        _set_aside(manager, step, failure)
+
+
+def _restore_state(manager, step, described, spec):
+    """Returns the state of one step; on all processes or none."""
+    state, failure = None, None
+    try:
+        _check_spec(_read_spec(manager, step), spec, manager.directory)
+        found = _items(manager, step)
+        if "progress" not in found:
+            raise ValueError(
+                f"{manager.directory} holds weights only, no training state; start from them in a new run: "
+                f"--config.init_from={manager.directory}"
+            )
+        items = {"params": ocp.args.StandardRestore(described.params)}
+        items["progress"] = ocp.args.StandardRestore(_progress(described))
+        if described.ema is not None and "ema" in found:
+            items["ema"] = ocp.args.StandardRestore(described.ema)
+        restored = _restore(manager, step, ocp.args.Composite(**items), "training state")
+        ema = None
+        if described.ema is not None:  # an average that is new begins as the parameters
+            ema = restored["ema"] if "ema" in items else jax.tree.map(lambda x: x.copy(), restored.params)
+        state = TrainState(params=restored.params, ema=ema, **restored.progress)
+    except _UnreadableError as error:
+        failure = error
+    if jax.process_count() > 1:
+        readable = multihost_utils.process_allgather(np.array(failure is None))
+        if not readable.all() and failure is None:
+            failure = _UnreadableError(f"step {step} cannot be read by every process")
+    if failure is not None:
+        raise failure
+    return state
+
+
+def _set_aside(manager, step, failure):
+    aside = absolute(manager.directory) / f"damaged-{step}"
+    logging.warning("%s; it is kept as %s and the checkpoint before is taken", failure, aside)
+    if jax.process_index() == 0:
+        try:
+            (absolute(manager.directory) / str(step)).rename(aside)
+        except OSError as error:
+            raise ValueError(f"{failure}; it cannot be renamed to {aside}: {error}") from error
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"set aside {step}")
+    manager.reload()
+
+
+def best(manager: ocp.CheckpointManager) -> tuple[int, dict[str, float]] | None:
+    """Return the step and the scores of the kept checkpoint with the best score, None if none has scores."""
+    scored = {step: scores for step in manager.all_steps() if (scores := manager.metrics(step))}
+    if not scored:
+        return None
+    step = max(scored, key=lambda step: (_rank(scored[step]), step))
+    return step, scored[step]
 
 
 def save_params(directory: str | pathlib.Path, params: Any, spec: ModelSpec) -> None:
     """Write a checkpoint of weights alone, as step 0 of a directory.
 
     Raises:
-      ValueError: the directory already holds a checkpoint.
+      ValueError: the directory already holds a checkpoint, or cannot be created or written.
+      OSError: the weights cannot be written.
     """
     with open_manager(directory) as manager:
         if manager.all_steps():
@@ -133,35 +240,44 @@ def save_params(directory: str | pathlib.Path, params: Any, spec: ModelSpec) -> 
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(params), model=ocp.args.JsonSave(dataclasses.asdict(spec))
         )
-        manager.save(0, args=items)
+        _write(manager, lambda: manager.save(0, args=items))
+        finish(manager)
 
 
 def load_for_inference(
-    directory: str | pathlib.Path, *, step: int | None = None, sharding: Sharding | None = None
+    directory: str | pathlib.Path,
+    *,
+    step: int | None = None,
+    weights: str = "ema",
+    sharding: Sharding | None = None,
 ) -> Restored:
     """Read the network and its parameters.
 
     Args:
-      directory: a run, its `checkpoints` directory, or converted weights.
-      step: which checkpoint; None takes the newest.
+      directory: a run, its `checkpoints` directory, one checkpoint of it, or converted weights.
+      step: which checkpoint; None takes the newest, or the one that `directory` names.
+      weights: 'ema', their average where the checkpoint has one, or 'raw', as they were trained.
       sharding: where the parameters go; None is the first device.
 
     Raises:
       ValueError: there is no such checkpoint, or it does not fit the network that it names.
     """
-    root = _find_checkpoints(directory)
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights={weights!r} is not one of {WEIGHTS}")
+    root, named = _find_checkpoints(directory)
     with ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(create=False)) as manager:
-        step = manager.latest_step() if step is None else step
+        step = next((s for s in (step, named) if s is not None), manager.latest_step())
         if step not in manager.all_steps():
             raise ValueError(f"{root} has no checkpoint of step {step}; it has {sorted(manager.all_steps())}")
         spec = _read_spec(manager, step)
         sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        params = restore_params(manager, step, spec, sharding)
+        item = "ema" if weights == "ema" and "ema" in _items(manager, step) else "params"
+        params = _restore_params(manager, step, item, spec, sharding)
     return Restored(spec.name, spec.fields, params, step)
 
 
 def load_params(directory: str | pathlib.Path, spec: ModelSpec, sharding: Sharding) -> Any:
-    """Read the parameters of a checkpoint that must be of the network `spec`.
+    """Read the parameters (their average where there is one) of a checkpoint of the network `spec`.
 
     Raises:
       ValueError: there is no checkpoint, or it is of another network.
@@ -171,42 +287,72 @@ def load_params(directory: str | pathlib.Path, spec: ModelSpec, sharding: Shardi
     return restored.params
 
 
-def restore_params(manager, step: int, spec: ModelSpec, sharding: Sharding) -> Any:
-    """Read the `params` item of one checkpoint."""
+def absolute(directory: str | pathlib.Path) -> epath.Path:
+    """Return an absolute path; with a scheme (gs://) it stays as it is."""
+    path = epath.Path(directory).expanduser()
+    return path if "://" in str(directory) else path.absolute()
+
+
+class _UnreadableError(ValueError):
+    """A checkpoint, or an item of it, cannot be read."""
+
+
+def _rank(scores):
+    score = scores.get(BEST_METRIC, -math.inf)
+    return -math.inf if math.isnan(score) else score
+
+
+def _progress(state):
+    return {name: getattr(state, name) for name in ("step", "opt_state", "skipped", "rollbacks")}
+
+
+def _restore_params(manager, step, item, spec, sharding):
     shapes = jax.eval_shape(lambda key: models.init_params(spec.build(), key), jax.random.key(0))
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
-    items = ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
-    return _restore(manager, step, items, "weights").params
+    described = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    items = ocp.args.Composite(**{item: ocp.args.StandardRestore(described)})
+    return _restore(manager, step, items, "weights")[item]
 
 
 def _restore(manager, step, items, what):
     try:
         return manager.restore(step, args=items)
-    except Exception as error:  # Orbax, TensorStore and grain raise kinds of their own, also bare Exception
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"the {what} of step {step} in {manager.directory} cannot be read: {reason:.300}; if it is "
-            "damaged, remove this step's directory and the one before is taken"
+    except Exception as error:  # Orbax and TensorStore raise kinds of their own, also bare Exception
+        raise _UnreadableError(
+            f"the {what} of step {step} in {manager.directory} cannot be read: {_first_line(error):.300}; if it "
+            "is damaged, remove this step's directory and the one before is taken"
         ) from error
 
 
+def _write(manager, write):
+    try:
+        write()
+    except Exception as error:  # as above; a write in the background fails at the next call
+        steps = sorted(manager.all_steps(read=True))
+        rest = f"the checkpoints of steps {steps} are whole" if steps else "there is no other checkpoint"
+        raise OSError(
+            f"a checkpoint in {manager.directory} cannot be written: {_first_line(error):.300}; {rest}"
+        ) from error
+
+
+def _first_line(error):
+    return str(error).strip().partition("\n")[0]
+
+
 def _find_checkpoints(directory):
-    directory = _absolute(directory)
+    """Returns the directory that holds checkpoints, and the step if `directory` is one of them."""
+    directory = absolute(directory)
+    if directory.name.isdigit() and (directory / "model").is_dir():
+        return directory.parent, int(directory.name)
     for root in (directory, directory / "checkpoints"):
         if root.is_dir() and any(child.name.isdigit() for child in root.iterdir()):
-            return root
+            return root, None
     raise ValueError(
         f"{directory} holds no checkpoint: expected directories named by step, in it or in its 'checkpoints'"
     )
 
 
-def _absolute(directory):
-    path = epath.Path(directory).expanduser()  # understands gs:// as Orbax does
-    return path if "://" in str(directory) else path.absolute()
-
-
 def _items(manager, step):
-    return {child.name for child in (_absolute(manager.directory) / str(step)).iterdir()}
+    return {child.name for child in (absolute(manager.directory) / str(step)).iterdir()}
 
 
 def _read_spec(manager, step):

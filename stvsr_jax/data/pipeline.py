@@ -9,6 +9,7 @@ batches taken, and training goes on from it bit for bit with any number of threa
 
 import dataclasses
 import os
+import signal
 from collections.abc import Iterator, Sequence
 
 import grain
@@ -90,7 +91,8 @@ class TrainBatches:
             if not flags.FLAGS.is_parsed():
                 # grain reads its flags in workers; a program that is not an absl app has none to parse.
                 flags.FLAGS.mark_as_parsed()
-            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.num_workers))
+            options = grain.MultiprocessingOptions(num_workers=self.num_workers)
+            dataset = dataset.mp_prefetch(options, worker_init_fn=_leave_signals_to_the_parent)
         return iter(dataset)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
@@ -182,6 +184,12 @@ class _EvalSample:
     def __call__(self, window: tuple[int, int]) -> dict[str, np.ndarray]:
         clip, start = window
         return samples.centre_sample(self.clips[clip], start, self.spec)
+
+
+def _leave_signals_to_the_parent(index: int, count: int) -> None:
+    """A signal to the whole process group would take the batches from a run that wants to end in good order."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _check_shares(batch_size: int, process_index: int, process_count: int) -> None:
