@@ -318,7 +318,7 @@ def _restore(manager, step, items, what):
         return manager.restore(step, args=items)
     except Exception as error:  # Orbax and TensorStore raise kinds of their own, also bare Exception
         raise _UnreadableError(
-            f"the {what} of step {step} in {manager.directory} cannot be read: {_first_line(error):.300}; if it "
+            f"the {what} of step {step} in {manager.directory} cannot be read: {_shorten(error)}; if it "
             "is damaged, remove this step's directory and the one before is taken"
         ) from error
 
@@ -327,15 +327,18 @@ def _write(manager, write):
     try:
         write()
     except Exception as error:  # as above; a write in the background fails at the next call
-        steps = sorted(manager.all_steps(read=True))
+        names = [child.name for child in absolute(manager.directory).iterdir()]
+        steps = sorted(int(name) for name in names if name.isdigit())
         rest = f"the checkpoints of steps {steps} are whole" if steps else "there is no other checkpoint"
         raise OSError(
-            f"a checkpoint in {manager.directory} cannot be written: {_first_line(error):.300}; {rest}"
+            f"a checkpoint in {manager.directory} cannot be written: {_shorten(error)}; {rest}"
         ) from error
 
 
-def _first_line(error):
-    return str(error).strip().partition("\n")[0]
+def _shorten(error):
+    """Returns the first line of a message; of a long one the beginning and the end, where the reason is."""
+    line = str(error).strip().partition("\n")[0]
+    return line if len(line) < 300 else f"{line[:120]} ... {line[-160:]}"
 
 
 def _find_checkpoints(directory):

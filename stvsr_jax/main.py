@@ -24,6 +24,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # the libraries report every save
+        # Orbax logs with a traceback what it also raises.
+        logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
     run = {"train": train.train_and_evaluate, "eval": train.evaluate_only}[_MODE.value]
     try:
         distributed.initialize()
