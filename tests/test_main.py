@@ -130,9 +130,8 @@ def test_full_disk_ends_with_one_line_and_leaves_what_is_whole(start, clip_folde
         *("--config", LINEAR, f"--config.data.path={clip_folder}", "--workdir", tmp_path / "run"),
         "--config.model.features=16384",
     )
-    limited = start(
-        *arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-    )
+    limited = start(*arguments)
+    resource.prlimit(limited.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
     code, _, err = finish(limited)
     assert code == 2
     last = err.splitlines()[-1]
@@ -212,7 +211,8 @@ def test_signal_to_the_process_group_saves_and_ends(start, clip_folder, tmp_path
     os.killpg(process.pid, number)
     code, out, err = finish(process)
     assert code == 128 + number, err
-    (line,) = err.splitlines()
+    assert "Traceback" not in err
+    line = err.splitlines()[0]  # Python may add that the killed workers left shared memory
     (step,) = re.findall(
         rf"stopped by {name} after step (\d+), which is saved in .*checkpoints; the same", line
     )
@@ -271,7 +271,8 @@ def test_two_processes_killed_and_resumed_equal_one(start, clip_folder, tmp_path
         for p in start_two(*endless(clip_folder, run, *common, f"--config.train.num_steps={target}"))
     ]
     assert [code for code, _, _ in again] == [0, 0], again
-    assert f"resuming after step {last}, " in again[0][1] and again[1][1] == ""
+    assert f"resuming after step {last}, " in again[0][1]
+    assert "step" not in again[1][1]  # only the first process reports
     assert finish(whole)[0] == 0
     more = start(*endless(clip_folder, tmp_path / "one", *common, f"--config.train.num_steps={target}"))
     assert finish(more)[0] == 0
@@ -294,11 +295,11 @@ def test_real_network_made_small_trains_and_is_scored(start, write_frames, tmp_p
         *("--config.model.features=8", "--config.model.back_blocks=1", "--config.data.batch_size=2"),
         *("--config.data.recipe.window=3", "--config.data.recipe.lr_crop=8"),
         *("--config.data.validation_crop=8", "--config.data.validation_windows=1"),
-        "--config.train.num_steps=2",
+        *("--config.train.num_steps=2", "--config.train.num_panels=0"),
     )
     code, out, err = finish(command)
     assert code == 0, err
     assert f"{name}, " in out and "from scratch" in out and "nan" not in out
     assert "step 2/2  train/grad_norm" in out and "step 2/2  validation/psnr_y" in out
-    assert "train/offset 0 " in out  # at the first steps the heads are still near zero
+    assert re.search(r"train/offset [\d.e-]+  train/offset_largest [\d.e-]+", out)
     assert steps_saved(tmp_path / "run") == [2]

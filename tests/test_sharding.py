@@ -91,9 +91,36 @@ except ValueError as error:
 """
 
 
-def test_eight_devices_and_a_split_state_equal_one_device(pytestconfig):
+RESTORE = """
+import importlib.util, sys
+import jax, numpy as np
+from stvsr_jax import checkpoint, models, optim, sharding, train_state
+
+spec = importlib.util.spec_from_file_location("linear_config", sys.argv[1])
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
+model, spec = models.build("linear", features=2048), checkpoint.ModelSpec("linear", {"features": 2048})
+optimizer = optim.make_optimizer(optim.OptimizerConfig(1e-3, 1e-7, 100, 0.9, 0.99))
+params = train_state.draw_params(model, jax.random.key(0))
+meshes = [sharding.make_mesh(jax.devices()[:n], fsdp=f) for n, f in ((1, 1), (8, 1), (8, 8), (8, 4))]
+for number, source in enumerate(meshes):
+    state = train_state.create_on(source, params, optimizer, has_ema=True)
+    with checkpoint.open_manager(f"{sys.argv[2]}/{number}") as manager:
+        checkpoint.save(manager, state, spec)
+        checkpoint.finish(manager)
+        for target in meshes:
+            described = train_state.describe(model, optimizer, target, has_ema=True)
+            restored = checkpoint.restore_latest(manager, described, spec)
+            jax.tree.map(np.testing.assert_array_equal, restored, state)
+            for leaf, wanted in zip(jax.tree.leaves(restored), jax.tree.leaves(described), strict=True):
+                assert leaf.sharding == wanted.sharding, (leaf.sharding, wanted.sharding)
+    loaded = checkpoint.load_for_inference(f"{sys.argv[2]}/{number}")
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
+"""
+
+
+def run_on_eight_devices(pytestconfig, script, *arguments):
     run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(pytestconfig.rootpath / "tests" / "linear_config.py")],
+        [sys.executable, "-c", script, str(pytestconfig.rootpath / "tests" / "linear_config.py"), *arguments],
         env=os.environ
         | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
         | {"PYTHONPATH": str(pytestconfig.rootpath)},
@@ -102,4 +129,13 @@ def test_eight_devices_and_a_split_state_equal_one_device(pytestconfig):
         timeout=120,
     )
     assert run.returncode == 0, run.stderr
-    assert "batch_size=12 must be a positive multiple of the 8 devices" in run.stdout
+    return run.stdout
+
+
+def test_state_is_restored_on_any_other_mesh(pytestconfig, tmp_path):
+    run_on_eight_devices(pytestconfig, RESTORE, str(tmp_path))
+
+
+def test_eight_devices_and_a_split_state_equal_one_device(pytestconfig):
+    out = run_on_eight_devices(pytestconfig, SCRIPT)
+    assert "batch_size=12 must be a positive multiple of the 8 devices" in out

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, sharding, train
+from stvsr_jax import checkpoint, sharding, train, train_state
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,9 @@ def test_run_reports_saves_and_scores(config, tmp_path, capsys):
     assert "1 clip, 24 frames, 1 scene: noise 32x24" in out
     assert "linear, 24 parameters, 1 x cpu, from scratch" in out
     assert f"step 4/4  validation/psnr_y {scores['psnr_y']:.4g}" in out
+    assert "done: 4 steps in 0:00:0" in out and f"last scores: psnr_y {scores['psnr_y']:.3f}" in out
+    assert f"best psnr_y of those kept: {scores['psnr_y']:.3f}, {tmp_path}/run/checkpoints/4" in out
+    assert f"checkpoints of steps [2, 4] in {tmp_path}/run/checkpoints" in out
     saved = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert saved == {"2", "4"}
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
@@ -75,22 +78,89 @@ def test_run_learns(config, tmp_path):
     assert after["psnr_y_bicubic"] == before["psnr_y_bicubic"]
 
 
-def test_resumed_run_is_bitwise_equal(config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [(0, 0), (1, 1), (2, 0), (0, 2)])
+def test_resumed_run_is_bitwise_equal_with_any_number_of_workers(config, tmp_path, monkeypatch, workers):
+    """Four steps, then two and two; the number of workers changes in between."""
+    config.optimizer.ema_decay = 0.9
     seen = poison(monkeypatch, set())
     whole = train.train_and_evaluate(config, tmp_path / "whole")
     batches = list(seen)
     seen.clear()
-    config.train.num_steps = 2
-    train.train_and_evaluate(config, tmp_path / "parts")
-    config.train.num_steps = 4
-    parts = train.train_and_evaluate(config, tmp_path / "parts")
+    for config.train.num_steps, config.data.num_workers in zip((2, 4), workers, strict=True):
+        parts = train.train_and_evaluate(config, tmp_path / "parts")
     assert whole == parts
     assert len(seen) == len(batches) == 4
     for ours, theirs in zip(seen, batches, strict=True):
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    first, second = (checkpoint.load_for_inference(tmp_path / name) for name in ("whole", "parts"))
-    assert first.step == second.step == 4
-    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+    for weights in ("raw", "ema"):
+        first, second = (
+            checkpoint.load_for_inference(tmp_path / name, weights=weights) for name in ("whole", "parts")
+        )
+        assert first.step == second.step == 4
+        jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+    rows = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("whole", "parts")]
+    first, second = ({row for row in part if "seconds" not in row} for part in rows)
+    assert first == second and "4,validation/psnr_y," in "".join(first)
+
+
+def test_average_is_what_is_scored_and_loaded(config, tmp_path):
+    config.optimizer.ema_decay = 0.9
+    scores = train.train_and_evaluate(config, tmp_path / "run")
+    assert train.evaluate_only(config, tmp_path / "run") == scores
+    raw, average = (
+        checkpoint.load_for_inference(tmp_path / "run", weights=weights).params for weights in ("raw", "ema")
+    )
+    assert not np.array_equal(raw["into"], average["into"])
+    checkpoint.save_params(tmp_path / "raw", raw, checkpoint.ModelSpec("linear", {"features": 4}))
+    assert train.evaluate_only(config, tmp_path / "raw") != scores
+
+
+def test_diverged_run_goes_back_and_on_with_a_lower_rate(config, tmp_path, monkeypatch, capsys):
+    """Batches 4 to 6 (the eighth step's divergence is known) are bad the first time only."""
+    config.train.update({"num_steps": 8, "max_skipped_steps": 3, "max_rollbacks": 1, "keep_checkpoints": 9})
+    seen = poison(monkeypatch, {4, 5, 6})
+    train.train_and_evaluate(config, tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "step 7: the last 3 losses or gradients were not finite" in out
+    assert "batches 4 to 6, samples 8 to 13" in out and "back to step 4, " in out and "times 0.5" in out
+    np.testing.assert_array_equal(seen[7]["target"], seen[4]["target"])  # the same data again
+    rates = [
+        float(row.split(",")[2])
+        for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+        if ",train/learning_rate," in row
+    ]
+    # 1e-4 + 9.9e-3 (1 + cos(pi n / 100)) / 2, from the fifth update on halved
+    full = 1e-4 + 9.9e-3 * (1 + np.cos(np.pi * np.arange(8) / 100)) / 2
+    np.testing.assert_allclose(rates, full * [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5], rtol=1e-5)
+    with checkpoint.open_manager(tmp_path / "run" / "checkpoints") as manager:
+        run = train.prepare(config)
+        described = train_state.describe(run.model, run.optimizer, run.mesh, has_ema=False)
+        state = checkpoint.restore_latest(manager, described, run.spec)
+        assert (state.step, state.rollbacks, state.skipped) == (8, 1, 0)
+
+
+def test_run_that_diverges_again_and_again_stops(config, tmp_path, monkeypatch):
+    config.train.update({"num_steps": 8, "max_rollbacks": 2})
+    poison(monkeypatch, range(2, 100))
+    with pytest.raises(FloatingPointError, match="batches 2 to 3, .*stopped after going back 2 times"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert checkpoint.load_for_inference(tmp_path / "run").step == 2
+
+
+def test_stops_as_soon_as_the_divergence_is_known(config, tmp_path, monkeypatch):
+    config.train.update({"num_steps": 50, "log_every": 50, "eval_every": 50, "checkpoint_every": 50})
+    seen = poison(monkeypatch, range(5, 50))
+    with pytest.raises(FloatingPointError, match="step 7: the last 2 losses .*no deformable convolutions"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert len(seen) == 8  # a step is always under way
+
+
+def test_pictures_go_to_tensorboard(config, tmp_path):
+    config.train.update({"num_steps": 1, "num_panels": 2})
+    train.train_and_evaluate(config, tmp_path / "run")
+    (events,) = (tmp_path / "run" / "tensorboard").glob("events.*")
+    assert events.read_bytes().count(b"validation/0") == events.read_bytes().count(b"validation/1") == 1
+    assert events.read_bytes().count(b"PNG") == 2
 
 
 def test_run_that_had_ended_is_scored_again(config, tmp_path):
@@ -145,6 +215,15 @@ def set_path(config, path, value):
         ("loss.name", "l2", "'l2' is not one of"),
         ("train.log_every", 0, "log_every=0"),
         ("optimizer.cycle_steps", 0, "cycle_steps=0"),
+        ("optimizer.clip_norm", -1.0, "clip_norm=-1.0 must be at least 0"),
+        ("optimizer.ema_decay", 1.0, "ema_decay=1.0 must be from 0 to below 1"),
+        ("train.max_rollbacks", -1, "max_rollbacks=-1 must be at least 0"),
+        ("train.rollback_rate", 0.0, "rollback_rate=0.0 must be above 0"),
+        ("train.micro_batches", 4, "batch_size=2 .* the 4 micro batches"),
+        ("mesh.fsdp", 3, "fsdp=3 must be a divisor of the 1 devices"),
+        ("mesh.data", 1, r"config.mesh has unknown keys \['data'\]"),
+        ("data.validation_crop", 8, "32x24 pixels; validation_crop=8 needs at least 32x32"),
+        ("data.validation_crop", 6, "validation_crop=6 must be a positive multiple of 4"),
         ("seed", -1, "seed=-1"),
         ("data.batch_size", 0, "batch_size=0"),
         ("data.num_workers", -1, "num_workers=-1"),
