@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run.
+"""Orbax checkpoints: what is in one, opening a directory of them, and weights without a run.
 
 A checkpoint is a directory named by its step, with the items `params`, `ema` (their average, where there is one),
 `progress` (optimiser state and counters) and `model` (the network's name and sizes, JSON); scores are its metrics.
@@ -9,20 +9,16 @@ from them and inference runs them alike. Directories may be local or anything th
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
 from stvsr_jax import models
-from stvsr_jax.train_state import TrainState
 
 BEST_METRIC = "psnr_y"  # the checkpoint with the highest is kept
 WEIGHTS = ("ema", "raw")
@@ -78,13 +74,13 @@ def open_manager(
     directory = absolute(directory)
     kept = [
         policies.LatestN(keep),
-        policies.BestN(n=1, get_metric_fn=_rank, keep_checkpoints_without_metrics=False),
+        policies.BestN(n=1, get_metric_fn=rank, keep_checkpoints_without_metrics=False),
     ]
     if keep_every:
         kept.append(policies.EveryNSteps(keep_every))
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(kept),
-        best_fn=_rank,  # has Orbax write the scores
+        best_fn=rank,  # has Orbax write the scores
         cleanup_tmp_directories=True,  # of a run that was killed while saving
     )
     try:
@@ -96,135 +92,6 @@ def open_manager(
     except OSError as error:
         raise ValueError(f"checkpoint directory {directory} cannot be created or written: {error}") from error
     return manager
-
-
-def save(
-    manager: ocp.CheckpointManager,
-    state: TrainState,
-    spec: ModelSpec,
-    *,
-    scores: Mapping[str, float] | None = None,
-) -> None:
-    """Start writing the state after `state.step` steps; a step that has been saved is left as it is.
-
-    Args:
-      manager: of the directory.
-      state: what to save.
-      spec: its network.
-      scores: of the state, if they are known.
-
-    Raises:
-      OSError: this checkpoint, or the one before that was still being written, cannot be written.
-    """
-    step = int(state.step)
-    if step in manager.all_steps():
-        return
-    progress, averages = _progress(state), {}
-    if state.ema is not None:
-        averages["ema"] = ocp.args.StandardSave(state.ema)
-    items = ocp.args.Composite(
-        params=ocp.args.StandardSave(state.params),
-        progress=ocp.args.StandardSave(progress),
-        model=ocp.args.JsonSave(dataclasses.asdict(spec)),
-        **averages,
-    )
-    _write(manager, lambda: manager.save(step, args=items, metrics=scores and dict(scores), force=True))
-
-
-def finish(manager: ocp.CheckpointManager) -> None:
-    """Wait until everything is written.
-
-    Raises:
-      OSError: something cannot be written.
-    """
-    _write(manager, manager.wait_until_finished)
-
-
-def restore_latest(
-    manager: ocp.CheckpointManager, described: TrainState, spec: ModelSpec, *, last: int | None = None
-) -> TrainState:
-    """Return the newest saved state that can be read.
-
-    A damaged checkpoint is renamed to `damaged-STEP`, with a warning, and the one before is taken.
-
-    Args:
-      manager: of a directory that holds a checkpoint.
-      described: shape, dtype and sharding of each array, on any mesh; see `train_state.describe`.
-      spec: the network that is being trained.
-      last: the newest step that may be taken; later checkpoints are deleted. None takes the newest.
-
-    Raises:
-      ValueError: the checkpoints are of another network, hold weights only, or none can be read.
-    """
-    steps = sorted(manager.all_steps())
-    if last is not None:
-        for step in [step for step in steps if step > last]:
-            manager.delete(step)
-        steps = [step for step in steps if step <= last]
-        if not steps:
-            raise ValueError(f"{manager.directory} has no checkpoint of step {last} or before")
-    while True:
-        step, failure = steps.pop(), None
-        try:
-            return _restore_state(manager, step, described, spec)
-        except _UnreadableError as error:
-            failure = error
-        if not steps:
-            raise failure
-        _set_aside(manager, step, failure)
-
-
-def _restore_state(manager, step, described, spec):
-    """Returns the state of one step; on all processes or none."""
-    state, failure = None, None
-    try:
-        _check_spec(_read_spec(manager, step), spec, manager.directory)
-        found = _items(manager, step)
-        if "progress" not in found:
-            raise ValueError(
-                f"{manager.directory} holds weights only, no training state; start from them in a new run: "
-                f"--config.init_from={manager.directory}"
-            )
-        items = {"params": ocp.args.StandardRestore(described.params)}
-        items["progress"] = ocp.args.StandardRestore(_progress(described))
-        if described.ema is not None and "ema" in found:
-            items["ema"] = ocp.args.StandardRestore(described.ema)
-        restored = _restore(manager, step, ocp.args.Composite(**items), "training state")
-        ema = None
-        if described.ema is not None:  # an average that is new begins as the parameters
-            ema = restored["ema"] if "ema" in items else jax.tree.map(lambda x: x.copy(), restored.params)
-        state = TrainState(params=restored.params, ema=ema, **restored.progress)
-    except _UnreadableError as error:
-        failure = error
-    if jax.process_count() > 1:
-        readable = multihost_utils.process_allgather(np.array(failure is None))
-        if not readable.all() and failure is None:
-            failure = _UnreadableError(f"step {step} cannot be read by every process")
-    if failure is not None:
-        raise failure
-    return state
-
-
-def _set_aside(manager, step, failure):
-    aside = absolute(manager.directory) / f"damaged-{step}"
-    logging.warning("%s; it is kept as %s and the checkpoint before is taken", failure, aside)
-    if jax.process_index() == 0:
-        try:
-            (absolute(manager.directory) / str(step)).rename(aside)
-        except OSError as error:
-            raise ValueError(f"{failure}; it cannot be renamed to {aside}: {error}") from error
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"set aside {step}")
-    manager.reload()
-
-
-def best(manager: ocp.CheckpointManager) -> tuple[int, dict[str, float]] | None:
-    """Return the step and the scores of the kept checkpoint with the best score, None if none has scores."""
-    scored = {step: scores for step in manager.all_steps() if (scores := manager.metrics(step))}
-    if not scored:
-        return None
-    step = max(scored, key=lambda step: (_rank(scored[step]), step))
-    return step, scored[step]
 
 
 def save_params(directory: str | pathlib.Path, params: Any, spec: ModelSpec) -> None:
@@ -240,8 +107,8 @@ def save_params(directory: str | pathlib.Path, params: Any, spec: ModelSpec) -> 
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(params), model=ocp.args.JsonSave(dataclasses.asdict(spec))
         )
-        _write(manager, lambda: manager.save(0, args=items))
-        finish(manager)
+        write(manager, lambda: manager.save(0, args=items))
+        write(manager, manager.wait_until_finished)
 
 
 def load_for_inference(
@@ -269,9 +136,9 @@ def load_for_inference(
         step = next((s for s in (step, named) if s is not None), manager.latest_step())
         if step not in manager.all_steps():
             raise ValueError(f"{root} has no checkpoint of step {step}; it has {sorted(manager.all_steps())}")
-        spec = _read_spec(manager, step)
+        spec = read_spec(manager, step)
         sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        item = "ema" if weights == "ema" and "ema" in _items(manager, step) else "params"
+        item = "ema" if weights == "ema" and "ema" in list_items(manager, step) else "params"
         params = _restore_params(manager, step, item, spec, sharding)
     return Restored(spec.name, spec.fields, params, step)
 
@@ -283,7 +150,7 @@ def load_params(directory: str | pathlib.Path, spec: ModelSpec, sharding: Shardi
       ValueError: there is no checkpoint, or it is of another network.
     """
     restored = load_for_inference(directory, sharding=sharding)
-    _check_spec(ModelSpec(restored.model_name, restored.model_kwargs), spec, directory)
+    check_spec(ModelSpec(restored.model_name, restored.model_kwargs), spec, directory)
     return restored.params
 
 
@@ -293,39 +160,48 @@ def absolute(directory: str | pathlib.Path) -> epath.Path:
     return path if "://" in str(directory) else path.absolute()
 
 
-class _UnreadableError(ValueError):
+class UnreadableError(ValueError):
     """A checkpoint, or an item of it, cannot be read."""
 
 
-def _rank(scores):
+def rank(scores: Mapping[str, float]) -> float:
+    """Return what the best checkpoint has the highest of."""
     score = scores.get(BEST_METRIC, -math.inf)
     return -math.inf if math.isnan(score) else score
-
-
-def _progress(state):
-    return {name: getattr(state, name) for name in ("step", "opt_state", "skipped", "rollbacks")}
 
 
 def _restore_params(manager, step, item, spec, sharding):
     shapes = jax.eval_shape(lambda key: models.init_params(spec.build(), key), jax.random.key(0))
     described = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
     items = ocp.args.Composite(**{item: ocp.args.StandardRestore(described)})
-    return _restore(manager, step, items, "weights")[item]
+    return restore_items(manager, step, items, "weights")[item]
 
 
-def _restore(manager, step, items, what):
+def restore_items(
+    manager: ocp.CheckpointManager, step: int, items: ocp.args.Composite, what: str
+) -> ocp.args.Composite:
+    """Read items of one checkpoint.
+
+    Raises:
+      UnreadableError: naming `what`, the step and the reason.
+    """
     try:
         return manager.restore(step, args=items)
     except Exception as error:  # Orbax and TensorStore raise kinds of their own, also bare Exception
-        raise _UnreadableError(
+        raise UnreadableError(
             f"the {what} of step {step} in {manager.directory} cannot be read: {_shorten(error)}; if it "
             "is damaged, remove this step's directory and the one before is taken"
         ) from error
 
 
-def _write(manager, write):
+def write(manager: ocp.CheckpointManager, action: Callable[[], Any]) -> None:
+    """Run an action that writes checkpoints.
+
+    Raises:
+      OSError: it failed, in one line that says which checkpoints are whole.
+    """
     try:
-        write()
+        action()
     except Exception as error:  # as above; a write in the background fails at the next call
         names = [child.name for child in absolute(manager.directory).iterdir()]
         steps = sorted(int(name) for name in names if name.isdigit())
@@ -354,21 +230,29 @@ def _find_checkpoints(directory):
     )
 
 
-def _items(manager, step):
+def list_items(manager: ocp.CheckpointManager, step: int) -> set[str]:
+    """Return the names of a checkpoint's items."""
     return {child.name for child in (absolute(manager.directory) / str(step)).iterdir()}
 
 
-def _read_spec(manager, step):
-    if "model" not in _items(manager, step):
+def read_spec(manager: ocp.CheckpointManager, step: int) -> ModelSpec:
+    """Read which network a checkpoint is of.
+
+    Raises:
+      UnreadableError: it cannot be read.
+      ValueError: the checkpoint is not of this project.
+    """
+    if "model" not in list_items(manager, step):
         raise ValueError(
             f"{manager.directory}/{step} is not a checkpoint of this project: it has no 'model' item"
         )
     items = ocp.args.Composite(model=ocp.args.JsonRestore())
-    model = _restore(manager, step, items, "model item").model
+    model = restore_items(manager, step, items, "model item").model
     return ModelSpec(model["name"], model["fields"])
 
 
-def _check_spec(found, wanted, directory):
+def check_spec(found: ModelSpec, wanted: ModelSpec, directory: str | pathlib.Path) -> None:
+    """Raise ValueError if the checkpoints of a directory are of another network than the one wanted."""
     if found.name != wanted.name:
         raise ValueError(f"{directory} is a checkpoint of model {found.name}, not of {wanted.name}")
     ours, theirs = (_architecture(spec) for spec in (wanted, found))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from stvsr_jax import checkpoint, distributed, evaluate, panels, sharding, train_state
+from stvsr_jax import checkpoint, distributed, evaluate, panels, run_checkpoints, sharding, train_state
 from stvsr_jax.metric_writer import MetricWriter, format_seconds
 from stvsr_jax.train_state import TrainState
 from stvsr_jax.train_step import make_offset_probe, make_train_step
@@ -83,15 +83,15 @@ def train(run, state: TrainState, services: Services) -> dict[str, float]:
                 if is_scored:
                     scores = report.evaluate(state)
                 if step % run.loop.checkpoint_every == 0 or is_last:
-                    checkpoint.save(manager, state, run.spec, scores=scores if is_scored else None)
-        checkpoint.finish(manager)
+                    run_checkpoints.save(manager, state, run.spec, scores=scores if is_scored else None)
+        run_checkpoints.finish(manager)
     _summarise(scores, last - first, time.perf_counter() - began, services)
     return scores
 
 
 def _stop(run, state, services):
-    checkpoint.save(services.manager, state, run.spec)
-    checkpoint.finish(services.manager)
+    run_checkpoints.save(services.manager, state, run.spec)
+    run_checkpoints.finish(services.manager)
     name = "Ctrl-C" if services.stop.signal_number == 2 else "SIGTERM"
     raise distributed.StoppedError(
         f"stopped by {name} after step {int(state.step)}, which is saved in {services.manager.directory}; "
@@ -113,14 +113,14 @@ def _go_back(run, state, watch, offsets, services):
         f"mean absolute offset in pixels: {reach}"
     )
     rollbacks = int(state.rollbacks)
-    checkpoint.finish(services.manager)
+    run_checkpoints.finish(services.manager)
     if rollbacks >= run.loop.max_rollbacks or not any(s <= first for s in services.manager.all_steps()):
         tried = f" after going back {rollbacks} times" if rollbacks else ""
         raise FloatingPointError(
             f"{cause}; stopped{tried}. Lower optimizer.learning_rate or set optimizer.clip_norm"
         )
     described = train_state.describe(run.model, run.optimizer, run.mesh, has_ema=run.ema_decay > 0)
-    state = checkpoint.restore_latest(services.manager, described, run.spec, last=first)
+    state = run_checkpoints.restore_latest(services.manager, described, run.spec, last=first)
     count = jax.device_put(np.int32(rollbacks + 1), sharding.replicated(run.mesh))
     factor = run.loop.rollback_rate ** (rollbacks + 1)
     services.writer.rewind(int(state.step))
@@ -134,7 +134,7 @@ def _summarise(scores, steps, seconds, services):
     manager, writer, _ = services
     names = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
     writer.say(f"done: {steps} steps in {format_seconds(seconds)}; last scores: {names}")
-    if found := checkpoint.best(manager):
+    if found := run_checkpoints.best(manager):
         step, best = found
         value = best[checkpoint.BEST_METRIC]
         writer.say(f"best {checkpoint.BEST_METRIC} of those kept: {value:.3f}, {manager.directory}/{step}")

@@ -19,6 +19,7 @@ from stvsr_jax import (
     loop,
     metric_writer,
     optim,
+    run_checkpoints,
     sharding,
     train_state,
 )
@@ -211,7 +212,7 @@ def _first_state(run, manager):
     has_ema = run.ema_decay > 0
     if manager.latest_step() is not None:
         described = train_state.describe(run.model, run.optimizer, run.mesh, has_ema=has_ema)
-        state = checkpoint.restore_latest(manager, described, run.spec)
+        state = run_checkpoints.restore_latest(manager, described, run.spec)
         return state, f"resuming after step {int(state.step)}"
     if run.init_from:
         params = checkpoint.load_params(run.init_from, run.spec, sharding.replicated(run.mesh))

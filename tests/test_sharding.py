@@ -94,7 +94,7 @@ except ValueError as error:
 RESTORE = """
 import importlib.util, sys
 import jax, numpy as np
-from stvsr_jax import checkpoint, models, optim, sharding, train_state
+from stvsr_jax import checkpoint, models, optim, run_checkpoints, sharding, train_state
 
 spec = importlib.util.spec_from_file_location("linear_config", sys.argv[1])
 spec.loader.exec_module(importlib.util.module_from_spec(spec))
@@ -105,11 +105,11 @@ meshes = [sharding.make_mesh(jax.devices()[:n], fsdp=f) for n, f in ((1, 1), (8,
 for number, source in enumerate(meshes):
     state = train_state.create_on(source, params, optimizer, has_ema=True)
     with checkpoint.open_manager(f"{sys.argv[2]}/{number}") as manager:
-        checkpoint.save(manager, state, spec)
-        checkpoint.finish(manager)
+        run_checkpoints.save(manager, state, spec)
+        run_checkpoints.finish(manager)
         for target in meshes:
             described = train_state.describe(model, optimizer, target, has_ema=True)
-            restored = checkpoint.restore_latest(manager, described, spec)
+            restored = run_checkpoints.restore_latest(manager, described, spec)
             jax.tree.map(np.testing.assert_array_equal, restored, state)
             for leaf, wanted in zip(jax.tree.leaves(restored), jax.tree.leaves(described), strict=True):
                 assert leaf.sharding == wanted.sharding, (leaf.sharding, wanted.sharding)

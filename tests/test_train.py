@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, sharding, train, train_state
+from stvsr_jax import checkpoint, run_checkpoints, sharding, train, train_state
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_diverged_run_goes_back_and_on_with_a_lower_rate(config, tmp_path, monke
     with checkpoint.open_manager(tmp_path / "run" / "checkpoints") as manager:
         run = train.prepare(config)
         described = train_state.describe(run.model, run.optimizer, run.mesh, has_ema=False)
-        state = checkpoint.restore_latest(manager, described, run.spec)
+        state = run_checkpoints.restore_latest(manager, described, run.spec)
         assert (state.step, state.rollbacks, state.skipped) == (8, 1, 0)
 
 
