@@ -5,11 +5,14 @@
 
 As published: every window of 9 frames (Adobe240), its first and last as input, crops of 32 pixels, batch 24,
 flips and transpose, Adam (0.9, 0.99), 1e-4 in cosine cycles of 150k steps with full restarts, Charbonnier loss.
-Steps to 450k: x4, one random instant; 150k more: a scale in [2, 4] for each batch, three instants. Differences:
-the loss is the mean where the original sums (`--config.loss.reduction=sum`), as its authors advise for the second
-stage; scales are 8 evenly spaced ones, which bounds the compilations (`--config.data.recipe.num_scales=None` for
-the original's); and `hr_reduce`, by which frames are reduced for the target, is 1 for the small default clips
-where the original halves the 720p frames of Adobe240 (2).
+Steps to 450k: x4, one random instant; 150k more: a scale in [2, 4] and one augmentation for each batch, three
+instants. Differences, and how to have it as published:
+
+    the loss is the mean, not the sum, as its authors advise for the second stage     loss.reduction=sum
+    8 evenly spaced scales bound the compilations (at most 65 without)                data.recipe.num_scales=None
+    targets are whole frames; of Adobe240's 720p they are halved                      data.recipe.hr_reduce=2
+    an average of the parameters is scored and used for inference                     optimizer.ema_decay=0
+    a run that diverges goes back with half the learning rate                         train.max_rollbacks=0
 """
 
 from ml_collections import ConfigDict, config_dict

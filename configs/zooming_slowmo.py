@@ -5,9 +5,14 @@
 
 As published: windows of 7 frames (Vimeo-90k septuplets), frames 1, 3, 5, 7 reduced x4 as input, crops of 32
 pixels, batch 16, flips, transpose and time reversal, Adam (0.9, 0.99), 4e-4 in cosine cycles of 150k steps
-with full restarts, 600k steps, Charbonnier loss. The one difference: the loss is the mean where the original
-sums (`--config.loss.reduction=sum`); with Adam that changes only epsilon and the logged number. Expected score
-of the published weights: 26.38 dB / 0.7977 on Vid4 (protocol zsm).
+with full restarts, 600k steps, Charbonnier loss (the paper's batch is 24: `--config.data.batch_size=24`).
+Differences, and how to have it as published:
+
+    the loss is the mean, not the sum; with Adam only epsilon and the log differ      loss.reduction=sum
+    an average of the parameters is scored and used for inference                     optimizer.ema_decay=0
+    a run that diverges goes back with half the learning rate                         train.max_rollbacks=0
+
+Expected score of the published weights: 26.38 dB / 0.7977 on Vid4 (protocol zsm).
 """
 
 from ml_collections import ConfigDict

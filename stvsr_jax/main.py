@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
         if jax.process_index() == 0:
             print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal_number)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:  # the last: what gs:// needs
         if logging.get_verbosity() > logging.INFO:
             raise
         _fail(error)

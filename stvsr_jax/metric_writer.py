@@ -50,7 +50,16 @@ class MetricWriter:
     def rewind(self, step: int) -> None:
         """Drop the rows of `metrics.csv` that are of later steps, or were cut off."""
         if self._csv:
-            self._csv.write_text(_format_rows(_read_rows(self._csv, last=step), header=True))
+            self._text = _format_rows(_read_rows(self._csv, last=step), header=True)
+            self._csv.write_text(self._text)
+
+    def _append(self, rows):
+        if "://" in str(self._csv):  # an object in a bucket can only be written anew
+            self._text += rows
+            self._csv.write_text(self._text)
+        else:
+            with self._csv.open("a") as file:
+                file.write(rows)
 
     def progress(self, step: int, numbers: Mapping[str, float]) -> None:
         """Show numbers beside the bar after `step` steps; cheap, for every step."""
@@ -75,8 +84,7 @@ class MetricWriter:
           announce: print the line above the bar, too.
         """
         if self._scalars:
-            with self._csv.open("a") as file:
-                file.write(_format_rows((step, name, f"{value:.9g}") for name, value in numbers.items()))
+            self._append(_format_rows((step, name, f"{value:.9g}") for name, value in numbers.items()))
             for name, value in numbers.items():
                 self._scalars.add_scalar(name, value, step)
             self._scalars.flush()

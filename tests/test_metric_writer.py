@@ -2,9 +2,13 @@
 
 import io
 import sys
+from unittest.mock import Mock
 
+import fsspec
 import numpy as np
 import pytest
+import tensorboardX
+from etils import epath
 from PIL import Image
 from tensorboardX.proto import event_pb2
 
@@ -126,3 +130,20 @@ def test_pictures_are_recorded(tmp_path):
     ((step, tag, image),) = read_scalars(tmp_path)
     assert (step, tag, image.height, image.width) == (5, "validation/0", 2, 3)
     np.testing.assert_array_equal(Image.open(io.BytesIO(image.encoded_image_string)), picture)
+
+
+def test_bucket_gets_the_same_csv(monkeypatch):
+    """A file system in memory stands for the bucket; etils reaches both through fsspec."""
+    bucket = fsspec.filesystem("memory")
+    monkeypatch.setattr(fsspec, "filesystem", lambda name, **options: bucket)
+    monkeypatch.setattr(tensorboardX, "SummaryWriter", lambda directory, **options: Mock(name=directory))
+    path = epath.Path("gs://bucket/run/metrics.csv")
+    try:
+        with make_writer("gs://bucket/run") as writer:
+            writer.write(2, {"train/loss": 0.5})
+            writer.write(4, {"train/loss": 0.25})
+        with make_writer("gs://bucket/run", first_step=2) as writer:
+            writer.write(3, {"train/loss": 0.75})
+        assert path.read_text().splitlines() == ["step,name,value", "2,train/loss,0.5", "3,train/loss,0.75"]
+    finally:
+        bucket.store.clear()
