@@ -9,7 +9,7 @@ Steps to 450k: x4, one random instant; 150k more: a scale in [2, 4] and one augm
 instants. Differences, and how to have it as published:
 
     the loss is the mean, not the sum, as its authors advise for the second stage     loss.reduction=sum
-    8 evenly spaced scales bound the compilations (at most 65 without)                data.recipe.num_scales=None
+    8 evenly spaced scales bound the compilations (at most 65 without)                data.recipe.num_scales=0
     targets are whole frames; of Adobe240's 720p they are halved                      data.recipe.hr_reduce=2
     an average of the parameters is scored and used for inference                     optimizer.ema_decay=0
     a run that diverges goes back with half the learning rate                         train.max_rollbacks=0
@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
                     "stage2_scale": (2.0, 4.0),
                     "stage2_num_times": 3,
                     "stage2_augment_per_batch": True,
-                    "num_scales": config_dict.placeholder(int),
+                    "num_scales": 8,
                     "reverse_time": False,
                 },
                 "batch_size": 24,
@@ -91,7 +91,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "init_from": "",
         }
     )
-    config.data.recipe.update({"stage2_step": 450_000, "num_scales": 8})
+    config.data.recipe.stage2_step = 450_000
     if variant == "quick":
         config.model.update(
             {"features": 16, "front_blocks": 1, "back_blocks": 2, "groups": 2, "hidden": (32, 32, 64)}

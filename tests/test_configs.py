@@ -95,6 +95,9 @@ def test_videoinr_samples_are_as_published():
     assert tuple(config.model.hidden) == (64, 64, 256)
     (start, first), (second_start, second) = train.data.datasets._recipe(config.data.recipe.to_dict())
     assert (start, second_start) == (0, 450_000)
+    assert second.num_scales == 8
+    config.data.recipe.num_scales = 0
+    assert train.data.datasets._recipe(config.data.recipe.to_dict())[1][1].num_scales is None
     for spec in (first, second):
         assert (spec.window, spec.inputs, spec.lr_crop) == (9, (0, 8), 32)
         assert spec.augment and not spec.reverse_time

@@ -165,10 +165,12 @@ def endless(clip_folder, run, *more):
     ]
 
 
-def wait_for_checkpoints(process, run, count):
+def wait_for_checkpoint(process, run, *, after=0):
+    """Wait until a checkpoint of a later step than `after` is finished."""
     deadline = time.monotonic() + 90
-    while len(steps_saved(run)) < count and time.monotonic() < deadline:
+    while max(steps_saved(run), default=0) <= after:
         assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
@@ -181,10 +183,10 @@ def rows_after(run, step):
 def test_run_killed_at_any_instant_resumes_from_its_last_checkpoint_and_ends(start, clip_folder, tmp_path):
     run = tmp_path / "run"
     for delay in (0.0, 0.013):  # checkpoints are being written nearly all the time
-        before = len(steps_saved(run))
+        before = max(steps_saved(run), default=0)
         victim = start(*endless(clip_folder, run, "--config.train.checkpoint_every=3"))
-        wait_for_checkpoints(victim, run, 3 if before == 0 else before)
-        time.sleep(delay + before)
+        wait_for_checkpoint(victim, run, after=before + 3)
+        time.sleep(delay)
         victim.send_signal(signal.SIGKILL)
         assert victim.wait() == -signal.SIGKILL
     last = steps_saved(run)[-1]
@@ -207,7 +209,7 @@ def test_signal_to_the_process_group_saves_and_ends(start, clip_folder, tmp_path
     run = tmp_path / "run"
     arguments = endless(clip_folder, run, f"--config.data.num_workers={num_workers}")
     process = start(*arguments)
-    wait_for_checkpoints(process, run, 1)
+    wait_for_checkpoint(process, run)
     os.killpg(process.pid, number)
     code, out, err = finish(process)
     assert code == 128 + number, err
@@ -243,7 +245,7 @@ def test_incomplete_description_of_the_processes_ends_with_one_line(start, clip_
 
 
 def test_two_processes_killed_and_resumed_equal_one(start, clip_folder, tmp_path):
-    """Data parallel over gloo; killed with SIGKILL after a checkpoint, then resumed by two, and by one."""
+    """Over gloo: SIGKILL after a checkpoint, resumed, SIGTERM, resumed to the end."""
 
     def start_two(*arguments):
         address = f"localhost:{free_port()}"
@@ -256,14 +258,20 @@ def test_two_processes_killed_and_resumed_equal_one(start, clip_folder, tmp_path
         ]
 
     common = ("--config.train.log_every=10", "--config.train.eval_every=100000")
-    whole = start(*endless(clip_folder, tmp_path / "one", *common, "--config.train.num_steps=60"))
     run = tmp_path / "two"
     victims = start_two(*endless(clip_folder, run, *common))
     for victim in victims:
-        wait_for_checkpoints(victim, run, 1)
+        wait_for_checkpoint(victim, run)
     for victim in victims:
         victim.send_signal(signal.SIGKILL)
         victim.wait()
+    last = steps_saved(run)[-1]
+    pair = start_two(*endless(clip_folder, run, *common))
+    wait_for_checkpoint(pair[0], run, after=last)
+    pair[1].send_signal(signal.SIGTERM)  # one is enough: both agree on a step
+    ends = [finish(process) for process in pair]
+    assert [code for code, _, _ in ends] == [143, 143], ends
+    assert f"resuming after step {last}, " in ends[0][1] and "stopped by SIGTERM after step" in ends[0][2]
     last = steps_saved(run)[-1]
     target = last + 40
     again = [
@@ -273,9 +281,8 @@ def test_two_processes_killed_and_resumed_equal_one(start, clip_folder, tmp_path
     assert [code for code, _, _ in again] == [0, 0], again
     assert f"resuming after step {last}, " in again[0][1]
     assert "step" not in again[1][1]  # only the first process reports
+    whole = start(*endless(clip_folder, tmp_path / "one", *common, f"--config.train.num_steps={target}"))
     assert finish(whole)[0] == 0
-    more = start(*endless(clip_folder, tmp_path / "one", *common, f"--config.train.num_steps={target}"))
-    assert finish(more)[0] == 0
     ours, theirs = ((tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("two", "one"))
     ours, theirs = (
         {tuple(row.split(",")[:2]): float(row.split(",")[2]) for row in rows if f"{target}," in row[:9]}
