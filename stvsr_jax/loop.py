@@ -55,7 +55,7 @@ def train(run, state: TrainState, services: Services) -> dict[str, float]:
     step = first = int(state.step)
     scores = {}
     if first >= last:  # the run had ended
-        scores = report.evaluate(state)
+        scores = report.score(state)
     batches = run.datasets.train.start_at(step)
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: batches.close())
@@ -150,10 +150,16 @@ class _Report:
         self._panel_step = panels.make_panel_step(run.model, run.mesh)
         self._probe = make_offset_probe(run.model, run.mesh)
 
+    def score(self, state):
+        """Return the scores of the state."""
+        return evaluate.score(
+            self._eval_step, state.best_params, self._run.datasets.validation, self._run.mesh
+        )
+
     def evaluate(self, state):
         """Score the state, write the scores and some pictures, and return the scores."""
         run, params, step = self._run, state.best_params, int(state.step)
-        scores = evaluate.score(self._eval_step, params, run.datasets.validation, run.mesh)
+        scores = self.score(state)
         self._writer.write(step, {f"validation/{name}": v for name, v in scores.items()}, announce=True)
         shown = panels.render(
             self._panel_step, params, run.datasets.validation, run.mesh, count=run.loop.num_panels

@@ -310,3 +310,24 @@ def test_real_network_made_small_trains_and_is_scored(start, write_frames, tmp_p
     assert "step 2/2  train/grad_norm" in out and "step 2/2  validation/psnr_y" in out
     assert re.search(r"train/offset [\d.e-]+  train/offset_largest [\d.e-]+", out)
     assert steps_saved(tmp_path / "run") == [2]
+
+
+@pytest.mark.heavy
+def test_both_stages_of_videoinr_are_one_run(start, write_frames, tmp_path):
+    """Two steps at x4 and one instant, then four at one of two scales and three instants; resumed in the second."""
+    write_frames(tmp_path / "clips" / "noise", 24, 40, 48)
+    arguments = (
+        *("--config", "configs/videoinr.py:quick", "--workdir", tmp_path / "run"),
+        *(f"--config.data.path={tmp_path / 'clips'}", "--config.data.cut_threshold=0"),
+        *("--config.model.features=8", "--config.model.back_blocks=1", "--config.data.batch_size=2"),
+        *("--config.data.recipe.lr_crop=8", "--config.data.recipe.stage2_step=2"),
+        *("--config.data.recipe.num_scales=2", "--config.data.validation_crop=8"),
+        *("--config.data.validation_windows=1", "--config.train.log_every=1"),
+    )
+    for steps, begin in ((4, "from scratch"), (6, "resuming after step 4")):
+        code, out, err = finish(start(*arguments, f"--config.train.num_steps={steps}"), timeout=580)
+        assert code == 0, err
+        assert begin in out and "nan" not in out
+    rows = [row.split(",") for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()]
+    losses = {int(step): float(value) for step, name, value in rows[1:] if name == "train/loss"}
+    assert sorted(losses) == [1, 2, 3, 4, 5, 6] and all(0 < loss < 1 for loss in losses.values())

@@ -165,7 +165,9 @@ def test_pictures_go_to_tensorboard(config, tmp_path):
 
 def test_run_that_had_ended_is_scored_again(config, tmp_path):
     first = train.train_and_evaluate(config, tmp_path / "run")
+    rows = (tmp_path / "run" / "metrics.csv").read_text()
     assert train.train_and_evaluate(config, tmp_path / "run") == first
+    assert (tmp_path / "run" / "metrics.csv").read_text() == rows
 
 
 def test_evaluate_only_scores_the_newest_checkpoint(config, tmp_path):
