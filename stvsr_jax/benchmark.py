@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from stvsr_jax import models, optim, sharding, train, train_state
+from stvsr_jax import models, optim, sharding, train, train_state, train_step
 
 _INPUTS = 3  # sets of inputs that take turns
 
@@ -83,11 +83,8 @@ def make_job(args: argparse.Namespace) -> Job:
         run = jax.jit(lambda params, b: models.render(model, params, b["frames"], b["times"], **options))
         return Job(run, jax.device_put(params), batches, False, batch * times, shapes)
     optimizer = optim.make_optimizer(optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99))
-    state = train_state.TrainState(
-        jnp.zeros((), jnp.int32), params, optimizer.init(params), jnp.zeros((), jnp.int32)
-    )
-    step = train.make_train_step(model, optimizer, train.LossConfig("charbonnier", "mean"), mesh)
-    state = jax.device_put(state, sharding.replicated(mesh))
+    state = train_state.create_on(mesh, params, optimizer, has_ema=False)
+    step = train_step.make_train_step(model, optimizer, train_step.LossConfig("charbonnier", "mean"), mesh)
     return Job(step, state, batches, True, batch * times, shapes)
 
 

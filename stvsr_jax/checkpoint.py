@@ -1,22 +1,27 @@
-"""Orbax checkpoints of a run.
+"""Orbax checkpoints: what is in one, opening a directory of them, and weights without a run.
 
-A checkpoint holds four items: `params`, `progress` (optimiser state and counters), `data` (the position of
-the input pipeline) and `model` (the network's name and sizes, JSON). Converted published weights hold only
-`params` and `model`; training starts from them and inference runs them alike.
+A checkpoint is a directory named by its step, with the items `params`, `ema` (their average, where there is one),
+`progress` (optimiser state and counters) and `model` (the network's name and sizes, JSON); scores are its metrics.
+The position in the data is the step. Converted published weights hold only `params` and `model`; training starts
+from them and inference runs them alike. Directories may be local or anything that etils.epath reads, as gs://.
 """
 
 import dataclasses
+import math
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Sharding
+from orbax.checkpoint import checkpoint_managers as policies
 
 from stvsr_jax import models
-from stvsr_jax.train_state import TrainState
+
+BEST_METRIC = "psnr_y"  # the checkpoint with the highest is kept
+WEIGHTS = ("ema", "raw")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,79 +58,48 @@ class Restored:
     step: int
 
 
-def open_manager(directory: str | pathlib.Path, *, keep: int | None = None) -> ocp.CheckpointManager:
-    """Open (and create) a directory of checkpoints, written in the background, the last `keep` kept.
+def open_manager(
+    directory: str | pathlib.Path, *, keep: int | None = None, keep_every: int = 0
+) -> ocp.CheckpointManager:
+    """Open (and create) a directory of checkpoints, written in the background.
+
+    Args:
+      directory: of the checkpoints.
+      keep: how many of the newest stay, besides the one with the best score; None keeps all.
+      keep_every: checkpoints of multiples of this step stay, too; 0 for none.
 
     Raises:
       ValueError: the directory cannot be created or written.
     """
-    directory = _absolute(directory)
+    directory = absolute(directory)
+    kept = [
+        policies.LatestN(keep),
+        policies.BestN(n=1, get_metric_fn=rank, keep_checkpoints_without_metrics=False),
+    ]
+    if keep_every:
+        kept.append(policies.EveryNSteps(keep_every))
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(kept),
+        best_fn=rank,  # has Orbax write the scores
+        cleanup_tmp_directories=True,  # of a run that was killed while saving
+    )
     try:
-        return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+        manager = ocp.CheckpointManager(directory, options=options)
+        if jax.process_index() == 0:
+            probe = directory / ".writable"
+            probe.write_text("")
+            probe.unlink()
     except OSError as error:
-        raise ValueError(f"checkpoint directory {directory} cannot be created: {error}") from error
-
-
-def save(
-    manager: ocp.CheckpointManager,
-    state: TrainState,
-    iterator: grain.DatasetIterator,
-    spec: ModelSpec,
-) -> None:
-    """Start writing the state after `state.step` steps and the iterator that yields the next batch."""
-    step = int(state.step)
-    if step in manager.all_steps():
-        return
-    progress = {"step": state.step, "opt_state": state.opt_state, "skipped": state.skipped}
-    items = ocp.args.Composite(
-        params=ocp.args.StandardSave(state.params),
-        progress=ocp.args.StandardSave(progress),
-        data=grain.checkpoint.CheckpointSave(iterator),
-        model=ocp.args.JsonSave(dataclasses.asdict(spec)),
-    )
-    manager.save(step, args=items, force=True)
-
-
-def restore_latest(
-    manager: ocp.CheckpointManager,
-    state: TrainState,
-    iterator: grain.DatasetIterator,
-    spec: ModelSpec,
-) -> TrainState:
-    """Return the newest saved state, placed as `state` is, and move the iterator to its position.
-
-    Args:
-      manager: of a directory that holds a checkpoint.
-      state: a state of the same structure, for shapes and shardings.
-      iterator: of the same input pipeline; it is changed.
-      spec: the network that is being trained.
-
-    Raises:
-      ValueError: the checkpoint is of another network, holds weights only or cannot be read.
-    """
-    step = manager.latest_step()
-    _check_spec(_read_spec(manager, step), spec, manager.directory)
-    if "progress" not in _items(manager, step):
-        raise ValueError(
-            f"{manager.directory} holds weights only, no training state; start from them in a new run: "
-            f"--config.init_from={manager.directory}"
-        )
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    progress = {"step": abstract.step, "opt_state": abstract.opt_state, "skipped": abstract.skipped}
-    items = ocp.args.Composite(
-        params=ocp.args.StandardRestore(abstract.params),
-        progress=ocp.args.StandardRestore(progress),
-        data=grain.checkpoint.CheckpointRestore(iterator),
-    )
-    restored = _restore(manager, step, items, "training state")
-    return TrainState(params=restored.params, **restored.progress)
+        raise ValueError(f"checkpoint directory {directory} cannot be created or written: {error}") from error
+    return manager
 
 
 def save_params(directory: str | pathlib.Path, params: Any, spec: ModelSpec) -> None:
     """Write a checkpoint of weights alone, as step 0 of a directory.
 
     Raises:
-      ValueError: the directory already holds a checkpoint.
+      ValueError: the directory already holds a checkpoint, or cannot be created or written.
+      OSError: the weights cannot be written.
     """
     with open_manager(directory) as manager:
         if manager.all_steps():
@@ -133,93 +107,152 @@ def save_params(directory: str | pathlib.Path, params: Any, spec: ModelSpec) -> 
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(params), model=ocp.args.JsonSave(dataclasses.asdict(spec))
         )
-        manager.save(0, args=items)
+        write(manager, lambda: manager.save(0, args=items))
+        write(manager, manager.wait_until_finished)
 
 
 def load_for_inference(
-    directory: str | pathlib.Path, *, step: int | None = None, sharding: Sharding | None = None
+    directory: str | pathlib.Path,
+    *,
+    step: int | None = None,
+    weights: str = "ema",
+    sharding: Sharding | None = None,
 ) -> Restored:
     """Read the network and its parameters.
 
     Args:
-      directory: a run, its `checkpoints` directory, or converted weights.
-      step: which checkpoint; None takes the newest.
+      directory: a run, its `checkpoints` directory, one checkpoint of it, or converted weights.
+      step: which checkpoint; None takes the newest, or the one that `directory` names.
+      weights: 'ema', their average where the checkpoint has one, or 'raw', as they were trained.
       sharding: where the parameters go; None is the first device.
 
     Raises:
       ValueError: there is no such checkpoint, or it does not fit the network that it names.
     """
-    root = _find_checkpoints(directory)
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights={weights!r} is not one of {WEIGHTS}")
+    root, named = _find_checkpoints(directory)
     with ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(create=False)) as manager:
-        step = manager.latest_step() if step is None else step
+        step = next((s for s in (step, named) if s is not None), manager.latest_step())
         if step not in manager.all_steps():
             raise ValueError(f"{root} has no checkpoint of step {step}; it has {sorted(manager.all_steps())}")
-        spec = _read_spec(manager, step)
+        spec = read_spec(manager, step)
         sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        params = restore_params(manager, step, spec, sharding)
+        item = "ema" if weights == "ema" and "ema" in list_items(manager, step) else "params"
+        params = _restore_params(manager, step, item, spec, sharding)
     return Restored(spec.name, spec.fields, params, step)
 
 
 def load_params(directory: str | pathlib.Path, spec: ModelSpec, sharding: Sharding) -> Any:
-    """Read the parameters of a checkpoint that must be of the network `spec`.
+    """Read the parameters (their average where there is one) of a checkpoint of the network `spec`.
 
     Raises:
       ValueError: there is no checkpoint, or it is of another network.
     """
     restored = load_for_inference(directory, sharding=sharding)
-    _check_spec(ModelSpec(restored.model_name, restored.model_kwargs), spec, directory)
+    check_spec(ModelSpec(restored.model_name, restored.model_kwargs), spec, directory)
     return restored.params
 
 
-def restore_params(manager, step: int, spec: ModelSpec, sharding: Sharding) -> Any:
-    """Read the `params` item of one checkpoint."""
+def absolute(directory: str | pathlib.Path) -> epath.Path:
+    """Return an absolute path; with a scheme (gs://) it stays as it is."""
+    path = epath.Path(directory).expanduser()
+    return path if "://" in str(directory) else path.absolute()
+
+
+class UnreadableError(ValueError):
+    """A checkpoint, or an item of it, cannot be read."""
+
+
+def rank(scores: Mapping[str, float]) -> float:
+    """Return what the best checkpoint has the highest of."""
+    score = scores.get(BEST_METRIC, -math.inf)
+    return -math.inf if math.isnan(score) else score
+
+
+def _restore_params(manager, step, item, spec, sharding):
     shapes = jax.eval_shape(lambda key: models.init_params(spec.build(), key), jax.random.key(0))
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
-    items = ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
-    return _restore(manager, step, items, "weights").params
+    described = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    items = ocp.args.Composite(**{item: ocp.args.StandardRestore(described)})
+    return restore_items(manager, step, items, "weights")[item]
 
 
-def _restore(manager, step, items, what):
+def restore_items(
+    manager: ocp.CheckpointManager, step: int, items: ocp.args.Composite, what: str
+) -> ocp.args.Composite:
+    """Read items of one checkpoint.
+
+    Raises:
+      UnreadableError: naming `what`, the step and the reason.
+    """
     try:
         return manager.restore(step, args=items)
-    except Exception as error:  # Orbax, TensorStore and grain raise kinds of their own, also bare Exception
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"the {what} of step {step} in {manager.directory} cannot be read: {reason:.300}; if it is "
-            "damaged, remove this step's directory and the one before is taken"
+    except Exception as error:  # Orbax and TensorStore raise kinds of their own, also bare Exception
+        raise UnreadableError(
+            f"the {what} of step {step} in {manager.directory} cannot be read: {_shorten(error)}; if it "
+            "is damaged, remove this step's directory and the one before is taken"
         ) from error
 
 
+def write(manager: ocp.CheckpointManager, action: Callable[[], Any]) -> None:
+    """Run an action that writes checkpoints.
+
+    Raises:
+      OSError: it failed, in one line that says which checkpoints are whole.
+    """
+    try:
+        action()
+    except Exception as error:  # as above; a write in the background fails at the next call
+        names = [child.name for child in absolute(manager.directory).iterdir()]
+        steps = sorted(int(name) for name in names if name.isdigit())
+        rest = f"the checkpoints of steps {steps} are whole" if steps else "there is no other checkpoint"
+        raise OSError(
+            f"a checkpoint in {manager.directory} cannot be written: {_shorten(error)}; {rest}"
+        ) from error
+
+
+def _shorten(error):
+    """Returns the first line of a message; of a long one the beginning and the end, where the reason is."""
+    line = str(error).strip().partition("\n")[0]
+    return line if len(line) < 300 else f"{line[:120]} ... {line[-160:]}"
+
+
 def _find_checkpoints(directory):
-    directory = _absolute(directory)
+    """Returns the directory that holds checkpoints, and the step if `directory` is one of them."""
+    directory = absolute(directory)
+    if directory.name.isdigit() and (directory / "model").is_dir():
+        return directory.parent, int(directory.name)
     for root in (directory, directory / "checkpoints"):
         if root.is_dir() and any(child.name.isdigit() for child in root.iterdir()):
-            return root
+            return root, None
     raise ValueError(
         f"{directory} holds no checkpoint: expected directories named by step, in it or in its 'checkpoints'"
     )
 
 
-def _absolute(directory):
-    path = epath.Path(directory).expanduser()  # understands gs:// as Orbax does
-    return path if "://" in str(directory) else path.absolute()
+def list_items(manager: ocp.CheckpointManager, step: int) -> set[str]:
+    """Return the names of a checkpoint's items."""
+    return {child.name for child in (absolute(manager.directory) / str(step)).iterdir()}
 
 
-def _items(manager, step):
-    return {child.name for child in (_absolute(manager.directory) / str(step)).iterdir()}
+def read_spec(manager: ocp.CheckpointManager, step: int) -> ModelSpec:
+    """Read which network a checkpoint is of.
 
-
-def _read_spec(manager, step):
-    if "model" not in _items(manager, step):
+    Raises:
+      UnreadableError: it cannot be read.
+      ValueError: the checkpoint is not of this project.
+    """
+    if "model" not in list_items(manager, step):
         raise ValueError(
             f"{manager.directory}/{step} is not a checkpoint of this project: it has no 'model' item"
         )
     items = ocp.args.Composite(model=ocp.args.JsonRestore())
-    model = _restore(manager, step, items, "model item").model
+    model = restore_items(manager, step, items, "model item").model
     return ModelSpec(model["name"], model["fields"])
 
 
-def _check_spec(found, wanted, directory):
+def check_spec(found: ModelSpec, wanted: ModelSpec, directory: str | pathlib.Path) -> None:
+    """Raise ValueError if the checkpoints of a directory are of another network than the one wanted."""
     if found.name != wanted.name:
         raise ValueError(f"{directory} is a checkpoint of model {found.name}, not of {wanted.name}")
     ours, theirs = (_architecture(spec) for spec in (wanted, found))

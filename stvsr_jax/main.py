@@ -7,7 +7,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from stvsr_jax import compilation, train
+from stvsr_jax import compilation, distributed, train
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Config file, e.g. configs/videoinr.py:quick."
@@ -19,16 +19,23 @@ _MODE = flags.DEFINE_enum(
 
 
 def main(argv: list[str]) -> None:
-    """Runs the config; a wrong input ends with one line and exit code 2."""
+    """Runs the config; a wrong input ends with one line and exit code 2, SIGTERM with a saved state and 143."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # the libraries report every save
-    compilation.keep_compiled_programs()
+        # Orbax logs with a traceback what it also raises.
+        logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
     run = {"train": train.train_and_evaluate, "eval": train.evaluate_only}[_MODE.value]
     try:
+        distributed.initialize()
+        compilation.keep_compiled_programs()
         scores = run(_CONFIG.value, _WORKDIR.value or _default_workdir())
-    except (ValueError, OSError, FloatingPointError) as error:
+    except distributed.StoppedError as stopped:
+        if jax.process_index() == 0:
+            print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signal_number)
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:  # the last: what gs:// needs
         if logging.get_verbosity() > logging.INFO:
             raise
         _fail(error)

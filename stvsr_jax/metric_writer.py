@@ -1,27 +1,42 @@
-"""Where a run's numbers go: TensorBoard scalars, and a progress bar or plain log lines."""
+"""Where a run's numbers go: metrics.csv, TensorBoard, and a progress bar or plain log lines."""
 
+import csv
+import io
 import pathlib
 import sys
 from collections.abc import Mapping
 
+import numpy as np
 import tensorboardX
 from absl import logging
+from etils import epath
 from tqdm import tqdm
+
+CSV_HEADER = ("step", "name", "value")
 
 
 class MetricWriter:
-    """Writes scalars of a run; only the first process of several does. Use as a context manager."""
+    """Writes scalars and pictures of a run; only the first process of several does. Use as a context manager."""
 
-    def __init__(self, directory: str | pathlib.Path, *, first_step: int, num_steps: int, is_writer: bool):
+    def __init__(self, workdir: str | pathlib.Path, *, first_step: int, num_steps: int, is_writer: bool):
         """Start reporting.
 
         Args:
-          directory: for the TensorBoard event file.
+          workdir: of the run; gets `metrics.csv` and `tensorboard/`. What a run that is being resumed wrote of
+            steps after the first is dropped.
           first_step: steps already taken.
           num_steps: steps of the whole run.
           is_writer: whether this process reports at all.
         """
-        self._scalars = tensorboardX.SummaryWriter(str(directory)) if is_writer else None
+        self._scalars = self._csv = None
+        if is_writer:
+            folder = epath.Path(workdir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._csv = folder / "metrics.csv"
+            self.rewind(first_step)
+            self._scalars = tensorboardX.SummaryWriter(
+                str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None
+            )
         on_terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=num_steps,
@@ -31,6 +46,20 @@ class MetricWriter:
             disable=not (is_writer and on_terminal),
         )
         self._lines = is_writer and not on_terminal
+
+    def rewind(self, step: int) -> None:
+        """Drop the rows of `metrics.csv` that are of later steps, or were cut off."""
+        if self._csv:
+            self._text = _format_rows(_read_rows(self._csv, last=step), header=True)
+            self._csv.write_text(self._text)
+
+    def _append(self, rows):
+        if "://" in str(self._csv):  # an object in a bucket can only be written anew
+            self._text += rows
+            self._csv.write_text(self._text)
+        else:
+            with self._csv.open("a") as file:
+                file.write(rows)
 
     def progress(self, step: int, numbers: Mapping[str, float]) -> None:
         """Show numbers beside the bar after `step` steps; cheap, for every step."""
@@ -55,12 +84,21 @@ class MetricWriter:
           announce: print the line above the bar, too.
         """
         if self._scalars:
+            self._append(_format_rows((step, name, f"{value:.9g}") for name, value in numbers.items()))
             for name, value in numbers.items():
                 self._scalars.add_scalar(name, value, step)
             self._scalars.flush()
         if self._lines or announce:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-            self.say(f"step {step}/{self._bar.total}  {shown}" + (f"  eta {_duration(eta)}" if eta else ""))
+            self.say(
+                f"step {step}/{self._bar.total}  {shown}" + (f"  eta {format_seconds(eta)}" if eta else "")
+            )
+
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Record a picture [H, W, 3], uint8, in TensorBoard."""
+        if self._scalars:
+            self._scalars.add_image(name, image, step, dataformats="HWC")
+            self._scalars.flush()
 
     def say(self, line: str) -> None:
         """Print a line without breaking the bar."""
@@ -80,7 +118,22 @@ class MetricWriter:
             self._scalars.close()
 
 
-def _duration(seconds):
+def format_seconds(seconds: float) -> str:
+    """Return h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def _read_rows(path, last):
+    """Returns the rows of whole lines up to a step."""
+    text = path.read_text() if path.exists() else ""
+    rows = csv.reader(text[: text.rfind("\n") + 1].splitlines())
+    return [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= last]
+
+
+def _format_rows(rows, header=False):
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([CSV_HEADER, *rows] if header else rows)
+    return buffer.getvalue()

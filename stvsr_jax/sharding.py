@@ -1,22 +1,58 @@
-"""The device mesh and how arrays lie on it: batches split over all devices, state on each."""
+"""The device mesh and how arrays lie on it.
 
-from collections.abc import Mapping
+One mesh of two axes holds all devices. Batches are split over both. The state is whole on every device (data
+parallelism), or split over the axis 'fsdp' where that has more than one device (fully sharded data parallelism):
+XLA then gathers each parameter where it is used and scatters its gradient.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-DATA_AXIS = "data"
+DATA_AXIS, FSDP_AXIS = "data", "fsdp"
+BATCH_AXES = (DATA_AXIS, FSDP_AXIS)
+# What `on_each_device` gives a device of an argument: all of it, or its rows.
+WHOLE, ROWS = PartitionSpec(), PartitionSpec(BATCH_AXES)
+# Smaller arrays stay whole on every device: gathering them costs more than they take.
+_MIN_SPLIT_SIZE = 4096
 
 
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Return a mesh of one axis over the devices (default: all of them, on every process).
+def make_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
+    """Return the mesh of the devices (default: all of them, on every process).
 
-    The axis type is written out: `jax.make_mesh` defaults to Explicit, under which merging the batch and
+    The axis types are written out: `jax.make_mesh` defaults to Explicit, under which merging the batch and
     time axes fails.
+
+    Args:
+      devices: in the order of the batch.
+      fsdp: how many devices share one copy of the state; 1 keeps a copy on each.
+
+    Raises:
+      ValueError: the devices do not divide by `fsdp`.
     """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    if fsdp < 1 or len(devices) % fsdp:
+        raise ValueError(f"fsdp={fsdp} must be a divisor of the {len(devices)} devices")
+    shape = (len(devices) // fsdp, fsdp)
+    return jax.make_mesh(shape, BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def on_each_device(
+    function: Callable[..., Any], mesh: Mesh, *, in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
+    """Return a function of global arrays that runs `function` on every device's part of them.
+
+    XLA has nothing left to split in it, so that the hand-written kernels of `ops` can run.
+
+    Args:
+      function: of local arrays; may use collectives over `BATCH_AXES`.
+      mesh: the devices.
+      in_specs, out_specs: `WHOLE` or `ROWS` for each argument and result.
+    """
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -25,19 +61,44 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding that splits the leading axis over the devices."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    """Return the sharding that splits the leading axis over all devices."""
+    return NamedSharding(mesh, ROWS)
 
 
-def process_batch_size(batch_size: int, mesh: Mesh) -> int:
+def of_state(state: Any, mesh: Mesh) -> Any:
+    """Return the sharding of each array of a training state, or of parameters: a tree of the same structure.
+
+    Of each large array the longest axis that divides by the devices is split over 'fsdp'. Only shapes are read.
+    """
+    count = mesh.shape[FSDP_AXIS]
+
+    def choose(x):
+        divisible = [axis for axis, size in enumerate(x.shape) if size % count == 0]
+        if count == 1 or x.size < _MIN_SPLIT_SIZE or not divisible:
+            return replicated(mesh)
+        split = max(divisible, key=lambda axis: x.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * split, FSDP_AXIS))
+
+    return jax.tree.map(choose, state)
+
+
+def with_shardings(shapes: Any, mesh: Mesh) -> Any:
+    """Return the same shapes and dtypes with the shardings of a training state."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, of_state(shapes, mesh)
+    )
+
+
+def process_batch_size(batch_size: int, mesh: Mesh, *, micro_batches: int = 1) -> int:
     """Return how many examples of a global batch this process reads.
 
     Raises:
-      ValueError: the batch does not divide over the devices.
+      ValueError: the batch does not divide over the devices and into the micro batches.
     """
-    if batch_size < 1 or batch_size % mesh.size:
+    if batch_size < 1 or batch_size % (mesh.size * micro_batches):
+        parts = f" and the {micro_batches} micro batches" if micro_batches > 1 else ""
         raise ValueError(
-            f"batch_size={batch_size} must be a positive multiple of the {mesh.size} devices it is split over"
+            f"batch_size={batch_size} must be a positive multiple of the {mesh.size} devices{parts} it is split over"
         )
     return batch_size // mesh.size * len(mesh.local_devices)
 

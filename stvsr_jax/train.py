@@ -1,10 +1,8 @@
-"""The training step and the loop around it."""
+"""A run from its config: what it describes is checked and built, then trained or scored."""
 
 import contextlib
 import dataclasses
 import pathlib
-import time
-from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -13,111 +11,70 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from stvsr_jax import checkpoint, data, evaluate, losses, metric_writer, models, optim, sharding, train_state
-from stvsr_jax.train_state import TrainState
+from stvsr_jax import (
+    checkpoint,
+    data,
+    distributed,
+    evaluate,
+    loop,
+    metric_writer,
+    optim,
+    run_checkpoints,
+    sharding,
+    train_state,
+)
+from stvsr_jax.train_step import LossConfig
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """How long a run is and how often it reports and saves; all in steps.
+    """How long a run is, how often it reports and saves, and what it does when it diverges; durations in steps.
 
     Attributes:
       num_steps: of the whole run.
+      micro_batches: parts of a batch that go through one after the other, to save memory.
       log_every: averages are written and printed.
       eval_every: the held-out windows are scored; also at the end.
       checkpoint_every: the state is saved; also at the end.
-      keep_checkpoints: how many of the newest stay.
-      max_skipped_steps: this many non-finite gradients in a row end the run.
+      keep_checkpoints: how many of the newest stay, besides the one with the best score.
+      keep_every: checkpoints of multiples of this step stay, too; 0 for none.
+      num_panels: pictures of held-out windows that go to TensorBoard with the scores.
+      max_skipped_steps: this many non-finite losses or gradients in a row are a divergence.
+      max_rollbacks: how often a run that diverged goes back to the last good checkpoint; then it stops.
+      rollback_rate: factor of the learning rate from then on, each time.
     """
 
     num_steps: int
+    micro_batches: int
     log_every: int
     eval_every: int
     checkpoint_every: int
     keep_checkpoints: int
+    keep_every: int
+    num_panels: int
     max_skipped_steps: int
+    max_rollbacks: int
+    rollback_rate: float
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise ValueError(f"train: {field.name}={getattr(self, field.name)} must be at least 1")
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """Which loss: a name in `losses.LOSSES` and a reduction in `losses.REDUCTIONS`."""
-
-    name: str
-    reduction: str
-
-    def __post_init__(self):
-        for value, known in ((self.name, losses.LOSSES), (self.reduction, losses.REDUCTIONS)):
-            if value not in known:
-                raise ValueError(f"loss: {value!r} is not one of {sorted(known)}")
-
-    def __call__(self, prediction: jax.Array, target: jax.Array) -> jax.Array:
-        """Return the scalar loss, float32."""
-        return losses.REDUCTIONS[self.reduction](losses.LOSSES[self.name](prediction, target))
-
-
-def make_train_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, loss: LossConfig, mesh: Mesh
-) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
-    """Return the jitted step (state, batch) -> (state, metrics); the state passed in is consumed.
-
-    The batch is split over the mesh and the state is on every device; XLA puts in the sum of the gradients.
-    A non-finite loss or gradient leaves parameters and optimiser as they were and counts as skipped.
-
-    Args:
-      model: from `models.build`.
-      optimizer: updates the parameters.
-      loss: of prediction and target.
-      mesh: the devices.
-
-    Returns:
-      The step. Batches are {frames [B, N, H, W, 3], target [B, T, H', W', 3], times [B, T]}; metrics are
-      float32 scalars: loss, psnr (RGB, dB), grad_norm, skipped (1 if this step was).
-    """
-
-    def loss_fn(params, batch):
-        target = batch["target"]
-        prediction = models.render(model, params, batch["frames"], batch["times"], out_size=target.shape[2:4])
-        return loss(prediction, target), jnp.mean((prediction - target) ** 2)
-
-    def step(state, batch):
-        (value, mse), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch)
-        grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-
-        def keep(new, old):
-            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
-        state = TrainState(
-            state.step + 1,
-            keep(params, state.params),
-            keep(opt_state, state.opt_state),
-            jnp.where(finite, 0, state.skipped + 1),
-        )
-        numbers = {
-            "loss": value,
-            "psnr": -10.0 * jnp.log10(mse),
-            "grad_norm": grad_norm,
-            "skipped": 1.0 - finite.astype(jnp.float32),
-            "skipped_in_a_row": state.skipped,
-        }
-        return state, numbers
-
-    whole = sharding.replicated(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(whole, sharding.batch_sharding(mesh)),
-        out_shardings=(whole, whole),
-        donate_argnums=0,
-    )
+        for name in (
+            "num_steps",
+            "micro_batches",
+            "log_every",
+            "eval_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "max_skipped_steps",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train: {name}={getattr(self, name)} must be at least 1")
+        for name in ("keep_every", "num_panels", "max_rollbacks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train: {name}={getattr(self, name)} must be at least 0")
+        if not 0 < self.rollback_rate <= 1:
+            raise ValueError(f"train: rollback_rate={self.rollback_rate} must be above 0 and at most 1")
 
 
 @dataclasses.dataclass
@@ -128,10 +85,11 @@ class Run:
     model: nn.Module
     mesh: Mesh
     loop: LoopConfig
-    schedule: optax.Schedule
     optimizer: optax.GradientTransformation
+    ema_decay: float
     loss: LossConfig
     datasets: data.Datasets
+    batch_size: int
     seed: int
     init_from: str
 
@@ -143,7 +101,7 @@ def prepare(config: ml_collections.ConfigDict) -> Run:
       ValueError: a key is unknown or missing, or a value is impossible.
     """
     sections = _only(
-        config, "config", "model", "dtype", "data", "optimizer", "loss", "train", "seed", "init_from"
+        config, "config", "model", "dtype", "data", "optimizer", "loss", "train", "mesh", "seed", "init_from"
     )
     fields = dict(sections["model"])
     name = fields.pop("name", None)
@@ -152,12 +110,15 @@ def prepare(config: ml_collections.ConfigDict) -> Run:
         raise ValueError(f"config.dtype={sections['dtype']!r} is not one of {sorted(DTYPES)}")
     model = spec.build(dtype=DTYPES[sections["dtype"]])
     optimizer = _section(optim.OptimizerConfig, "optimizer", sections)
-    mesh = sharding.make_mesh()
+    loop_config = _section(LoopConfig, "train", sections)
+    mesh = sharding.make_mesh(**_only(sections["mesh"], "config.mesh", "fsdp"))
     data_config = _section(data.DataConfig, "data", sections)
     datasets = data.make_datasets(
         data_config,
         seed=sections["seed"],
-        batch_size=sharding.process_batch_size(data_config.batch_size, mesh),
+        batch_size=sharding.process_batch_size(
+            data_config.batch_size, mesh, micro_batches=loop_config.micro_batches
+        ),
         eval_batch_size=len(mesh.local_devices),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
@@ -166,11 +127,12 @@ def prepare(config: ml_collections.ConfigDict) -> Run:
         spec=spec,
         model=model,
         mesh=mesh,
-        loop=_section(LoopConfig, "train", sections),
-        schedule=optim.make_schedule(optimizer),
+        loop=loop_config,
         optimizer=optim.make_optimizer(optimizer),
+        ema_decay=optimizer.ema_decay,
         loss=_section(LossConfig, "loss", sections),
         datasets=datasets,
+        batch_size=data_config.batch_size,
         seed=sections["seed"],
         init_from=sections["init_from"],
     )
@@ -197,7 +159,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
 
     Args:
       config: as in configs/.
-      workdir: of the run; gets `checkpoints/` and `tensorboard/`.
+      workdir: of the run, local or gs://; gets `checkpoints/`, `metrics.csv` and `tensorboard/`.
 
     Returns:
       The scores of the last evaluation.
@@ -205,26 +167,32 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     Raises:
       ValueError: the config, the data or a checkpoint does not fit; before the first step.
       FloatingPointError: `train.max_skipped_steps` gradients in a row were not finite.
+      distributed.StoppedError: SIGTERM or Ctrl-C came; the state is saved.
+      OSError: something cannot be written.
     """
     run = prepare(config)
-    workdir = pathlib.Path(workdir)
-    iterator = iter(run.datasets.train)
-    state = _initial_state(run)
-    with checkpoint.open_manager(workdir / "checkpoints", keep=run.loop.keep_checkpoints) as manager:
-        resumed = manager.latest_step() is not None
-        if resumed:
-            state = checkpoint.restore_latest(manager, state, iterator, run.spec)
-        elif run.init_from:
-            params = checkpoint.load_params(run.init_from, run.spec, sharding.replicated(run.mesh))
-            state = state.replace(params=params)
-        with metric_writer.MetricWriter(
-            workdir / "tensorboard",
-            first_step=int(state.step),
-            num_steps=run.loop.num_steps,
-            is_writer=jax.process_index() == 0,
-        ) as writer:
-            _greet(run, state, writer, workdir, resumed)
-            return _loop(run, state, iterator, manager, writer)
+    workdir = checkpoint.absolute(workdir)
+    with contextlib.ExitStack() as stack:
+        manager = stack.enter_context(
+            checkpoint.open_manager(
+                workdir / "checkpoints", keep=run.loop.keep_checkpoints, keep_every=run.loop.keep_every
+            )
+        )
+        stop = stack.enter_context(distributed.StopRequest())
+        state, start = _first_state(run, manager)
+        writer = stack.enter_context(
+            metric_writer.MetricWriter(
+                workdir,
+                first_step=int(state.step),
+                num_steps=run.loop.num_steps,
+                is_writer=jax.process_index() == 0,
+            )
+        )
+        count = sum(x.size for x in jax.tree.leaves(state.params))
+        devices = f"{run.mesh.size} x {run.mesh.devices.flat[0].device_kind}"
+        writer.say(run.datasets.description)
+        writer.say(f"{run.spec.name}, {count:,} parameters, {devices}, {start}, writing to {workdir}")
+        return loop.train(run, state, loop.Services(manager, writer, stop))
 
 
 def evaluate_only(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
@@ -239,97 +207,16 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: str | pathlib.Path
     return evaluate.score(eval_step, params, run.datasets.validation, run.mesh)
 
 
-def _initial_state(run):
-    create = jax.jit(train_state.create, static_argnums=(0, 1), out_shardings=sharding.replicated(run.mesh))
-    return create(run.model, run.optimizer, jax.random.key(run.seed))
-
-
-def _greet(run, state, writer, workdir, resumed):
-    count = sum(x.size for x in jax.tree.leaves(state.params))
-    devices = f"{run.mesh.size} x {run.mesh.devices.flat[0].device_kind}"
-    start = f"resuming after step {int(state.step)}" if resumed else run.init_from or "from scratch"
-    writer.say(run.datasets.description)
-    writer.say(f"{run.spec.name}, {count:,} parameters, {devices}, {start}, writing to {workdir}")
-
-
-def _loop(run, state, iterator, manager, writer):
-    train_step = make_train_step(run.model, run.optimizer, run.loss, run.mesh)
-    eval_step = evaluate.make_eval_step(run.model, run.mesh)
-    scores, interval = {}, _Interval()
-    first, last = int(state.step), run.loop.num_steps
-    pending, shown = None, {}
-    if first >= last:  # the run had ended
-        return evaluate.score(eval_step, state.params, run.datasets.validation, run.mesh)
-    for step in range(first + 1, last + 1):
-        batch = sharding.to_global(next(iterator), run.mesh)
-        state, numbers = train_step(state, batch)
-        # Read the step before, so that one step is always under way while the host prepares the next.
-        interval.add(pending)
-        pending = numbers
-        if step == first + 1:
-            interval.add(pending)  # waits for the compilation, which no average should contain
-            interval, pending = _Interval(), None
-        shown = interval.last or shown
-        writer.progress(step, {key: shown[key] for key in ("loss", "psnr") if key in shown})
-        if step % run.loop.log_every == 0 or step == last:
-            interval.add(pending)
-            pending, shown = None, interval.last or shown
-            averages = interval.averages()
-            if averages:
-                _stop_if_diverged(run, step, averages)
-                averages["learning_rate"] = float(run.schedule(step - 1))
-                eta = averages["step_seconds"] * (last - step)
-                writer.write(step, {f"train/{key}": value for key, value in averages.items()}, eta=eta)
-            interval = _Interval()
-        with interval.paused():
-            if step % run.loop.checkpoint_every == 0 or step == last:
-                checkpoint.save(manager, state, iterator, run.spec)
-            if step % run.loop.eval_every == 0 or step == last:
-                scores = evaluate.score(eval_step, state.params, run.datasets.validation, run.mesh)
-                writer.write(
-                    step, {f"validation/{key}": value for key, value in scores.items()}, announce=True
-                )
-    manager.wait_until_finished()
-    return scores
-
-
-def _stop_if_diverged(run, step, averages):
-    if averages["skipped_in_a_row"] >= run.loop.max_skipped_steps:
-        raise FloatingPointError(
-            f"step {step}: the last {averages['skipped_in_a_row']:.0f} losses or gradients were not finite "
-            "and their updates were skipped; lower optimizer.learning_rate and start again from the last checkpoint"
-        )
-
-
-class _Interval:
-    """Metrics since the last log line, and how long a step took."""
-
-    def __init__(self):
-        self._numbers, self._began, self.last = [], time.perf_counter(), None
-
-    @contextlib.contextmanager
-    def paused(self):
-        """Leave out the time spent inside."""
-        began = time.perf_counter()
-        yield
-        self._began += time.perf_counter() - began
-
-    def add(self, numbers):
-        """Wait for one step's metrics and keep them; None is nothing."""
-        if numbers is not None:
-            self.last = {key: float(value) for key, value in jax.device_get(numbers).items()}
-            self._numbers.append(self.last)
-
-    def averages(self):
-        """Return the mean of each metric (the last of the run of skipped steps), {} without steps.
-
-        Only `skipped` counts the steps that were; the rest would not be finite.
-        """
-        if not self._numbers:
-            return {}
-        taken = [n for n in self._numbers if not n["skipped"]] or self._numbers
-        means = {key: sum(n[key] for n in taken) / len(taken) for key in self.last}
-        means["skipped"] = sum(n["skipped"] for n in self._numbers) / len(self._numbers)
-        means["skipped_in_a_row"] = self.last["skipped_in_a_row"]
-        means["step_seconds"] = (time.perf_counter() - self._began) / len(self._numbers)
-        return means
+def _first_state(run, manager):
+    """Returns the state to begin with, and where it is from."""
+    has_ema = run.ema_decay > 0
+    if manager.latest_step() is not None:
+        described = train_state.describe(run.model, run.optimizer, run.mesh, has_ema=has_ema)
+        state = run_checkpoints.restore_latest(manager, described, run.spec)
+        return state, f"resuming after step {int(state.step)}"
+    if run.init_from:
+        params = checkpoint.load_params(run.init_from, run.spec, sharding.replicated(run.mesh))
+    else:
+        params = train_state.draw_params(run.model, jax.random.key(run.seed))
+    state = train_state.create_on(run.mesh, params, run.optimizer, has_ema=has_ema)
+    return state, run.init_from or "from scratch"

@@ -8,7 +8,7 @@ from typing import Any
 import grain
 
 from stvsr_jax.data.clip import describe
-from stvsr_jax.data.pipeline import make_eval_dataset, make_train_dataset
+from stvsr_jax.data.pipeline import TrainBatches, make_eval_dataset, make_train_dataset
 from stvsr_jax.data.sources import SOURCES, open_source
 from stvsr_jax.data.split import SPLITS
 from stvsr_jax.data.windows import RECIPES, Recipe, list_windows, make_recipe
@@ -49,6 +49,8 @@ class DataConfig:
             raise ValueError(f"data: path is empty; give a video, a folder or one of {sorted(SOURCES)}")
         if self.validation_windows < 1:
             raise ValueError(f"data: validation_windows={self.validation_windows} must be at least 1")
+        if self.validation_crop < 4 or self.validation_crop % 4:
+            raise ValueError(f"data: validation_crop={self.validation_crop} must be a positive multiple of 4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Datasets:
       description: one line for a person.
     """
 
-    train: grain.IterDataset
+    train: TrainBatches
     validation: grain.IterDataset
     description: str
 

@@ -3,13 +3,14 @@
 A batch is a dict of float32 arrays: `frames` [B, N, h, w, 3], `target` [B, T, H, W, 3], `times` [B, T]; see
 `samples`. Samples are numbered through all processes and all of training: batch b of P processes with B
 samples each holds samples b*B*P .. (b+1)*B*P - 1, and process p those that are p modulo P. Everything random
-about a sample is a function of the seed and its number, so a restart from an iterator's state continues bit
-for bit, with any number of threads and workers.
+about a sample is a function of the seed and its number. The position in the data is therefore the number of
+batches taken, and training goes on from it bit for bit with any number of threads, workers and processes.
 """
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
@@ -34,7 +35,7 @@ def make_train_dataset(
     num_workers: int = 0,
     num_threads: int | None = None,
     buffer_size: int | None = None,
-) -> grain.IterDataset:
+) -> "TrainBatches":
     """Return endless shuffled batches; all windows of all clips are equally likely.
 
     Args:
@@ -61,16 +62,41 @@ def make_train_dataset(
             "only %d windows for batches of %d: they repeat within a batch", len(windows), batch_size
         )
     make = _TrainSample(tuple(clips), recipe, seed, process_count * batch_size)
-    dataset = grain.MapDataset.source(windows).shuffle(seed=seed % 2**32).repeat().map_with_index(make)
+    # As good as endless; grain's own endless length overflows for batches of one sample.
+    epochs = 2**62 // len(windows)
+    dataset = grain.MapDataset.source(windows).shuffle(seed=seed % 2**32).repeat(epochs).map_with_index(make)
     # Whole batches are the unit that threads and workers share out, so their content depends on neither.
-    dataset = dataset[process_index::process_count].batch(batch_size)
-    dataset = dataset.to_iter_dataset(_read_options(num_threads, buffer_size))
-    if num_workers:
-        if not flags.FLAGS.is_parsed():
-            # grain reads its flags in workers; a program that is not an absl app has none to parse.
-            flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-    return dataset
+    batches = dataset[process_index::process_count].batch(batch_size)
+    return TrainBatches(batches, _read_options(num_threads, buffer_size), num_workers)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainBatches:
+    """Endless batches that can be entered anywhere.
+
+    Attributes:
+      batches: all of them, by number.
+      read_options: threads and buffer, of this process or of each worker.
+      num_workers: processes that make batches.
+    """
+
+    batches: grain.MapDataset
+    read_options: grain.ReadOptions
+    num_workers: int
+
+    def start_at(self, number: int) -> grain.DatasetIterator:
+        """Return the batches from `number` on, made ahead; `close` it to end its threads and workers."""
+        dataset = self.batches[number:].to_iter_dataset(self.read_options)
+        if self.num_workers:
+            if not flags.FLAGS.is_parsed():
+                # grain reads its flags in workers; a program that is not an absl app has none to parse.
+                flags.FLAGS.mark_as_parsed()
+            options = grain.MultiprocessingOptions(num_workers=self.num_workers)
+            dataset = dataset.mp_prefetch(options, worker_init_fn=_leave_signals_to_the_parent)
+        return iter(dataset)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self.start_at(0)
 
 
 def make_eval_dataset(
@@ -102,6 +128,12 @@ def make_eval_dataset(
             f"num_windows={num_windows} must be a positive multiple of batch_size * process_count = "
             f"{batch_size} * {process_count}"
         )
+    for clip in clips:
+        if min(clip.height, clip.width) < spec.min_size:
+            raise ValueError(
+                f"{clip.name} is {clip.width}x{clip.height} pixels; validation_crop={spec.lr_crop} needs at "
+                f"least {spec.min_size}x{spec.min_size}"
+            )
     list_windows(clips, ((0, spec),))
     chosen = choose_windows(clips, spec.span, num_windows)
     dataset = grain.MapDataset.source(chosen).map(_EvalSample(tuple(clips), spec))
@@ -152,6 +184,12 @@ class _EvalSample:
     def __call__(self, window: tuple[int, int]) -> dict[str, np.ndarray]:
         clip, start = window
         return samples.centre_sample(self.clips[clip], start, self.spec)
+
+
+def _leave_signals_to_the_parent(index: int, count: int) -> None:
+    """A signal to the whole process group would take the batches from a run that wants to end in good order."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _check_shares(batch_size: int, process_index: int, process_count: int) -> None:

@@ -127,12 +127,13 @@ def videoinr(
     stage2_step: int | None = 450_000,
     stage2_scale: tuple[float, float] = (2.0, 4.0),
     stage2_num_times: int = 3,
-    num_scales: int | None = 8,
+    stage2_augment_per_batch: bool = True,
+    num_scales: int = 8,
     reverse_time: bool = False,
 ) -> Recipe:
     """First and last frame of `window` in, random ones out; from `stage2_step` on also at random scales.
 
-    As published (arXiv 2206.04647) but for `num_scales`: scales were drawn continuously (None here).
+    As published (arXiv 2206.04647) but for `num_scales`: scales were drawn continuously (0 here).
     `stage2_step=None` stays in the first stage.
     """
     shared = {
@@ -149,8 +150,8 @@ def videoinr(
     second = WindowSpec(
         num_times=stage2_num_times,
         scale=tuple(stage2_scale),
-        num_scales=num_scales,
-        augment_per_batch=True,
+        num_scales=num_scales or None,
+        augment_per_batch=stage2_augment_per_batch,
         **shared,
     )
     # From batch 0 on, the second stage replaces the first.

@@ -17,6 +17,7 @@ import av
 import jax
 import jax.numpy as jnp
 import tqdm
+from etils import epath
 from PIL import Image
 
 from stvsr_jax import compilation, models
@@ -34,7 +35,8 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("input", type=pathlib.Path, help="video file, or folder of pictures")
     add("output", type=pathlib.Path, help="video file, or (without suffix) folder of PNGs")
-    add("--checkpoint", type=pathlib.Path, required=True, help="folder of a trained or converted model")
+    add("--checkpoint", type=epath.Path, required=True, help="folder of a trained or converted model")
+    add("--weights", choices=("ema", "raw"), default="ema", help="of a run: their average, or as trained")
     add("--space", type=float, default=4.0, help="enlargement; any number >= 1 with videoinr")
     add("--time", type=int, default=2, help="output frames per input frame; any with videoinr")
     add("--tile", type=int, help="longest tile side in input pixels; 0: whole frames; default: by memory")
@@ -121,7 +123,7 @@ def _load(args):
     from stvsr_jax import checkpoint  # heavy, and needed only when the request itself makes sense
 
     compilation.keep_compiled_programs()
-    loaded = checkpoint.load_for_inference(args.checkpoint)
+    loaded = checkpoint.load_for_inference(args.checkpoint, weights=args.weights)
     predictor.check_request(loaded.model_name, space=args.space, time=args.time)
     kwargs = dict(loaded.model_kwargs)
     if args.dtype:

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from stvsr_jax.models import pcd
+from stvsr_jax.models import offsets, pcd
 from stvsr_jax.models.layers import Conv, Weights, convolve
 
 
@@ -78,13 +78,15 @@ class BidirectionalConvLSTM(nn.Module):
             return jnp.concatenate([y, y[::-1]], axis=1)  # [T, 2B, h, w, .]
 
         def step(states, known):
-            states = advance(weights, states, known)
-            return states, states[0]
+            with offsets.collect_in_loop() as found:
+                states = advance(weights, states, known)
+            return states, (states[0], found)
 
         if self.remat:
             step = jax.checkpoint(step, prevent_cse=False)
         zeros = jnp.zeros((2 * batch, *frame), self.dtype)
-        _, hidden = jax.lax.scan(step, (zeros, zeros), jax.tree.map(both_directions, known))
+        _, (hidden, found) = jax.lax.scan(step, (zeros, zeros), jax.tree.map(both_directions, known))
+        offsets.record_means(found)
 
         forward, backward = hidden[:, :batch], hidden[::-1, batch:]  # [T, B, H, W, C]
         merge = Conv(self.features, kernel_size=1, dtype=self.dtype, name="merge")

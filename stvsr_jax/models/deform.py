@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax import ops
+from stvsr_jax.models import offsets
 from stvsr_jax.models.layers import Conv, Weights, convolve, fan_in_uniform
 
 TAPS = 9
@@ -71,6 +72,6 @@ def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array) -> jax.Array:
     """
     kernel, bias = weights.conv
     head = convolve(weights.head, guide)
-    return ops.deform_conv2d_of_head(
-        x.astype(kernel.dtype), head, kernel, bias, groups=head.shape[-1] // (3 * TAPS)
-    )
+    groups = head.shape[-1] // (3 * TAPS)
+    offsets.record(head.reshape(*head.shape[:-1], TAPS, 3, groups)[..., :2, :].astype(jnp.float32))
+    return ops.deform_conv2d_of_head(x.astype(kernel.dtype), head, kernel, bias, groups=groups)

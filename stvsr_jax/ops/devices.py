@@ -11,4 +11,4 @@ def is_single_device() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return jax.device_count() == 1
-    return set(mesh.manual_axes) == set(mesh.axis_names)
+    return mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names)

@@ -48,18 +48,24 @@ def test_seed_decides(clips):
     assert not np.array_equal(first[0]["frames"], first[1]["frames"])
 
 
-def test_restart_from_state_is_bit_exact(clips):
+def _take_from(dataset, number, count):
+    iterator = dataset.start_at(number)
+    batches = [next(iterator) for _ in range(count)]
+    iterator.close()
+    return batches
+
+
+def test_entering_anywhere_is_bit_exact(clips):
     dataset = make_train_dataset(clips, _RECIPE, batch_size=3, seed=0)
-    iterator = iter(dataset)
-    for _ in range(5):
-        next(iterator)
-    state = iterator.get_state()
-    expected = [next(iterator) for _ in range(3)]
-    iterator.set_state(state)
-    _assert_same([next(iterator) for _ in range(3)], expected)
-    fresh = iter(make_train_dataset(clips, _RECIPE, batch_size=3, seed=0))
-    fresh.set_state(state)
-    _assert_same([next(fresh) for _ in range(3)], expected)
+    expected = _take(dataset, 8)
+    for number in (0, 1, 5):
+        _assert_same(_take_from(dataset, number, 8 - number), expected[number:])
+
+
+def test_entering_far_ahead_costs_no_reading_of_what_lies_before(clips):
+    dataset = make_train_dataset(clips, _RECIPE, batch_size=3, seed=0)
+    first, second = (_take_from(dataset, number, 2) for number in (599_998, 599_999))
+    _assert_same(first[1:], second[:1])
 
 
 def test_processes_together_make_the_samples_of_one(clips):
@@ -100,19 +106,21 @@ def test_stage_changes_at_its_batch_and_scale_is_shared(clips):
     assert len({size[2] for size in sizes[0][2:]}) > 2
 
 
-def test_workers_make_the_same_batches_and_resume(tmp_path, draw_frames, write_video):
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_make_the_same_batches_from_anywhere(tmp_path, draw_frames, write_video, num_workers):
     # Real videos: clips travel to worker processes, which open their own files.
     path = write_video(tmp_path / "a.mp4", draw_frames(30, 32, 48))
     clips = [open_video(path, cache_dir=tmp_path / "cache")]
     expected = _take(make_train_dataset(clips, _RECIPE, batch_size=2, seed=0), 6)
-    iterator = iter(make_train_dataset(clips, _RECIPE, batch_size=2, seed=0, num_workers=2, num_threads=1))
-    found = [next(iterator) for _ in range(3)]
-    state = iterator.get_state()
-    found += [next(iterator) for _ in range(3)]
-    _assert_same(found, expected)
-    iterator.set_state(state)
-    _assert_same([next(iterator) for _ in range(2)], expected[3:5])
-    iterator.close()
+    dataset = make_train_dataset(clips, _RECIPE, batch_size=2, seed=0, num_workers=num_workers, num_threads=1)
+    _assert_same(_take_from(dataset, 0, 4), expected[:4])
+    _assert_same(_take_from(dataset, 3, 3), expected[3:])
+
+
+def test_shapes_are_as_few_as_scales(clips):
+    recipe = videoinr(lr_crop=4, hr_reduce=1, stage2_step=0, num_scales=3)
+    shapes = {b["target"].shape for b in _take(make_train_dataset(clips, recipe, batch_size=1, seed=0), 30)}
+    assert shapes == {(1, 3, size, size, 3) for size in (8, 12, 16)}
 
 
 def test_eval_batches_are_fixed_and_finite(clips):
@@ -156,5 +164,8 @@ def test_wrong_numbers_are_named(clips):
         make_train_dataset(clips, _RECIPE, batch_size=1, seed=0, num_workers=-1)
     with pytest.raises(ValueError, match="num_windows=5 must be a positive multiple"):
         make_eval_dataset(clips, _RECIPE[0][1], batch_size=2, num_windows=5)
+    large = dataclasses.replace(_RECIPE[0][1], lr_crop=8)
+    with pytest.raises(ValueError, match="b is 32x24 pixels; validation_crop=8 needs at least 32x32"):
+        make_eval_dataset(clips, large, batch_size=2, num_windows=2)
     with pytest.raises(ValueError, match="b is 32x24 pixels"):
         make_train_dataset(clips, zooming_slowmo(lr_crop=8), batch_size=1, seed=0)

@@ -1,0 +1,83 @@
+"""Several processes as one run, and the request to stop that pre-emptible machines send."""
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+
+import jax
+from jax.experimental import multihost_utils
+
+VARIABLES = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
+
+
+def initialize(environment: Mapping[str, str] = os.environ) -> None:
+    """Join the other processes of the run, if there are any; call it before anything else of JAX.
+
+    COORDINATOR_ADDRESS (host:port of process 0), NUM_PROCESSES and PROCESS_ID say who they are. Without them JAX
+    looks for a TPU pod, SLURM, Open MPI or Kubernetes, and where it finds none this process is alone.
+
+    Raises:
+      ValueError: some of the variables are missing, or are no numbers in range.
+    """
+    given = {name: environment[name] for name in VARIABLES if environment.get(name)}
+    if not given:
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            if "coordinator_address" not in str(error):  # what it says where it finds no cluster
+                raise
+        return
+    if missing := [name for name in VARIABLES if name not in given]:
+        raise ValueError(f"{', '.join(given)} is set but not {', '.join(missing)}: set all of them or none")
+    address, count, index = given.values()
+    if not (count.isdigit() and index.isdigit() and int(index) < int(count)):
+        raise ValueError(f"PROCESS_ID={index} must be a number from 0 to below NUM_PROCESSES={count}")
+    if not address.rpartition(":")[2].isdigit():
+        raise ValueError(f"COORDINATOR_ADDRESS={address} must be host:port")
+    jax.distributed.initialize(address, int(count), int(index))
+
+
+class StoppedError(Exception):
+    """The run was asked to stop and has saved its state."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class StopRequest:
+    """Turns SIGTERM, and the first Ctrl-C, into a question that the loop asks. Use as a context manager.
+
+    With several processes the signal may reach them at different steps, or only one of them: JAX's
+    coordination service takes it and names a step that all of them have yet to reach. Ctrl-C then interrupts.
+    """
+
+    def __init__(self):
+        self.signal_number: int | None = None
+        self._is_alone = jax.process_count() == 1
+        self._before = {}
+
+    def __enter__(self) -> "StopRequest":
+        if self._is_alone and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._restore()
+
+    def is_due(self, step: int) -> bool:
+        """Whether to stop after this step; the same answer on all processes."""
+        if not self._is_alone and multihost_utils.reached_preemption_sync_point(step):
+            self.signal_number = signal.SIGTERM
+        return self.signal_number is not None
+
+    def _receive(self, number, frame):
+        self.signal_number = number
+        self._restore()  # the next one interrupts at once
+
+    def _restore(self):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,41 @@
+"""Where hand-written kernels may run: on a single device, or on one device's part."""
+
+import os
+import subprocess
+import sys
+
+import jax
+
+from stvsr_jax.ops.devices import is_single_device
+
+PROGRAM = """
+import jax, jax.numpy as jnp
+from stvsr_jax import sharding
+from stvsr_jax.ops.devices import is_single_device
+
+found = []
+def function(x):
+    found.append(is_single_device())
+    return x
+
+mesh = sharding.make_mesh(fsdp=2)
+x = jnp.zeros((8, 2))
+jax.jit(function)(x)
+with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    jax.jit(function).trace(x)
+jax.jit(sharding.on_each_device(function, mesh, in_specs=sharding.ROWS, out_specs=sharding.ROWS))(x)
+one = sharding.make_mesh(jax.devices()[:1])
+with jax.sharding.use_abstract_mesh(one.abstract_mesh):
+    jax.jit(function).trace(x[:2])
+print(found)
+"""
+
+
+def test_one_device_is_single():
+    assert jax.device_count() > 1 or is_single_device()
+
+
+def test_of_several_devices_only_a_part_or_a_mesh_of_one_is_single():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "[False, False, True, True]", done.stderr

@@ -1,0 +1,83 @@
+"""Who joins whom, and requests to stop. Real processes and signals: tests/test_main.py."""
+
+import os
+import signal
+
+import jax
+import pytest
+
+from stvsr_jax import distributed
+
+COMPLETE = {"COORDINATOR_ADDRESS": "host:1234", "NUM_PROCESSES": "4", "PROCESS_ID": "3"}
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """Return the arguments with which jax.distributed.initialize was called."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
+    return calls
+
+
+def test_variables_are_handed_on(joined):
+    distributed.initialize(COMPLETE)
+    assert joined == [("host:1234", 4, 3)]
+
+
+def test_without_variables_jax_looks_for_a_cluster(joined):
+    distributed.initialize({"COORDINATOR_ADDRESS": ""})
+    assert joined == [()]
+
+
+@pytest.mark.parametrize("name", distributed.VARIABLES)
+def test_incomplete_variables_are_named(joined, name):
+    given = {key: value for key, value in COMPLETE.items() if key != name}
+    with pytest.raises(
+        ValueError, match=f"{', '.join(given)} is set but not {name}: set all of them or none"
+    ):
+        distributed.initialize(given)
+    assert not joined
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"PROCESS_ID": "4"}, "PROCESS_ID=4 must be a number from 0 to below NUM_PROCESSES=4"),
+        ({"PROCESS_ID": "-1"}, "PROCESS_ID=-1"),
+        ({"NUM_PROCESSES": "many"}, "NUM_PROCESSES=many"),
+        ({"COORDINATOR_ADDRESS": "host"}, "COORDINATOR_ADDRESS=host must be host:port"),
+    ],
+)
+def test_wrong_variables_are_named(joined, change, message):
+    with pytest.raises(ValueError, match=message):
+        distributed.initialize(COMPLETE | change)
+    assert not joined
+
+
+def test_process_without_a_cluster_is_alone(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("SLURM", "OMPI", "TPU", "JAX_COORD"))]:
+        monkeypatch.delenv(name)
+    distributed.initialize({})  # what JAX itself finds here: nothing
+    assert not jax.distributed.is_initialized()
+
+
+def test_errors_of_a_cluster_that_was_found_are_not_hidden(monkeypatch):
+    def fail():
+        raise ValueError("Number of processes must be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(ValueError, match="Number of processes"):
+        distributed.initialize({})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_first_signal_is_a_request_and_the_second_what_it_was(number):
+    before = signal.getsignal(number)
+    with distributed.StopRequest() as stop:
+        assert not stop.is_due(1)
+        os.kill(os.getpid(), number)
+        assert stop.is_due(2) and stop.signal_number == number
+        assert signal.getsignal(number) is before
+    with distributed.StopRequest() as stop:
+        assert not stop.is_due(3)
+    assert signal.getsignal(number) is before

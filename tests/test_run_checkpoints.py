@@ -1,0 +1,174 @@
+"""The checkpoints of a run: round trips, which ones stay, averages, going back, damage, writes that fail."""
+
+import os
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from stvsr_jax import checkpoint, models, optim, run_checkpoints, sharding, train, train_state
+
+SPEC = checkpoint.ModelSpec("linear", {"features": 4})
+
+
+@pytest.fixture
+def params():
+    rng = np.random.default_rng(0)
+    return {"into": rng.normal(size=(3, 4)).astype("f"), "out": rng.normal(size=(4, 3)).astype("f")}
+
+
+@pytest.fixture
+def run(config, tmp_path):
+    """Return the directory of a run of four steps with checkpoints of steps 2 and 4."""
+    train.train_and_evaluate(config, tmp_path / "run")
+    return tmp_path / "run"
+
+
+OPTIMIZER = optim.make_optimizer(optim.OptimizerConfig(1e-2, 1e-3, 10, 0.9, 0.99))
+
+
+def make_state(params, step=7, has_ema=True):
+    state = train_state.create_on(sharding.make_mesh(), params, OPTIMIZER, has_ema=has_ema)
+    state = state.replace(step=state.step + step, skipped=state.skipped + 3, rollbacks=state.rollbacks + 1)
+    return state.replace(ema=jax.tree.map(lambda x: 2 * x, state.ema)) if has_ema else state
+
+
+def describe(has_ema=True):
+    return train_state.describe(models.build("linear"), OPTIMIZER, sharding.make_mesh(), has_ema=has_ema)
+
+
+def save_all(directory, states, *, scores=(), **options):
+    """Save states with their scores of `psnr_y`, None for none."""
+    with checkpoint.open_manager(directory, **options) as manager:
+        for state, score in zip(states, scores or [None] * len(states), strict=True):
+            run_checkpoints.save(manager, state, SPEC, scores=None if score is None else {"psnr_y": score})
+        run_checkpoints.finish(manager)
+
+
+@pytest.mark.parametrize("has_ema", [True, False])
+def test_state_survives_a_round_trip(linear_config, params, tmp_path, has_ema):
+    state = make_state(params, has_ema=has_ema)
+    save_all(tmp_path, [state])
+    with checkpoint.open_manager(tmp_path) as manager:
+        assert manager.latest_step() == 7
+        restored = run_checkpoints.restore_latest(manager, describe(has_ema), SPEC)
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_average_may_be_turned_on_and_off(linear_config, params, tmp_path):
+    save_all(tmp_path / "without", [make_state(params, has_ema=False)])
+    save_all(tmp_path / "with", [make_state(params, has_ema=True)])
+    with checkpoint.open_manager(tmp_path / "without") as manager:
+        restored = run_checkpoints.restore_latest(manager, describe(True), SPEC)
+    jax.tree.map(np.testing.assert_array_equal, restored.ema, params)
+    with checkpoint.open_manager(tmp_path / "with") as manager:
+        assert run_checkpoints.restore_latest(manager, describe(False), SPEC).ema is None
+
+
+def test_inference_takes_the_average_and_the_raw_weights_on_request(linear_config, params, tmp_path):
+    save_all(tmp_path / "with", [make_state(params)])
+    save_all(tmp_path / "without", [make_state(params, has_ema=False)])
+    average = checkpoint.load_for_inference(tmp_path / "with").params
+    jax.tree.map(np.testing.assert_array_equal, average, jax.tree.map(lambda x: 2 * x, params))
+    for name, weights in (("with", "raw"), ("without", "raw"), ("without", "ema")):
+        loaded = checkpoint.load_for_inference(tmp_path / name, weights=weights).params
+        jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    with pytest.raises(ValueError, match="weights='best' is not one of"):
+        checkpoint.load_for_inference(tmp_path / "with", weights="best")
+
+
+def test_newest_best_and_every_nth_are_kept(linear_config, params, tmp_path):
+    states = [make_state(params, step=step) for step in range(1, 10)]
+    scores = [20.0, 26.0, None, 25.0, float("nan"), 23.0, 22.0, None, 21.0]
+    save_all(tmp_path, states, scores=scores, keep=2, keep_every=4)
+    with checkpoint.open_manager(tmp_path, keep=2, keep_every=4) as manager:
+        assert sorted(manager.all_steps()) == [2, 4, 8, 9]
+        assert run_checkpoints.best(manager) == (2, {"psnr_y": 26.0})
+        # The best of before is known after a restart, and gives way to a better one.
+        run_checkpoints.save(manager, make_state(params, step=10), SPEC, scores={"psnr_y": 27.0})
+        run_checkpoints.finish(manager)
+        assert sorted(manager.all_steps()) == [4, 8, 9, 10]
+        assert run_checkpoints.best(manager) == (10, {"psnr_y": 27.0})
+
+
+def test_without_scores_there_is_no_best(linear_config, params, tmp_path):
+    save_all(tmp_path, [make_state(params, step=step) for step in (1, 2)])
+    with checkpoint.open_manager(tmp_path) as manager:
+        assert run_checkpoints.best(manager) is None
+
+
+def test_going_back_deletes_what_is_later(linear_config, params, tmp_path):
+    save_all(tmp_path, [make_state(params, step=step) for step in (2, 4, 6)])
+    with checkpoint.open_manager(tmp_path) as manager:
+        assert run_checkpoints.restore_latest(manager, describe(), SPEC, last=5).step == 4
+        assert sorted(manager.all_steps()) == [2, 4]
+        with pytest.raises(ValueError, match="no checkpoint of step 1 or before"):
+            run_checkpoints.restore_latest(manager, describe(), SPEC, last=1)
+
+
+def test_only_the_newest_are_kept(config, tmp_path):
+    config.train.update({"checkpoint_every": 1, "eval_every": 4, "keep_checkpoints": 2})
+    train.train_and_evaluate(config, tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"3", "4"}
+
+
+def test_write_that_fails_is_one_line_that_names_what_is_whole(linear_config, params, tmp_path, monkeypatch):
+    """A disk that is really full: tests/test_main.py."""
+    with checkpoint.open_manager(tmp_path) as manager:
+        run_checkpoints.save(manager, make_state(params, step=1), SPEC)
+        run_checkpoints.finish(manager)
+
+        def fail(*args, **kwargs):
+            raise OSError(28, "No space left on device " + "x" * 300 + " at the end\nmore")
+
+        monkeypatch.setattr(manager, "save", fail)
+        message = r"in .* cannot be written: .*No space left.* \.\.\. .*at the end; .*steps \[1\] are whole"
+        with pytest.raises(OSError, match=message) as error:
+            run_checkpoints.save(manager, make_state(params, step=2), SPEC)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("item", "is_inferred"),
+    [
+        ("params/d/*", True),
+        ("params/_METADATA", True),
+        ("progress/d/*", False),
+        ("model/metadata", True),
+    ],
+)
+def test_damaged_checkpoint_gives_way_to_the_one_before(run, config, item, is_inferred, caplog):
+    """`is_inferred`: whether inference needs the item too."""
+    whole = checkpoint.load_for_inference(run).params
+    (file,) = (run / "checkpoints" / "4").glob(item)
+    os.truncate(file, file.stat().st_size // 2)
+    if is_inferred:
+        with pytest.raises(ValueError, match="of step 4 in .* cannot be read"):
+            checkpoint.load_for_inference(run)
+    else:
+        assert checkpoint.load_for_inference(run).step == 4
+    train.train_and_evaluate(config, run)
+    (warning,) = [r.getMessage() for r in caplog.records if "damaged-4" in r.getMessage()]
+    assert re.search(r"of step 4 in .* cannot be read: .*; it is kept as .*damaged-4", warning)
+    assert len(warning) < 900 and "\n" not in warning
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"2", "4", "damaged-4"}
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.load_for_inference(run).params, whole)
+
+
+def test_nothing_but_damaged_checkpoints_is_an_error_that_names_the_remedy(run, config):
+    shutil.rmtree(run / "checkpoints" / "2")
+    (file,) = (run / "checkpoints" / "4").glob("params/d/*")
+    file.unlink()
+    with pytest.raises(ValueError, match="training state of step 4 .*remove this step's directory") as error:
+        train.train_and_evaluate(config, run)
+    assert len(str(error.value)) < 800 and "\n" not in str(error.value)
+
+
+def test_run_goes_on_from_the_checkpoint_before_a_removed_one(run, config):
+    whole = checkpoint.load_for_inference(run).params
+    shutil.rmtree(run / "checkpoints" / "4")
+    train.train_and_evaluate(config, run)
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.load_for_inference(run).params, whole)
