@@ -3,28 +3,8 @@
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, models
 from stvsr_jax.evaluation import methods
 from stvsr_jax.evaluation.protocols import PROTOCOLS
-
-SMALL = {"features": 8, "front_blocks": 1, "back_blocks": 1, "groups": 2}
-
-
-@pytest.fixture
-def save_checkpoint(tmp_path):
-    """Return save(name, seed): a checkpoint of a tiny network with random weights."""
-
-    def save(name, *, seed=0):
-        import jax
-
-        spec = checkpoint.ModelSpec(name, SMALL)
-        shapes = jax.eval_shape(lambda key: models.init_params(spec.build(), key), jax.random.key(0))
-        rng = np.random.default_rng(seed)
-        params = jax.tree.map(lambda x: rng.normal(0, 0.02, x.shape).astype(np.float32), shapes)
-        checkpoint.save_params(tmp_path / f"{name}{seed}", params, spec)
-        return tmp_path / f"{name}{seed}"
-
-    return save
 
 
 def test_digest_depends_on_names_shapes_types_and_values():
