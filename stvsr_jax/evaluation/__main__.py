@@ -29,7 +29,13 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("data", type=Path, help="folder of the data set; with --dataset folder also a single clip")
     add("--dataset", choices=list(datasets.LAYOUTS), default="folder", help="layout; default: any clips")
-    add("--protocol", choices=list(protocols.PROTOCOLS), required=True, metavar="NAME")
+    add(
+        "--protocol",
+        choices=list(protocols.PROTOCOLS),
+        required=True,
+        metavar="NAME",
+        help=", ".join(protocols.PROTOCOLS),
+    )
     add("--model", required=True, help=f"folder of a trained or converted model, or {', '.join(BASELINES)}")
     add("--out", type=Path, required=True, help="folder of this evaluation; one that was interrupted goes on")
     add("--low", type=Path, help="folder of given low-resolution clips; default: made from the ground truth")
