@@ -1,4 +1,4 @@
-"""Tables of evaluations: `python -m stvsr_jax.evaluation.report RUN... [--published]`.
+"""Tables of evaluations: `python -m stvsr_jax.evaluation.report RUN... [--overview] [--published]`.
 
 One table for each ground truth and protocol: numbers of different protocols, low resolution or pixels are never
 in the same one. Published figures stand beside measured ones of the same data set and protocol.
@@ -134,6 +134,29 @@ def _row(cells):
     return f"| {' | '.join(cells)} |"
 
 
+def make_overview(records: Sequence[Record]) -> str:
+    """Return Markdown: a line for each group of records that can be compared, a column for each method."""
+    methods = list(dict.fromkeys(map(label, records)))
+    groups: dict[tuple, dict[str, Record]] = {}
+    for record in records:
+        groups.setdefault(comparable(record), {})[label(record)] = record
+    rows = []
+    for group in groups.values():
+        first = next(iter(group.values()))
+        cells = [
+            f"{_format(group[m]['scores'], 'psnr_y')} / {_format(group[m]['scores'], 'ssim_y')}"
+            if m in group
+            else _NONE
+            for m in methods
+        ]
+        settings = first["settings"]
+        rows.append(
+            [settings["dataset"]["name"], f"`{settings['protocol']['name']}`", str(first["frames"]), *cells]
+        )
+    header = ["data", "protocol", "scored frames", *methods]
+    return "\n".join(map(_row, [header, ["---"] * len(header), *rows])) + "\n"
+
+
 def make_published_table() -> str:
     """Return Markdown of every published figure."""
     rows = [
@@ -156,12 +179,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints tables; returns the exit code."""
     parser = argparse.ArgumentParser(prog="stvsr_jax.evaluation.report", description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="folder of an evaluation")
+    parser.add_argument(
+        "--overview",
+        action="store_true",
+        help="PSNR-Y / SSIM-Y alone, a line for each protocol and ground truth",
+    )
     parser.add_argument("--published", action="store_true", help="also every published figure")
     args = parser.parse_args(argv)
     if not args.runs and not args.published:
         parser.error("name at least one evaluation, or --published")
     try:
-        tables = [make_tables([read_record(run) for run in args.runs])] if args.runs else []
+        make = make_overview if args.overview else make_tables
+        tables = [make([read_record(run) for run in args.runs])] if args.runs else []
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -121,6 +121,21 @@ def test_temporal_consistency_has_a_column_if_measured(record):
     assert [row[5] for row in table[3:]] == ["", "1.235", ""]
 
 
+def test_overview_has_a_line_for_each_protocol(record, tmp_path, capsys):
+    full = change(record, "settings.protocol.name", "full")
+    records = [record, change(record, "settings.method.name", "bicubic_repeat"), change(full, "frames", 34)]
+    for number, one in enumerate(records):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "record.json").write_text(json.dumps(one))
+    assert report.main([*(str(tmp_path / str(n)) for n in range(3)), "--overview"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "| data | protocol | scored frames | bicubic_blend | bicubic_repeat |",
+        "| --- | --- | --- | --- | --- |",
+        "| vid4 | `zsm` | 31 | 21.23 / 0.5679 | 21.23 / 0.5679 |",
+        "| vid4 | `full` | 34 | 21.23 / 0.5679 |  |",
+    ]
+
+
 def test_published_table_is_printed_at_once(capsys):
     assert report.main(["--published"]) == 0
     lines = capsys.readouterr().out.splitlines()
