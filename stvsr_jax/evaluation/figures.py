@@ -19,7 +19,7 @@ from stvsr_jax.inference.compare import put_label
 
 _CROP = 64  # pixels of the ground truth
 _SHOWN = 256  # at least as many in the picture
-_GAIN = 4  # by which differences are enhanced
+_GAIN = 2  # by which differences are enhanced
 _GAP = 4  # white pixels between pictures
 
 

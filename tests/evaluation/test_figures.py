@@ -77,7 +77,7 @@ def test_crops_show_truth_predictions_and_differences(tmp_path, runs):
     last = picture[:256, 2 * 260 :]
     np.testing.assert_array_equal(last[130::4, 2::4], prediction[32:])  # below the label
     np.testing.assert_array_equal(picture[130:256:4, 2:256:4], target[32:])
-    difference = np.abs(prediction.astype(float) - target).mean(-1)[32:] * 4
+    difference = np.abs(prediction.astype(float) - target).mean(-1)[32:] * 2
     below = picture[260 + 130 :: 4, 2 * 260 + 2 :: 4]
     np.testing.assert_allclose(below[..., 0], np.minimum(difference, 255), atol=1)
     assert (below[..., 0] == below[..., 2]).all()
