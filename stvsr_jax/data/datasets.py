@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
@@ -69,6 +69,23 @@ class Datasets:
     description: str
 
 
+@dataclasses.dataclass(frozen=True)
+class OpenedClips:
+    """The clips of a run.
+
+    Attributes:
+      recipe: how samples are cut from them.
+      training: to train on.
+      held_out: to validate on; of a prepared data set its validation split, or else test.
+      description: one line for a person.
+    """
+
+    recipe: Recipe
+    training: Sequence[Clip]
+    held_out: Sequence[Clip]
+    description: str
+
+
 def make_datasets(
     config: DataConfig,
     *,
@@ -91,37 +108,43 @@ def make_datasets(
       FileNotFoundError: the path does not exist.
       ValueError: clips cannot be read or do not fit the recipe, or an option is unknown.
     """
-    recipe = _recipe(config.recipe)
-    if config.path not in SOURCES and find_prepared(config.path):
-        training, held_out, description = _open_prepared(config.path)
-    else:
-        training, held_out, description = _open_own(config, recipe)
+    opened = open_clips(config)
+    recipe = opened.recipe
     shares = {"process_index": process_index, "process_count": process_count}
     together = eval_batch_size * process_count
     return Datasets(
         train=make_train_dataset(
-            training, recipe, batch_size=batch_size, seed=seed, num_workers=config.num_workers, **shares
+            opened.training,
+            recipe,
+            batch_size=batch_size,
+            seed=seed,
+            num_workers=config.num_workers,
+            **shares,
         ),
         validation=make_eval_dataset(
-            held_out,
+            opened.held_out,
             dataclasses.replace(recipe[0][1], lr_crop=config.validation_crop, num_times=None),
             batch_size=eval_batch_size,
             num_windows=-(-config.validation_windows // together) * together,
             **shares,
         ),
-        description=f"data: {description}",
+        description=f"data: {opened.description}",
     )
 
 
-def _open_prepared(path: str) -> tuple[list[Clip], list[Clip], str]:
-    """Return the clips to train on and to validate on (the validation split, or else test), and what they are."""
-    name = "validation" if "validation" in list_splits(path) else "test"
-    training, held_out = open_split(path, "train"), open_split(path, name)
-    return training, held_out, f"{path}: train {describe(training)}; {name} {describe(held_out)}"
+def open_clips(config: DataConfig) -> OpenedClips:
+    """Open the clips that a config names and hold some out; raises like `make_datasets`."""
+    recipe = _recipe(config.recipe)
+    if config.path in SOURCES or not find_prepared(config.path):
+        return _open_own(config, recipe)
+    name = "validation" if "validation" in list_splits(config.path) else "test"
+    training, held_out = open_split(config.path, "train"), open_split(config.path, name)
+    description = f"{config.path}: train {describe(training)}; {name} {describe(held_out)}"
+    return OpenedClips(recipe, training, held_out, description)
 
 
-def _open_own(config: DataConfig, recipe: Recipe) -> tuple[list[Clip], list[Clip], str]:
-    """Return the same of a path without a split of its own."""
+def _open_own(config: DataConfig, recipe: Recipe) -> OpenedClips:
+    """Open a path that has no split of its own."""
     clips = open_source(
         config.path, cache_dir=config.cache_dir or None, cut_threshold=config.cut_threshold or None
     )
@@ -133,7 +156,7 @@ def _open_own(config: DataConfig, recipe: Recipe) -> tuple[list[Clip], list[Clip
             f"{config.path}: nothing is left to {'validate' if training else 'train'} on with "
             f"split={config.split!r} and validation_fraction={config.validation_fraction}; add longer or more clips"
         )
-    return training, held_out, _describe(config.path, clips)
+    return OpenedClips(recipe, training, held_out, _describe(config.path, clips))
 
 
 def _recipe(options: Mapping[str, Any]) -> Recipe:
