@@ -78,7 +78,7 @@ def draw_curves(curves: dict[str, dict[int, float]], path: str | os.PathLike, *,
 
     panels = {}
     for name, values in curves.items():
-        metric = name.rpartition("/")[2].removeprefix("bicubic_")  # the baseline goes with what it is one for
+        metric = name.rpartition("/")[2].removesuffix("_bicubic")  # the baseline goes with what it is one for
         panels.setdefault(metric, {})[name] = dict(sorted(values.items()))
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)

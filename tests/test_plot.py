@@ -37,9 +37,10 @@ def test_line_being_written_is_left_out(run_dir):
 
 def test_command_draws_a_picture_with_a_panel_per_metric(run_dir, capsys):
     pytest.importorskip("matplotlib")
-    (run_dir / "metrics.csv").write_text(ROWS + "3,train/loss,nan\n3,train/psnr,22\n")
+    # A baseline has the panel of its metric, and what is not finite is a gap.
+    (run_dir / "metrics.csv").write_text(ROWS + "3,train/loss,nan\n2,validation/psnr_bicubic,20\n")
     assert plot.main([str(run_dir)]) == 0
-    assert capsys.readouterr().out == f"{run_dir / 'curves.png'}: 3 curves up to step 3\n"
+    assert capsys.readouterr().out == f"{run_dir / 'curves.png'}: 4 curves up to step 3\n"
     two = Image.open(run_dir / "curves.png")
     pixels = np.asarray(two.convert("RGB")).astype(int)
     assert (np.ptp(pixels, axis=2) > 80).sum() > 200  # coloured lines
