@@ -172,6 +172,23 @@ def test_shards_of_a_changed_source_are_not_used(vimeo, tmp_path, small_shards):
     np.testing.assert_array_equal(clip.read([0]), second.read([0]))
 
 
+def test_full_disk_ends_with_one_line(vimeo, tmp_path):
+    script = (
+        "import resource, sys; from stvsr_jax.data import prepare\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))\n"
+        "sys.exit(prepare.main(sys.argv[1:]))"
+    )
+    arguments = ["vimeo90k", "--source", vimeo[0], "--data_dir", tmp_path / "data", "--num_workers", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: a shard cannot be written: ")
+    assert "Traceback" not in done.stderr
+    assert prepared.find_prepared(tmp_path / "data" / "vimeo90k") is None
+    assert not list((tmp_path / "data" / "vimeo90k").glob("unfinished-*/*.array_record"))
+
+
 def test_two_at_once_are_refused(vimeo, tmp_path, capsys):
     with prepare._only_one(tmp_path / "data" / "vimeo90k"):
         assert run(vimeo[0], tmp_path / "data") == 2

@@ -68,7 +68,8 @@ class ShardPlan:
 def plan(clips: Sequence[SourceClip], clips_per_shard: int) -> list[ShardPlan]:
     """Divide clips, in their order, into shards."""
     plans = []
-    for first in range(0, len(clips), clips_per_shard):
+    starts = range(0, len(clips), clips_per_shard)
+    for first in tqdm(starts, desc="looking at files", unit="shard", leave=False, disable=None):
         group = tuple(clips[first : first + clips_per_shard])
         facts = json.dumps([_VERSION, tiles.TILE, [[clip.name, clip.facts()] for clip in group]])
         plans.append(ShardPlan(group, hashlib.sha256(facts.encode()).hexdigest()[:24]))
@@ -184,6 +185,8 @@ def _write(item: ShardPlan, work_dir: Path, report: Callable[[int], None]) -> li
                 raise OSError(f"{draft} has {written} of {expected} records; is the disk full?")
     except UnusableClip:
         return problems
+    except RuntimeError as error:  # of the array_record library, when the disk is full
+        raise OSError(f"a shard cannot be written: {error}") from error
     scan_cache.write_json(work_dir / f"{item.name}.json", [dataclasses.astuple(e) for e in entries])
     return []
 

@@ -7,8 +7,10 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from tqdm import tqdm
+
 from stvsr_jax.data.builders.frame_builder import FrameBuilder
-from stvsr_jax.data.builders.source_clip import ImageClip, SourceClip, ZippedClip, open_archive
+from stvsr_jax.data.builders.source_clip import ImageClip, SourceClip, ZipMember, ZippedClip
 
 ARCHIVE = "vimeo_septuplet.zip"
 LISTS = {"train": "sep_trainlist.txt", "test": "sep_testlist.txt"}
@@ -46,7 +48,8 @@ class Vimeo90k(FrameBuilder):
             lists[f"test_{name}"] = _parse_names(Path(path).read_text(), str(path))
         found, missing = {}, []
         for split, names in lists.items():
-            lacking = {name: sorted(set(_FILES) - archive.list_frames(name)) for name in names}
+            looking = tqdm(names, desc=f"looking for {split}", unit="clip", leave=False, disable=None)
+            lacking = {name: sorted(set(_FILES) - archive.list_frames(name)) for name in looking}
             found[split] = [archive.open_clip(name) for name in names if not lacking[name]]
             missing += [f"{name}/{file}" for name, files in lacking.items() for file in files]
         self.check_missing(source, missing)
@@ -81,14 +84,14 @@ class _Zip:
     members: Mapping[str, zipfile.ZipInfo]
 
     def read_text(self, name: str) -> str:
-        return open_archive(str(self.path)).read(self.prefix + name).decode()
+        return ZipMember.of(self.members[self.prefix + name]).read(str(self.path)).decode()
 
     def list_frames(self, clip: str) -> set[str]:
         return {file for file in _FILES if f"{self.prefix}sequences/{clip}/{file}" in self.members}
 
     def open_clip(self, clip: str) -> SourceClip:
-        names = tuple(f"{self.prefix}sequences/{clip}/{file}" for file in _FILES)
-        return ZippedClip(clip, str(self.path), names, tuple(self.members[name].CRC for name in names))
+        members = (self.members[f"{self.prefix}sequences/{clip}/{file}"] for file in _FILES)
+        return ZippedClip(clip, str(self.path), tuple(map(ZipMember.of, members)))
 
 
 def _open(source: Path) -> _Folder | _Zip | None:
@@ -101,7 +104,8 @@ def _open(source: Path) -> _Folder | _Zip | None:
             continue
         path = path.absolute()
         try:
-            members = open_archive(str(path)).NameToInfo
+            with zipfile.ZipFile(path) as archive:
+                members = archive.NameToInfo
         except zipfile.BadZipFile as error:
             raise ValueError(
                 f"{path} cannot be read as a zip archive ({error}); is its download complete?"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax.data.builders import source_clip
-from stvsr_jax.data.builders.source_clip import ImageClip, UnusableClip, VideoClip, ZippedClip
+from stvsr_jax.data.builders.source_clip import ImageClip, UnusableClip, VideoClip, ZipMember, ZippedClip
 
 
 def test_all_unreadable_images_are_named(tmp_path, write_noise):
@@ -28,18 +28,40 @@ def test_all_unreadable_images_are_named(tmp_path, write_noise):
     assert "clip/im6.png ([Errno 2]" in message and "im1.png" not in message
 
 
-def test_damaged_archive_member_is_named(tmp_path, write_noise):
-    write_noise(tmp_path / "clip", ["a.png", "b.png"], 16, 24)
+@pytest.fixture(params=[zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
+def archive(request, tmp_path, write_noise):
+    """Return the path of a zip archive, its members and their frames."""
+    frames = write_noise(tmp_path / "clip", ["a.png", "b.png"], 16, 24)
     path = tmp_path / "all.zip"
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", request.param) as file:
         for name in ("a.png", "b.png"):
-            archive.write(tmp_path / "clip" / name, name)
-        offset = archive.getinfo("b.png").header_offset + 300
+            file.write(tmp_path / "clip" / name, f"folder/{name}")
+        return path, tuple(map(ZipMember.of, file.infolist())), frames
+
+
+def test_archive_members_are_read_in_place(archive):
+    path, members, frames = archive
+    np.testing.assert_array_equal(list(ZippedClip("clip", str(path), members).frames()), frames)
+
+
+@pytest.mark.parametrize("position", [0, 300])
+def test_damaged_archive_member_is_named(archive, position):
+    path, members, frames = archive
     data = bytearray(path.read_bytes())
-    data[offset] ^= 255
+    data[members[1].offset + position] ^= 255
     path.write_bytes(data)
-    with pytest.raises(UnusableClip, match=r"b.png \(Bad CRC-32"):
-        list(ZippedClip("clip", str(path), ("a.png", "b.png"), (1, 2)).frames())
+    found = []
+    with pytest.raises(UnusableClip, match=r"frames that cannot be used: folder/b.png \("):
+        for frame in ZippedClip("clip", str(path), members).frames():
+            found.append(frame)
+    np.testing.assert_array_equal(found, frames[:1])
+
+
+def test_unusual_compression_is_named():
+    info = zipfile.ZipInfo("a.png")
+    info.compress_type, info.header_offset = zipfile.ZIP_LZMA, 0
+    with pytest.raises(ValueError, match="a.png is encrypted or compressed in an unusual way"):
+        ZipMember.of(info)
 
 
 def test_video_that_ends_early_is_named(tmp_path, draw_frames, write_video):
