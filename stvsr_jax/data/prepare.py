@@ -14,8 +14,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import tensorflow_datasets as tfds
-
 from stvsr_jax.data.builders import BUILDERS
 
 
@@ -48,16 +46,13 @@ def prepare(
     source, data_dir = Path(source).expanduser(), Path(data_dir).expanduser()
     if not source.exists():
         raise FileNotFoundError(f"source={source} does not exist")
-    builder = BUILDERS[name](data_dir=data_dir.absolute(), num_workers=num_workers, **options)
+    builder = BUILDERS[name](data_dir=data_dir.absolute(), source=source, num_workers=num_workers, **options)
     with _only_one(data_dir / name):
         _remove_leftovers(builder)
         if not _is_complete(builder):
             # TFDS prints that it downloads something of unknown size.
             with contextlib.redirect_stdout(None):
-                builder.download_and_prepare(
-                    download_config=tfds.download.DownloadConfig(manual_dir=source),
-                    download_dir=builder.work_dir / "downloads",
-                )
+                builder.download_and_prepare(download_dir=builder.work_dir / "downloads")
     return Path(builder.data_dir)
 
 

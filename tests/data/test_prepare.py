@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from stvsr_jax.data import prepare, prepared, tiles
 from stvsr_jax.data.builders import Vimeo90k, shards
@@ -53,6 +55,21 @@ def test_every_frame_of_every_clip_is_there(vimeo, tmp_path, capsys):
     assert "tensorflow" not in sys.modules
     # Nothing is left of the making.
     assert {file.split("/")[0] for file in files_below(tmp_path / "data" / "vimeo90k")} == {".lock", "1.0.0"}
+
+
+def test_archive_is_prepared_as_it_is(vimeo, tmp_path):
+    root, frames = vimeo
+    archive = shutil.make_archive(tmp_path / "septuplets", "zip", root.parent, root.name)
+    assert run(archive, tmp_path / "data") == 0
+    for clip in prepared.open_split(tmp_path / "data" / "vimeo90k", "train"):
+        np.testing.assert_array_equal(clip.read(range(7)), frames[clip.name])
+
+
+def test_builders_work_as_tfds_builders(vimeo, tmp_path):
+    builder = Vimeo90k(data_dir=tmp_path / "data")
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=vimeo[0]))
+    source = tfds.data_source("vimeo90k", split="test", data_dir=tmp_path / "data")
+    assert len(source) == 14 and (source[8]["clip"], source[8]["frame"]) == (b"00001/0268", 1)
 
 
 def test_several_processes_make_the_same(vimeo, tmp_path, small_shards):

@@ -29,6 +29,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """A data set of frames; subclasses say what it is and find its clips.
 
     Args:
+      source: where the published files are, a folder or an archive; by default TFDS's manual directory.
       is_partial: take what is there of an incomplete source instead of refusing it.
       num_workers: processes that make shards.
       kwargs: of `tfds.core.DatasetBuilder`; `file_format` is always array_record.
@@ -45,7 +46,15 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     # The layout expected of a source, also for messages.
     MANUAL_DOWNLOAD_INSTRUCTIONS = ""
 
-    def __init__(self, *, is_partial: bool = False, num_workers: int = 1, **kwargs):
+    def __init__(
+        self,
+        *,
+        source: str | os.PathLike | None = None,
+        is_partial: bool = False,
+        num_workers: int = 1,
+        **kwargs,
+    ):
+        self._source = source
         self._is_partial = is_partial
         self._num_workers = num_workers
         super().__init__(file_format="array_record", **kwargs)
@@ -88,7 +97,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return Path(self.data_dir_root, self.name, f"unfinished-{self.VERSION}")
 
     def _shard_iterators_per_split(self, dl_manager):
-        source = Path(dl_manager.manual_dir)
+        source = Path(self._source or dl_manager.manual_dir)
         splits = {split: clips for split, clips in self.find_clips(source).items() if clips}
         if "train" not in splits and not self._is_partial:
             raise ValueError(
