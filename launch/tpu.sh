@@ -85,11 +85,12 @@ delete() {
   fi
 }
 
+# Each step is checked: where a function's result is asked for, bash does not end at a failure in it.
 setup() {
   local archive data=
   archive=${TMPDIR:-/tmp}/$NAME-source.tar.gz
-  run git -C "$here/.." archive --format=tar.gz --output="$archive" HEAD
-  run gcloud compute tpus tpu-vm scp "$archive" "$NAME:stvsr_jax_source.tar.gz" "${place[@]}" --worker=all
+  run git -C "$here/.." archive --format=tar.gz --output="$archive" HEAD || return
+  run gcloud compute tpus tpu-vm scp "$archive" "$NAME:stvsr_jax_source.tar.gz" "${place[@]}" --worker=all || return
   run rm -f "$archive"
   # The systems of TPU workers may bring a Python that is too old; uv brings its own.
   [ -z "$DATA" ] || data="mkdir -p data/$(basename "$DATA") && gcloud storage rsync --recursive $(quote "$DATA" "data/$(basename "$DATA")") && "

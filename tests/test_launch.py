@@ -190,6 +190,12 @@ def test_tpu_training_goes_on_after_preemption_on_all_workers(world):
     assert (world / "trained").read_text().splitlines() == [expected] * 4
 
 
+def test_tpu_setup_ends_where_it_fails(world):
+    write_program(world / "bin" / "git", "#!/bin/sh\nexit 3\n")
+    done = launch(world, "tpu.sh", "setup", **CLOUD)
+    assert done.returncode == 3 and not calls(world)
+
+
 def test_tpu_training_stops_at_an_error_and_shows_the_log(world):
     (world / "exit_with").write_text("2")
     done = launch(world, "tpu.sh", "train", *TRAIN, **CLOUD)
