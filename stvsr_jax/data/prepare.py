@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stvsr_jax.data.builders import BUILDERS
+from stvsr_jax.data.prepared import list_splits
 
 
 def prepare(
@@ -53,6 +54,11 @@ def prepare(
             # TFDS prints that it downloads something of unknown size.
             with contextlib.redirect_stdout(None):
                 builder.download_and_prepare(download_dir=builder.work_dir / "downloads")
+        wanted = {f"test_{list_name}" for list_name in options.get("test_lists", ())}
+        if lacking := sorted(wanted - set(list_splits(builder.data_dir))):
+            raise ValueError(
+                f"{builder.data_dir} was prepared without {', '.join(lacking)}; delete it to add them"
+            )
     return Path(builder.data_dir)
 
 

@@ -221,6 +221,13 @@ def test_further_splits_come_from_lists(vimeo, tmp_path):
     np.testing.assert_array_equal(clip.read([6]), vimeo[1]["00001/0266"][6:])
 
 
+def test_splits_that_a_prepared_set_lacks_are_named(vimeo, tmp_path, capsys):
+    (tmp_path / "slow.txt").write_text("00001/0266\n")
+    assert run(vimeo[0], tmp_path / "data") == 0
+    assert run(vimeo[0], tmp_path / "data", "--test_list", f"slow={tmp_path / 'slow.txt'}") == 2
+    assert "was prepared without test_slow; delete it to add them" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -138,6 +139,9 @@ def _run(
         jobs = [pool.submit(_write_in_worker, item, work_dir) for item in missing]
         for job in concurrent.futures.as_completed(jobs):
             yield job.result()
+    except KeyboardInterrupt:
+        tqdm.write("interrupted: finishing the shards in work", file=sys.stderr)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         reports.put(None)
