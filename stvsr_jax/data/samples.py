@@ -119,7 +119,8 @@ def _cut_free(clip, numbers, spec, scale, corner, is_input, is_target):
     """Reductions of a crop."""
     size = math.floor(spec.hr_reduce * spec.lr_crop * scale)
     full = clip.read(numbers, (*corner, size, size))
-    out_size = (spec.lr_crop, spec.lr_crop)
-    frames = bicubic.imresize(full[is_input], scale=1.0 / (spec.hr_reduce * scale), out_size=out_size)
-    target = bicubic.imresize(full[is_target], scale=1.0 / spec.hr_reduce)
-    return degrade.to_unit(frames, quantize=spec.quantize), degrade.to_unit(target, quantize=spec.quantize)
+    shared = {"origin": (0, 0), "quantize": spec.quantize}
+    lr = degrade.whole_span(size, spec.hr_reduce * scale, spec.lr_crop)
+    hr = degrade.whole_span(size, spec.hr_reduce, bicubic.output_size(size, 1.0 / spec.hr_reduce))
+    frames = degrade.reduce_crop(full[is_input], lr, lr, **shared)
+    return frames, degrade.reduce_crop(full[is_target], hr, hr, **shared)

@@ -165,3 +165,60 @@ def test_impossible_values_are_named(config, change, message):
 def test_one_clip_cannot_be_split_by_clip(config, folder):
     with pytest.raises(ValueError, match="1 clip cannot be split by clip"):
         make(dataclasses.replace(config, path=str(folder / "clip0"), split="clip"))
+
+
+def own_split(config, folder, recipe, **changes):
+    config = dataclasses.replace(config, path=str(folder.parent), recipe=recipe, **changes)
+    made = make(config)
+    return made, take(made.train, 12), list(made.validation)
+
+
+def contains(clips, frame):
+    """Return the (clip name, frame number) of a whole frame in float."""
+    wanted = np.round(frame * 255).astype(np.uint8).tobytes()
+    return [
+        (name, n) for name, frames in clips.items() for n, f in enumerate(frames) if f.tobytes() == wanted
+    ]
+
+
+def test_prepared_vimeo90k_trains_on_its_train_list_all_frames_of_a_septuplet(config, vimeo, tmp_path):
+    from stvsr_jax.data import prepare
+
+    root, _ = vimeo
+    folder = prepare.prepare("vimeo90k", source=root, data_dir=tmp_path / "data")
+    made, training, validation = own_split(
+        config, folder, {"name": "zooming_slowmo", "window": 7, "scale": 4, "lr_crop": 8}
+    )
+    assert training[0]["frames"].shape == (4, 4, 8, 8, 3) and training[0]["target"].shape == (4, 7, 32, 32, 3)
+    np.testing.assert_allclose(training[0]["times"], [np.arange(7) / 6] * 4, rtol=1e-6)
+    assert made.description == (
+        f"data: {folder.parent}: train 3 clips, 21 frames, 3 scenes: 00001/0001 168x40, 00001/0002 168x40, "
+        "00002/0001 168x40; test 2 clips, 14 frames, 2 scenes: 00001/0266 168x40, 00001/0268 168x40"
+    )
+    # The held-out windows are those of the test list, their crops from the centre.
+    expected = {name: vimeo[1][name][:, 12:28, 76:92] for name in ("00001/0266", "00001/0268")}
+    starts = [contains(expected, batch["target"][0, 0]) for batch in validation]
+    assert starts == [[("00001/0266", 0)]] * 4 + [[("00001/0268", 0)]] * 4
+
+
+def test_prepared_adobe240_offers_every_window_of_nine(config, adobe, tmp_path):
+    from stvsr_jax.data import prepare, prepared
+    from stvsr_jax.data.windows import list_windows, make_recipe
+
+    recipe = {"name": "videoinr", "hr_reduce": 1, "lr_crop": 8, "stage2_step": None}
+    folder = prepare.prepare("adobe240", source=adobe, data_dir=tmp_path / "data")
+    windows = list_windows(prepared.open_split(folder, "train"), make_recipe(**recipe))
+    assert [windows[n] for n in range(len(windows))] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    with pytest.raises(ValueError, match="no clip is long enough: windows need 9 frames"):
+        own_split(config, folder, recipe)  # the videos to validate on have two frames
+
+
+def test_prepared_set_without_a_split_to_train_on_is_named(config, gopro, tmp_path):
+    import shutil
+
+    from stvsr_jax.data import prepare
+
+    shutil.rmtree(gopro[0] / "train")
+    folder = prepare.prepare("gopro", source=gopro[0], data_dir=tmp_path / "data", is_partial=True)
+    with pytest.raises(ValueError, match=r"has no split 'train'; it has \['test'\]"):
+        make(dataclasses.replace(config, path=str(folder)))

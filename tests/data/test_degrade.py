@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from stvsr_jax import bicubic
-from stvsr_jax.data.degrade import reduce_crop, reduced_span, to_unit
+from stvsr_jax.data.degrade import reduce_crop, reduced_span, to_unit, whole_span
 
 
 @pytest.mark.parametrize("reduce", [2, 4, 8, 3, 2.7])
 @pytest.mark.parametrize("quantize", [True, False])
 def test_equals_crop_of_the_reduced_frame(reduce, quantize):
-    height, width, crop = 101, 150, 8
+    height, width = 101, 150
+    crop = 37 if reduce < 2.8 else 8  # more pixels than one matrix product makes, or fewer
     frames = np.random.default_rng(0).integers(0, 256, (2, height, width, 3)).astype(np.uint8)
     whole = bicubic.imresize(frames, scale=1 / reduce)
     expected = to_unit(whole, quantize=quantize)
@@ -28,15 +29,29 @@ def test_only_needed_pixels_are_asked_for():
     span = reduced_span(400, 4, 20, 8)
     # 8 pixels of 4, and the 6 that the kernel reaches beyond on each side.
     assert (span.start, span.stop) == (74, 118)
-    assert span.weights.shape == (8, 44)
+    assert len(span) == 8
+    assert [(first, weights.shape) for first, weights in span.blocks] == [(0, (8, 44))]
     assert reduced_span(400, 4, 0, 8).start == 0
     assert reduced_span(400, 4, 92, 8).stop == 400
+
+
+@pytest.mark.parametrize(
+    ("size", "reduce", "length"), [(128, 4, 32), (187, 5.84, 32), (150, 2, 75), (146, 1, 146)]
+)
+def test_whole_axis_ends_where_it_ends(size, reduce, length):
+    frames = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
+    expected = to_unit(bicubic.imresize(frames, scale=1 / reduce, out_size=(length, length)), quantize=True)
+    span = whole_span(size, reduce, length)
+    found = reduce_crop(frames, span, span, origin=(0, 0), quantize=True)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_reducing_by_one_is_the_identity():
     span = reduced_span(50, 1, 7, 5)
     assert (span.start, span.stop) == (7, 12)
-    np.testing.assert_array_equal(span.weights, np.eye(5))
+    ((first, weights),) = span.blocks
+    assert first == 0
+    np.testing.assert_array_equal(weights, np.eye(5))
 
 
 def test_unit_range():

@@ -36,6 +36,9 @@ def test_one_device_is_single():
 
 
 def test_of_several_devices_only_a_part_or_a_mesh_of_one_is_single():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+    }
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "[False, False, True, True]", done.stderr

@@ -1,0 +1,220 @@
+"""Speed of the input pipeline: `python -m stvsr_jax.data.benchmark --config configs/videoinr.py [--config.data...]`.
+
+Prints, for each stage of the recipe, what a sample costs one thread and in which part, and how many samples a
+second come out with several numbers of worker processes (0: threads of the main process), beside what training
+steps of `--step_seconds` consume. Samples are those of a run with this config and seed.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from stvsr_jax.data import degrade, pipeline, samples, transforms
+from stvsr_jax.data.clip import Clip
+from stvsr_jax.data.datasets import DataConfig, open_clips
+from stvsr_jax.data.windows import WindowSpec, list_windows
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file, e.g. configs/videoinr.py.")
+_STEP_SECONDS = flags.DEFINE_float(
+    "step_seconds", None, "Seconds of a training step, as training reports them.", lower_bound=1e-6
+)
+_WORKERS = flags.DEFINE_list("workers", None, "Numbers of worker processes; default 0, 1, 2, 4 .. cores.")
+_SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each number of workers is timed.", lower_bound=0.01)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON record instead of a table.")
+
+# Samples whose parts are timed.
+_TIMED_SAMPLES = 48
+
+
+class _Stopwatch:
+    """Adds up the seconds spent in some functions."""
+
+    def __init__(self):
+        self.seconds = dict.fromkeys(("decode", "reduce", "augment"), 0.0)
+
+    def timed(self, name: str, function: Callable) -> Callable:
+        def run(*args, **kwargs):
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[name] += time.perf_counter() - began
+
+        return run
+
+
+def time_parts(clips: Sequence[Clip], spec: WindowSpec, *, seed: int) -> dict[str, float]:
+    """Return the milliseconds that the parts of a sample cost one thread, on average.
+
+    They are decode (reading frames), reduce (making low and high resolution), augment, other, and total.
+    """
+    windows, watch = list_windows(clips, ((0, spec),)), _Stopwatch()
+    chosen = np.random.default_rng(seed).integers(len(windows), size=_TIMED_SAMPLES)
+    draws = [np.random.default_rng((seed, i)) for i in range(2 * _TIMED_SAMPLES)]
+
+    def draw(numbers):
+        for number in numbers:
+            clip, start = windows[int(chosen[number])]
+            rng, batch_rng = draws[2 * number : 2 * number + 2]
+            samples.draw_sample(timed_clips[clip], start, spec, rng=rng, batch_rng=batch_rng)
+
+    timed_clips = {i: _TimedClip(clips[i], watch) for i in {windows[int(n)][0] for n in chosen}}
+    with ExitStack() as stack:
+        for module, function, part in (
+            (degrade, "reduce_crop", "reduce"),
+            (transforms, "augment", "augment"),
+        ):
+            timed = watch.timed(part, getattr(module, function))
+            stack.enter_context(mock.patch.object(module, function, timed))
+        warm = _TIMED_SAMPLES // 8
+        draw(range(warm))  # opens files and fills tables
+        watch.seconds = dict.fromkeys(watch.seconds, 0.0)
+        began = time.perf_counter()
+        draw(range(warm, _TIMED_SAMPLES))
+        total = time.perf_counter() - began
+    parts = watch.seconds | {"other": total - sum(watch.seconds.values()), "total": total}
+    return {name: 1e3 * seconds / (_TIMED_SAMPLES - warm) for name, seconds in parts.items()}
+
+
+class _TimedClip:
+    """A clip whose reads are timed."""
+
+    def __init__(self, clip: Clip, watch: _Stopwatch):
+        self._clip = clip
+        self.read = watch.timed("decode", clip.read)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clip, name)
+
+
+def measure_throughput(
+    clips: Sequence[Clip], spec: WindowSpec, *, batch_size: int, seed: int, num_workers: int, seconds: float
+) -> float:
+    """Return the samples per second that `num_workers` make when nothing else holds them up."""
+    dataset = pipeline.make_train_dataset(
+        clips, ((0, spec),), batch_size=batch_size, seed=seed, num_workers=num_workers
+    )
+    iterator = iter(dataset)
+    try:
+        # What is made ahead while workers start must not count: begin when the batches are made as they are taken.
+        for _ in itertools.islice(iterator, 1 + 2 * max(1, num_workers)):
+            pass
+        count, began = 0, time.perf_counter()
+        while count < 2 or time.perf_counter() - began < seconds:
+            next(iterator)
+            count += 1
+        return count * batch_size / (time.perf_counter() - began)
+    finally:
+        iterator.close()
+
+
+def run(config: Any, *, workers: Sequence[int], seconds: float, step_seconds: float | None) -> dict[str, Any]:
+    """Measure all stages of a config's recipe; returns the record that `--json` prints.
+
+    Raises:
+      ValueError: the config or the data does not fit, before anything is timed.
+    """
+    fields = {field.name for field in dataclasses.fields(DataConfig)}
+    given = config.data.to_dict()
+    if given.keys() != fields:
+        raise ValueError(f"config.data must have the keys {sorted(fields)}; it has {sorted(given)}")
+    data = DataConfig(**given)
+    opened = open_clips(data)
+    list_windows(opened.training, opened.recipe)
+    shared = {"batch_size": data.batch_size, "seed": config.seed, "seconds": seconds}
+    stages = [
+        {
+            "first_step": first,
+            "milliseconds": time_parts(opened.training, spec, seed=config.seed),
+            "samples_per_second": {
+                count: measure_throughput(opened.training, spec, num_workers=count, **shared)
+                for count in workers
+            },
+        }
+        for first, spec in opened.recipe
+    ]
+    needed = data.batch_size / step_seconds if step_seconds else None
+    return {
+        "data": opened.description,
+        "batch_size": data.batch_size,
+        "cores": os.cpu_count(),
+        "needed_samples_per_second": needed,
+        "stages": stages,
+    }
+
+
+def format_record(record: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a record for a person."""
+    needed = record["needed_samples_per_second"]
+    yield f"{record['data']}\nbatches of {record['batch_size']}, {record['cores']} cores"
+    for stage in record["stages"]:
+        parts = dict(stage["milliseconds"])
+        total = parts.pop("total")
+        shares = ", ".join(f"{name} {value:.1f}" for name, value in parts.items())
+        yield f"\nfrom step {stage['first_step']:,}: {total:.1f} ms a sample on one thread ({shares})"
+        yield "workers  samples/s" + ("  of what steps consume" if needed else "")
+        for count, rate in stage["samples_per_second"].items():
+            share = f"  {100 * rate / needed:.0f} %" if needed else ""
+            yield f"{count:>7}  {rate:>9.1f}{share}"
+        if needed:
+            cores = needed * total / 1e3
+            yield f"steps consume {needed:.1f} samples/s: the work of {cores:.1f} cores like one of these"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure what the flags say and print it; returns the exit code."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # TFDS reports every file it reads
+    try:
+        if len(argv) > 1:
+            raise ValueError(f"unexpected arguments {argv[1:]}")
+        workers = _parse_workers(_WORKERS.value)
+        record = run(_CONFIG.value, workers=workers, seconds=_SECONDS.value, step_seconds=_STEP_SECONDS.value)
+    except (ValueError, OSError) as error:
+        return _fail(error)
+    print(json.dumps(record) if _JSON.value else "\n".join(format_record(record)))
+    return 0
+
+
+def _parse_workers(texts: Sequence[str] | None) -> list[int]:
+    if texts is None:
+        cores = os.cpu_count() or 1
+        return [0, *(2**i for i in range(cores.bit_length()) if 2**i <= cores)]
+    if not texts or not all(text.strip().isdigit() for text in texts):
+        raise ValueError(f"--workers={','.join(texts)} must be whole numbers from 0, separated by commas")
+    return [int(text) for text in texts]
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    """Return the arguments that are no flags; ends the program with one line if a flag is wrong."""
+    try:
+        rest = flags.FLAGS(argv)
+        _CONFIG.value.data.path  # noqa: B018 - a file that is not there raises here
+    except (AttributeError, KeyError) as error:  # of config_flags
+        while isinstance(error.args[0], Exception):
+            error = error.args[0]
+        sys.exit(_fail(f"--config has no key {' '.join(str(error.args[0]).split())}"))
+    except (flags.Error, OSError, ValueError) as error:
+        sys.exit(_fail(str(error).strip().splitlines()[-1].strip()))
+    return rest
+
+
+def _fail(error: Any) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,137 @@
+"""Prepares a published data set: `python -m stvsr_jax.data.prepare NAME --source PATH --data_dir DIR`.
+
+What it reads is checked and every frame decoded; what is missing or damaged is named. Interrupted, it goes on
+where it was with the same command. DIR/NAME/VERSION appears when everything is there, and training reads it
+as `--config.data.path=DIR/NAME`.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from stvsr_jax.data.builders import BUILDERS
+from stvsr_jax.data.prepared import list_splits
+
+
+def prepare(
+    name: str,
+    *,
+    source: str | os.PathLike,
+    data_dir: str | os.PathLike,
+    num_workers: int = 1,
+    **options,
+) -> Path:
+    """Prepare a data set unless it is; returns its directory.
+
+    Args:
+      name: in `builders.BUILDERS`.
+      source: where the published files are.
+      data_dir: the data set goes to data_dir/name/version.
+      num_workers: processes.
+      options: of the builder.
+
+    Raises:
+      FileNotFoundError: no such source.
+      ValueError: the source is incomplete, damaged or something else, or the name or an option is unknown.
+      BlockingIOError: another process is preparing the same data set.
+    """
+    if name not in BUILDERS:
+        raise ValueError(f"name={name!r} is not one of {sorted(BUILDERS)}")
+    if num_workers < 1:
+        raise ValueError(f"num_workers={num_workers} must be at least 1")
+    source, data_dir = Path(source).expanduser(), Path(data_dir).expanduser()
+    if not source.exists():
+        raise FileNotFoundError(f"source={source} does not exist")
+    builder = BUILDERS[name](data_dir=data_dir.absolute(), source=source, num_workers=num_workers, **options)
+    with _only_one(data_dir / name):
+        _remove_leftovers(builder)
+        if not _is_complete(builder):
+            # TFDS prints that it downloads something of unknown size.
+            with contextlib.redirect_stdout(None):
+                builder.download_and_prepare(download_dir=builder.work_dir / "downloads")
+        wanted = {f"test_{list_name}" for list_name in options.get("test_lists", ())}
+        if lacking := sorted(wanted - set(list_splits(builder.data_dir))):
+            raise ValueError(
+                f"{builder.data_dir} was prepared without {', '.join(lacking)}; delete it to add them"
+            )
+    return Path(builder.data_dir)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold a lock, which ends with the process however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(f"{folder} is being prepared by another process") from error
+        yield
+
+
+def _remove_leftovers(builder) -> None:
+    """Remove what a killed process left half-linked, or finished but not tidied."""
+    for path in Path(builder.data_dir).parent.glob("incomplete.*"):
+        shutil.rmtree(path)
+    if _is_complete(builder) and builder.work_dir.exists():
+        shutil.rmtree(builder.work_dir)
+
+
+def _is_complete(builder) -> bool:
+    return Path(builder.data_dir, "dataset_info.json").is_file()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare what the command line says; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="stvsr_jax.data.prepare", description=__doc__.split("\n\n")[0])
+    parser.add_argument("name", choices=sorted(BUILDERS))
+    layouts = "; ".join(
+        f"{name}: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}" for name, builder in BUILDERS.items()
+    )
+    parser.add_argument("--source", required=True, help=f"the published files. {layouts}".replace("%", "%%"))
+    parser.add_argument("--data_dir", required=True, help="where prepared data sets are kept")
+    parser.add_argument(
+        "--num_workers", type=int, default=os.cpu_count() or 1, help="processes (default: cores)"
+    )
+    parser.add_argument("--partial", action="store_true", help="take an incomplete source as it is")
+    parser.add_argument(
+        "--test_list",
+        action="append",
+        metavar="NAME=FILE",
+        help="vimeo90k: make a further split test_NAME of the clips that FILE lists; may be repeated",
+    )
+    args = parser.parse_args(argv)
+    options = {"is_partial": args.partial}
+    try:
+        if args.test_list:
+            if args.name != "vimeo90k":
+                raise ValueError(f"--test_list is for vimeo90k, not for {args.name}")
+            options["test_lists"] = _parse_lists(args.test_list)
+        folder = prepare(
+            args.name, source=args.source, data_dir=args.data_dir, num_workers=args.num_workers, **options
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(f"{args.name} is in {folder}; train on it with --config.data.path={folder.parent}")
+    return 0
+
+
+def _parse_lists(texts: Sequence[str]) -> dict[str, str]:
+    lists = dict(text.partition("=")[::2] for text in texts)
+    for name, path in lists.items():
+        if not name.isidentifier() or not path:
+            raise ValueError(f"--test_list={name}={path} must be NAME=FILE, like fast=sep_fast_testset.txt")
+    return lists
+
+
+if __name__ == "__main__":
+    sys.exit(main())
