@@ -21,7 +21,7 @@ def test_output_is_close_to_float32_with_the_reference_weights(name):
     fixture = np.load(PARITY / f"{name}.npz")
     params = from_torch.convert(name, published_tensors(name))
     frames = fixture["input"][:, :2, :32, :40].astype(np.float32) / 255
-    times = jnp.full((frames.shape[0], 1), 0.25)
+    times = jnp.tile(jnp.array([0.0, 0.25, 1.0]), (frames.shape[0], 1))
 
     def run(dtype):
         model = models.build(name, dtype=dtype)
@@ -59,7 +59,7 @@ def moving_patterns(seed, count, size):
 @pytest.mark.parametrize("name", sorted(LIMITS))
 def test_training_follows_the_float32_loss_curve(name):
     sizes = dict(features=16, front_blocks=1, back_blocks=2, groups=4)
-    optimizer = optax.adam(1e-3)
+    optimizer = optax.adam({"zooming_slowmo": 1e-3, "videoinr": 1e-4}[name])
     times = jnp.tile(jnp.array([0.0, 0.5, 1.0]), (4, 1))
 
     def train(dtype):
@@ -84,5 +84,5 @@ def test_training_follows_the_float32_loss_curve(name):
 
     want, got = train(jnp.float32), train(jnp.bfloat16)
     print(name, "float32", np.round(want, 4), "bfloat16", np.round(got, 4))
-    assert want[-1] < 0.5 * want[0]
-    np.testing.assert_allclose(got, want, rtol=0.1)
+    assert want[-1] < 0.7 * want[0]
+    np.testing.assert_allclose(got, want, rtol=0.05)
