@@ -61,6 +61,9 @@ def make_job(args: argparse.Namespace) -> Job:
     batch, count, height, width, times = (d if g is None else g for g, d in zip(given, default, strict=True))
     if args.model == "zooming_slowmo":
         times = 2 * count - 1
+    if not 1 <= args.devices <= jax.device_count():
+        raise ValueError(f"--devices {args.devices} must be between 1 and the {jax.device_count()} there are")
+    batch *= args.devices
     out_size = (4 * height, 4 * width)
     keys = jax.random.split(jax.random.key(1), _INPUTS)
 
@@ -73,15 +76,21 @@ def make_job(args: argparse.Namespace) -> Job:
             made["target"] = jax.random.uniform(key, (batch, times, *out_size, 3))
         return made
 
-    mesh = sharding.make_mesh(jax.devices()[:1])
+    mesh = sharding.make_mesh(jax.devices()[: args.devices])
     batches = [jax.device_put(make_batch(key), sharding.batch_sharding(mesh)) for key in keys]
     params = _random_params(model)
     shapes = f"{batch} x {count}x{height}x{width} -> {times}x{out_size[0]}x{out_size[1]}"
     if not args.train:
         # VideoINR renders one instant after the other, as for a video.
         options = dict(out_size=out_size, chunk_rows=out_size[0])
-        run = jax.jit(lambda params, b: models.render(model, params, b["frames"], b["times"], **options))
-        return Job(run, jax.device_put(params), batches, False, batch * times, shapes)
+        run = sharding.on_each_device(
+            lambda params, b: models.render(model, params, b["frames"], b["times"], **options),
+            mesh,
+            in_specs=(sharding.WHOLE, sharding.ROWS),
+            out_specs=sharding.ROWS,
+        )
+        params = jax.device_put(params, sharding.replicated(mesh))
+        return Job(jax.jit(run), params, batches, False, batch * times, shapes)
     optimizer = optim.make_optimizer(optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99))
     state = train_state.create_on(mesh, params, optimizer, has_ema=False)
     step = train_step.make_train_step(model, optimizer, train_step.LossConfig("charbonnier", "mean"), mesh)
@@ -105,8 +114,8 @@ def measure(job: Job, *, repeats: int) -> dict[str, float]:
 
     Returns:
       milliseconds (median), milliseconds_low and _high (5 % and 95 %), compile_seconds, cached_compile_seconds,
-      gigabytes (of the compiled program: arguments, results and work space), teraflops (operations counted in
-      the program as written, in units of 1e12).
+      gigabytes (of the compiled program on a device: arguments, results and work space), teraflops (operations of
+      a device counted in the program as written, in units of 1e12).
     """
     # Only shapes are needed from here on; the arrays themselves may be consumed by a call.
     abstract = jax.tree.map(jax.typeof, (job.carry, job.batches[0]))
@@ -194,6 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--remat", action="store_true", help="recompute in the backward pass, for memory")
     for name in ("batch", "frames", "height", "width", "times"):
         parser.add_argument(f"--{name}", type=int, help="default: of the README's table")
+    parser.add_argument("--devices", type=int, default=1, help="each gets a batch of its own (weak scaling)")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     args = parser.parse_args(argv)
@@ -214,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "job": "training step" if args.train else "inference",
         "shapes": job.shapes,
         "dtype": args.dtype,
-        "device": device.device_kind,
+        "device": f"{args.devices} x {device.device_kind}",
         "jax": jax.__version__,
         **result,
         "frames_per_second": job.frames / result["milliseconds"] * 1e3,

@@ -66,3 +66,9 @@ def test_unknown_implementation_is_named(capsys):
         == 2
     )
     assert "'fast' is not one of" in capsys.readouterr().err
+
+
+def test_devices_beyond_those_there_are_named(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
+    assert benchmark.main(["--model", "videoinr", "--devices", "99"]) == 2
+    assert "--devices 99" in capsys.readouterr().err
