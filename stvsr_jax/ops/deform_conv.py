@@ -118,8 +118,17 @@ def _run(x, head, kernel, bias, geometry, logits, implementation):
                 f"deform_conv2d: implementation {implementation!r} is not one of {sorted(IMPLEMENTATIONS)}"
             )
         return IMPLEMENTATIONS[implementation](x, head, kernel, bias, geometry, logits)
+    return _run_on_any_platform(
+        x, head, kernel, bias, geometry=geometry, logits=logits, has_kernels=is_single_device()
+    )
+
+
+@functools.partial(
+    jax.jit, static_argnames=("geometry", "logits", "has_kernels")
+)  # traced once for equal shapes
+def _run_on_any_platform(x, head, kernel, bias, geometry, logits, has_kernels):
     names = {"tpu": "windowed", "default": "gather"}
-    if is_single_device() and deform_conv_triton.is_supported(x, head, kernel):
+    if has_kernels and deform_conv_triton.is_supported(x, head, kernel):
         names["cuda"] = "pallas_triton"
     options = dict(geometry=geometry, logits=logits)
     functions = {
