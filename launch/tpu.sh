@@ -97,7 +97,7 @@ setup() {
   on_all "set -e; mkdir -p $source_dir && tar -xzf stvsr_jax_source.tar.gz -C $source_dir && cd $source_dir && \
 { [ -x ~/.local/bin/uv ] || curl -LsSf https://astral.sh/uv/install.sh | sh; } && \
 ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 .venv && \
-~/.local/bin/uv pip install --quiet --python .venv/bin/python '.[tpu]' && ${data}touch ready"
+~/.local/bin/uv pip install --quiet --python .venv/bin/python '.[tpu,gcs]' && ${data}touch ready"
 }
 
 start() {
