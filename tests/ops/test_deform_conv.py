@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice
 
 from stvsr_jax.ops import deform_conv
-from stvsr_jax.ops.deform_conv import deform_conv2d
+from stvsr_jax.ops.deform_conv import deform_conv2d, deform_conv2d_of_head
 
 every_implementation = pytest.mark.parametrize("implementation", ["gather", "pallas_interpreted", "windowed"])
 
@@ -276,3 +277,44 @@ def test_wrong_shapes_are_named(shapes, named):
 def test_unknown_implementation_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match="'cuda'.*gather"):
         deform_conv2d(**zeros(), implementation="cuda")
+
+
+def head_example(dtype=jnp.bfloat16):
+    """Returns (x, head, kernel, bias) as the networks have them, small."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = (1, 8, 9, 16), (1, 8, 9, 27 * 4), (3, 3, 16, 16), (16,)
+    return [jax.random.normal(k, s).astype(dtype) for k, s in zip(keys, shapes, strict=True)]
+
+
+def test_of_head_equals_offsets_and_sigmoids_given_apart():
+    x, head, kernel, bias = head_example(jnp.float32)
+    parts = head.reshape(1, 8, 9, 9, 3, 4)  # tap, (y, x, logit), group
+    offset = jnp.moveaxis(parts[..., :2, :], -1, 3)  # [B, H, W, G, K, 2]
+    mask = jax.nn.sigmoid(jnp.moveaxis(parts[..., 2, :], -1, 3))
+    want = deform_conv2d(x, offset, mask, kernel, bias)
+    np.testing.assert_allclose(deform_conv2d_of_head(x, head, kernel, bias, groups=4), want, atol=1e-5)
+
+
+def test_of_head_names_a_head_that_does_not_fit():
+    x, head, kernel, bias = head_example()
+    with pytest.raises(ValueError, match=r"offset must be \(1, 8, 9, 4, 9, 2\)"):
+        deform_conv2d_of_head(x, head[:, :7], kernel, bias, groups=4)
+
+
+def test_cuda_takes_the_kernel_for_bfloat16_and_gathers_otherwise():
+    def lower(dtype):
+        def loss(*operands):
+            return jnp.sum(deform_conv2d_of_head(*operands, groups=4).astype(jnp.float32) ** 2)
+
+        device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="cuda")
+        with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
+            traced = jax.jit(jax.grad(loss, range(4))).trace(*head_example(dtype))
+            return traced.lower(lowering_platforms=("cuda",)).as_text().lower()
+
+    assert "triton" in lower(jnp.bfloat16)
+    assert "triton" not in lower(jnp.float32)
+
+
+def test_kernel_refuses_what_the_matrix_units_cannot_do():
+    with pytest.raises(NotImplementedError, match="pallas_triton runs bfloat16.*float32"):
+        deform_conv2d(**zeros(), implementation="pallas_triton")
