@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -54,11 +56,13 @@ def test_wrong_variables_are_named(joined, change, message):
     assert not joined
 
 
-def test_process_without_a_cluster_is_alone(monkeypatch):
-    for name in [name for name in os.environ if name.startswith(("SLURM", "OMPI", "TPU", "JAX_COORD"))]:
-        monkeypatch.delenv(name)
-    distributed.initialize({})  # what JAX itself finds here: nothing
-    assert not jax.distributed.is_initialized()
+def test_process_without_a_cluster_is_alone():
+    cluster = ("SLURM", "OMPI", "TPU", "JAX_COORD", *distributed.VARIABLES)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(cluster)}
+    # A process of its own: this one has used JAX already.
+    program = "import jax; from stvsr_jax import distributed; distributed.initialize(); "
+    program += "assert not jax.distributed.is_initialized() and jax.process_count() == 1"
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 def test_errors_of_a_cluster_that_was_found_are_not_hidden(monkeypatch):

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import jax
 
-from stvsr_jax import compilation
+from stvsr_jax import checkpoint, compilation
 from stvsr_jax.evaluation import datasets, methods, protocols, report, runner
 from stvsr_jax.evaluation.baselines import BASELINES
 from stvsr_jax.inference import predictor
@@ -42,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--clip_list", type=Path, help="names of the clips, for Vimeo-90k; default: FOLDER/SPEED_testset.txt")
     add("--reduce", type=float, default=1.0, help="reduce frames so many times to get the ground truth")
     add("--dtype", choices=sorted(methods.DTYPES), default="float32", help="number format of the network")
+    add("--weights", choices=checkpoint.WEIGHTS, default="ema", help="of a run: their average, or as trained")
     add("--tile", type=int, default=0, help="longest tile side in input pixels; 0, the default: whole frames")
     add("--tof", action="store_true", help="also temporal consistency, tOF (needs OpenCV)")
     add("--save_frames", action="store_true", help="also predictions and ground truth, as PNG")
@@ -89,7 +90,7 @@ def _prepare(args):
     )
     compilation.keep_compiled_programs()
     job = runner.Job(
-        method=methods.open_method(args.model, dtype=args.dtype, tile=args.tile),
+        method=methods.open_method(args.model, weights=args.weights, dtype=args.dtype, tile=args.tile),
         layout=args.dataset,
         name=args.data.resolve().name if args.dataset == "folder" else args.dataset,
         path=str(args.data),

@@ -58,11 +58,12 @@ class Method:
             )
 
 
-def open_method(model: str, *, dtype: str = "float32", tile: int = 0) -> Method:
+def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", tile: int = 0) -> Method:
     """Return a baseline by name, or the network of a checkpoint.
 
     Args:
       model: a key of `BASELINES`, or the directory of a run or of converted weights.
+      weights: of a run, 'ema' (where it has an average) or 'raw'.
       dtype: number format of a network, a key of `DTYPES`.
       tile: of a network, see `predictor.Predictor`; 0 renders frames whole.
 
@@ -74,13 +75,14 @@ def open_method(model: str, *, dtype: str = "float32", tile: int = 0) -> Method:
     directory = Path(model).expanduser()
     if not directory.is_dir():
         raise ValueError(f"model {model!r} is neither a folder nor one of {', '.join(BASELINES)}")
-    loaded = checkpoint.load_for_inference(directory)
+    loaded = checkpoint.load_for_inference(directory, weights=weights)
     network = models.build(loaded.model_name, **{**loaded.model_kwargs, "dtype": DTYPES[dtype]})
     params = jax.device_get(loaded.params)  # each device gets a copy of its own
     facts = {
         "name": loaded.model_name,
         "fields": {key: list(v) if isinstance(v, tuple) else v for key, v in loaded.model_kwargs.items()},
         "step": loaded.step,
+        "weights": weights,
         "digest": params_digest(params),
         "dtype": dtype,
         "tile": tile,
