@@ -68,7 +68,7 @@ def test_imports_are_found_at_any_depth_and_in_any_form():
     ]
 
 
-@pytest.mark.parametrize("part", ["ops", "models", "data", "inference", "bicubic.py"])
+@pytest.mark.parametrize("part", ["ops", "models", "data", "inference", "evaluation", "bicubic.py"])
 def test_parts_exist(part):
     assert files_of(part)
 
@@ -91,9 +91,14 @@ def test_data_and_bicubic_never_import_jax():
     )
 
 
-def test_inference_never_imports_training():
+def test_inference_and_evaluation_never_import_training():
     training = [f"stvsr_jax.{module}" for module in ("train", "train_state", "optim", "losses")]
-    assert not violations(files_of("inference"), lambda name: is_below(name, *training))
+    assert not violations(files_of("inference", "evaluation"), lambda name: is_below(name, *training))
+
+
+def test_nothing_imports_evaluation():
+    below = [file for file in FILES if not file.startswith("stvsr_jax/evaluation/")]
+    assert not violations(below, lambda name: is_below(name, "stvsr_jax.evaluation"))
 
 
 def test_only_command_lines_and_the_data_pipeline_import_flags():

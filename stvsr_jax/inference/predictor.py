@@ -1,4 +1,4 @@
-"""Runs a network on one window of frames: 8-bit numpy in, 8-bit numpy out.
+"""Runs a network on one window of frames: numpy in, numpy out, 8-bit or float.
 
 Frames are padded to multiples of four by repeating their edges and the outputs cropped; large ones go through
 in tiles. Every shape is compiled once.
@@ -85,24 +85,29 @@ class Predictor:
         renders = {"zooming_slowmo": self._render_zooming_slowmo, "videoinr": self._render_videoinr}
         self._render = renders[model_name]
 
-    def predict(self, frames: np.ndarray, times: Sequence[float], *, space: float) -> np.ndarray:
+    def predict(
+        self, frames: np.ndarray, times: Sequence[float], *, space: float, rounded: bool = True
+    ) -> np.ndarray:
         """Renders instants of a window.
 
         Args:
-          frames: uint8 [N, H, W, 3], N = `window_size`.
+          frames: [N, H, W, 3], uint8, or float32 in units of [0, 1]. N is `window_size`; Zooming Slow-Mo takes
+            any N from 2.
           times: T instants in frames after the first, in [0, N - 1]; multiples of 1/2 for Zooming Slow-Mo.
           space: output over input size, at least 1; 4 for Zooming Slow-Mo.
+          rounded: return 8 bits, clamped and rounded, instead of what the network says.
 
         Returns:
-          uint8 [T, H', W', 3], see `output_size`.
+          [T, H', W', 3], uint8 or (not `rounded`) float32 in units of [0, 1]; see `output_size`.
 
         Raises:
           ValueError: an argument does not fit the network.
         """
-        count = self.window_size
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[0] != count or frames.shape[3] != 3:
+        count = max(2, frames.shape[0]) if self._name == "zooming_slowmo" else self.window_size
+        is_image = frames.dtype in (np.uint8, np.float32) and frames.ndim == 4 and frames.shape[3] == 3
+        if not is_image or frames.shape[0] != count:
             raise ValueError(
-                f"frames are {frames.dtype} {frames.shape}; they must be uint8 [{count}, H, W, 3]"
+                f"frames are {frames.dtype} {frames.shape}; they must be uint8 or float32 [{count}, H, W, 3]"
             )
         if not all(0 <= t <= count - 1 for t in times):
             raise ValueError(f"times={list(map(float, times))} must lie in [0, {count - 1}]")
@@ -113,7 +118,7 @@ class Predictor:
         while True:
             try:
                 return tiling.render_tiled(
-                    lambda part, size: self._render(part, times, size),
+                    lambda part, size: self._render(part, times, size, rounded),
                     frames,
                     out_size=output_size(height, width, space),
                     tile=self.tile,
@@ -121,15 +126,15 @@ class Predictor:
             except jax.errors.JaxRuntimeError as error:
                 self.tile = smaller_tile(self.tile, height, width, error)
 
-    def _render_zooming_slowmo(self, frames, times, out_size):
+    def _render_zooming_slowmo(self, frames, times, out_size, rounded):
         half_steps = [t * 2 for t in times]
         if any(step != int(step) for step in half_steps):
             raise ValueError(f"times={list(map(float, times))} must be multiples of 1/2 for zooming_slowmo")
         padded = pad_to_multiple(frames)
-        rendered = _apply_zooming_slowmo(self._model, self._params, padded)
+        rendered = _apply_zooming_slowmo(self._model, self._params, padded, rounded=rounded)
         return np.asarray(rendered)[[int(step) for step in half_steps], : out_size[0], : out_size[1]]
 
-    def _render_videoinr(self, frames, times, out_size):
+    def _render_videoinr(self, frames, times, out_size, rounded):
         padded = pad_to_multiple(frames)
         # Coordinates span the padded frame, so it is rendered whole at the same scale and cropped. Rounding
         # its size leaves at most half an output pixel of mismatch at the far border, none at whole scales.
@@ -137,10 +142,16 @@ class Predictor:
         full = tuple(round(side * out / unpadded) for side, out, unpadded in sides)
         chunk_rows = min(max(1, _CHUNK_PIXELS // full[1]), full[0])
         encoded = _encode_videoinr(self._model, self._params, padded)
-        result = np.empty((len(times), *out_size, 3), np.uint8)
+        result = np.empty((len(times), *out_size, 3), np.uint8 if rounded else np.float32)
         for i, time in enumerate(times):
             image = _decode_videoinr(
-                self._model, self._params, encoded, np.float32(time), out_size=full, chunk_rows=chunk_rows
+                self._model,
+                self._params,
+                encoded,
+                np.float32(time),
+                out_size=full,
+                chunk_rows=chunk_rows,
+                rounded=rounded,
             )
             result[i] = np.asarray(image)[: out_size[0], : out_size[1]]
         return result
@@ -190,8 +201,8 @@ def smaller_tile(tile: int, height: int, width: int, error: jax.errors.JaxRuntim
 
 
 def to_unit(frames: jax.Array) -> jax.Array:
-    """uint8 to float32 in [0, 1]."""
-    return frames.astype(jnp.float32) / 255.0
+    """uint8 to float32 in [0, 1]; float32 stays."""
+    return frames.astype(jnp.float32) / 255.0 if frames.dtype == jnp.uint8 else frames
 
 
 def to_uint8(frames: jax.Array) -> jax.Array:
@@ -199,23 +210,24 @@ def to_uint8(frames: jax.Array) -> jax.Array:
     return jnp.floor(jnp.clip(frames, 0.0, 1.0) * 255.0 + 0.5).astype(jnp.uint8)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _apply_zooming_slowmo(model, params, frames):
-    """uint8 [4, H, W, 3] -> uint8 [7, 4H, 4W, 3]."""
-    return to_uint8(model.apply({"params": params}, to_unit(frames)[None])[0])
+@functools.partial(jax.jit, static_argnums=0, static_argnames="rounded")
+def _apply_zooming_slowmo(model, params, frames, *, rounded):
+    """[N, H, W, 3] -> [2N - 1, 4H, 4W, 3]."""
+    rendered = model.apply({"params": params}, to_unit(frames)[None])[0]
+    return to_uint8(rendered) if rounded else rendered
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode_videoinr(model, params, frames):
-    """uint8 [2, H, W, 3] -> whatever the model's `decode` takes."""
+    """[2, H, W, 3] -> whatever the model's `decode` takes."""
     return model.apply({"params": params}, to_unit(frames)[None], method="encode")
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("out_size", "chunk_rows"))
-def _decode_videoinr(model, params, encoded, time, *, out_size, chunk_rows):
-    """One instant in [0, 1] -> uint8 [H', W', 3]."""
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("out_size", "chunk_rows", "rounded"))
+def _decode_videoinr(model, params, encoded, time, *, out_size, chunk_rows, rounded):
+    """One instant in [0, 1] -> [H', W', 3]."""
     times = jnp.reshape(time, (1, 1))
     rendered = model.apply(
         {"params": params}, encoded, times, out_size=out_size, chunk_rows=chunk_rows, method="decode"
     )
-    return to_uint8(rendered[0, 0])
+    return to_uint8(rendered[0, 0]) if rounded else rendered[0, 0]

@@ -84,17 +84,18 @@ def render_tiled(
 ) -> np.ndarray:
     """Renders a window tile by tile.
 
-    Tiles of a row are blended into a band and bands into the result, both 8-bit: rounding costs one level.
+    Tiles of a row are blended into a band and bands into the result, in the type of the tiles: with 8 bits
+    rounding costs one level.
 
     Args:
-      render: from uint8 [N, h, w, 3] and (h', w') to uint8 [T, h', w', 3].
-      frames: uint8 [N, H, W, 3].
+      render: from [N, h, w, 3] and (h', w') to uint8 or float32 [T, h', w', 3].
+      frames: [N, H, W, 3].
       out_size: (H', W').
       tile: longest side of a tile in input pixels; 0 renders the frame whole.
       overlap: input pixels shared by neighbours.
 
     Returns:
-      uint8 [T, H', W', 3].
+      [T, H', W', 3].
     """
     height, width = frames.shape[1:3]
     if not tile or (tile >= height and tile >= width):
@@ -108,18 +109,19 @@ def render_tiled(
             size = (row.out_stop - row.out_start, column.out_stop - column.out_start)
             part = render(frames[:, row.start : row.stop, column.start : column.stop], size)
             if band is None:
-                band = np.empty((len(part), size[0], out_size[1], 3), np.uint8)
+                band = np.zeros((len(part), size[0], out_size[1], 3), part.dtype)
             weight = fade_in(column, columns[j - 1] if j else None)
             _blend(band[:, :, column.out_start : column.out_stop], part, weight[:, None])
         if result is None:
-            result = np.empty((len(band), *out_size, 3), np.uint8)
+            result = np.zeros((len(band), *out_size, 3), band.dtype)
         weight = fade_in(row, rows[i - 1] if i else None)
         _blend(result[:, row.out_start : row.out_stop], band, weight[:, None, None])
     return result
 
 
 def _blend(below: np.ndarray, above: np.ndarray, weight: np.ndarray) -> None:
-    """Puts uint8 `above` over `below` in place; `weight` in [0, 1] broadcasts over one frame."""
+    """Puts `above` over `below` of the same type in place; `weight` in [0, 1] broadcasts over one frame."""
     for target, source in zip(below, above, strict=True):
-        # Where nothing is written yet the weight is 1, which leaves the source exactly.
-        target[:] = np.floor(target + weight * (source.astype(np.float32) - target) + 0.5)
+        # Where nothing is written yet `below` is 0 and the weight 1, which leaves the source exactly.
+        blended = target + weight * (source.astype(np.float32) - target)
+        target[:] = np.floor(blended + 0.5) if target.dtype == np.uint8 else blended

@@ -54,16 +54,45 @@ def test_tiled_equals_whole(fake_models):
     np.testing.assert_array_equal(tiled, whole)
 
 
+@pytest.mark.parametrize("tile", [0, 64])
+@pytest.mark.parametrize(("name", "space"), [("zooming_slowmo", 4), ("videoinr", 2)])
+def test_float_frames_are_neither_clamped_nor_rounded(fake_models, name, space, tile):
+    frames = np.random.default_rng(0).uniform(-0.3, 1.4, (2, 80, 96, 3)).astype(np.float32)
+    result = Predictor(name, fake_models[name], {}, tile=tile).predict(
+        frames, [0, 0.5], space=space, rounded=False
+    )
+    rows, columns = (((np.arange(n * space) + 0.5) / space).astype(int) for n in (80, 96))
+    expected = np.stack([frames[0], (frames[0] + frames[1]) / 2])[:, rows][:, :, columns]
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_float_input_is_rounded_on_request(fake_models):
+    frames = window(2, 8, 8)
+    network = Predictor("videoinr", fake_models["videoinr"], {}, tile=0)
+    expected = network.predict(frames, [0, 0.5], space=2)
+    result = network.predict(frames.astype(np.float32) / 255, [0, 0.5], space=2)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_zooming_slowmo_takes_windows_of_any_length(fake_models):
+    network = Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}, tile=0)
+    for count in (2, 3, 5):
+        frames = window(count, 8, 8)
+        result = network.predict(frames, [0, count - 1], space=4)
+        np.testing.assert_array_equal(result, frames[[0, -1]].repeat(4, 1).repeat(4, 2))
+
+
 def test_out_of_memory_halves_the_tile_and_goes_on(fake_models, capsys):
     network = Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}, tile=0)
     render = network._render
     sizes = []
 
-    def small_device(frames, times, out_size):
+    def small_device(frames, times, out_size, rounded):
         sizes.append(max(frames.shape[1:3]))
         if sizes[-1] > 100:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return render(frames, times, out_size)
+        return render(frames, times, out_size, rounded)
 
     network._render = small_device
     frames = window(4, 120, 320)
@@ -76,7 +105,7 @@ def test_out_of_memory_halves_the_tile_and_goes_on(fake_models, capsys):
 def test_other_device_errors_are_not_hidden(fake_models):
     network = Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}, tile=0)
 
-    def broken(frames, times, out_size):
+    def broken(frames, times, out_size, rounded):
         raise jax.errors.JaxRuntimeError("INTERNAL: broken")
 
     network._render = broken
@@ -111,6 +140,10 @@ def test_wrong_windows_are_refused(fake_models):
         network.predict(window(3, 8, 8), [0], space=1)
     with pytest.raises(ValueError, match="times"):
         network.predict(window(2, 8, 8), [1.5], space=1)
+    with pytest.raises(ValueError, match="float64"):
+        network.predict(window(2, 8, 8).astype(np.float64), [0], space=1)
+    with pytest.raises(ValueError, match="uint8 or float32 \\[2, H, W, 3\\]"):
+        Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}).predict(window(1, 8, 8), [0], space=4)
     with pytest.raises(ValueError, match="tile=8"):
         Predictor("videoinr", fake_models["videoinr"], {}, tile=8)
 

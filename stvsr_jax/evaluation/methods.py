@@ -1,0 +1,105 @@
+"""What is measured: a checkpoint's network or a baseline, identified by a digest of its weights."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stvsr_jax import checkpoint, models
+from stvsr_jax.evaluation import protocols
+from stvsr_jax.evaluation.baselines import BASELINES, WINDOW_SIZE, Baseline
+from stvsr_jax.inference import predictor
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Renderer(Protocol):
+    """Anything that renders instants of a window; see `predictor.Predictor`."""
+
+    tile: int | None
+
+    def predict(
+        self, frames: np.ndarray, times: Sequence[float], *, space: float, rounded: bool = True
+    ) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A network with its weights, or a baseline.
+
+    Attributes:
+      name: for tables: the baseline, or the network.
+      facts: what identifies it in a record, JSON types.
+      window_size: how many given frames it takes at most.
+      half_steps_only: whether it renders multiples of half a given frame only.
+      make: builds the renderer on the default device.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    window_size: int
+    half_steps_only: bool
+    make: Callable[[], Renderer]
+
+    def check(self, protocol: protocols.Protocol) -> None:
+        """Raise ValueError unless the method can do what the protocol asks for."""
+        if self.name in models.MODELS:
+            predictor.check_request(self.name, space=protocol.space, time=1)
+        times = [time for window in protocol.plan(protocol.shortest) for time in window.times]
+        if self.half_steps_only and any(time * 2 != int(time * 2) for time in times):
+            raise ValueError(
+                f"protocol {protocol.name} scores instants at {times[1]} between two given frames; "
+                f"{self.name} renders multiples of 1/2 only"
+            )
+
+
+def open_method(model: str, *, dtype: str = "float32", tile: int = 0) -> Method:
+    """Return a baseline by name, or the network of a checkpoint.
+
+    Args:
+      model: a key of `BASELINES`, or the directory of a run or of converted weights.
+      dtype: number format of a network, a key of `DTYPES`.
+      tile: of a network, see `predictor.Predictor`; 0 renders frames whole.
+
+    Raises:
+      ValueError: it is neither, or the checkpoint cannot be read.
+    """
+    if model in BASELINES:
+        return Method(model, {"name": model}, WINDOW_SIZE, False, lambda: Baseline(model))
+    directory = Path(model).expanduser()
+    if not directory.is_dir():
+        raise ValueError(f"model {model!r} is neither a folder nor one of {', '.join(BASELINES)}")
+    loaded = checkpoint.load_for_inference(directory)
+    network = models.build(loaded.model_name, **{**loaded.model_kwargs, "dtype": DTYPES[dtype]})
+    params = jax.device_get(loaded.params)  # each device gets a copy of its own
+    facts = {
+        "name": loaded.model_name,
+        "fields": {key: list(v) if isinstance(v, tuple) else v for key, v in loaded.model_kwargs.items()},
+        "step": loaded.step,
+        "digest": params_digest(params),
+        "dtype": dtype,
+        "tile": tile,
+    }
+    return Method(
+        loaded.model_name,
+        facts,
+        predictor.WINDOW_SIZES[loaded.model_name],
+        loaded.model_name == "zooming_slowmo",
+        lambda: predictor.Predictor(loaded.model_name, network, params, tile=tile),
+    )
+
+
+def params_digest(params: Any) -> str:
+    """Return SHA-256 over the names, shapes, types and values of a parameter tree, in hexadecimal."""
+    digest = hashlib.sha256()
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    for path, leaf in sorted(leaves, key=lambda item: jax.tree_util.keystr(item[0])):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

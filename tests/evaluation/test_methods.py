@@ -1,0 +1,58 @@
+"""Opening what is measured, and its digest."""
+
+import numpy as np
+import pytest
+
+from stvsr_jax.evaluation import methods
+from stvsr_jax.evaluation.protocols import PROTOCOLS
+
+
+def test_digest_depends_on_names_shapes_types_and_values():
+    params = {"b": np.arange(6, dtype=np.float32), "a": {"kernel": np.ones((2, 3), np.float32)}}
+    digests = [
+        methods.params_digest(tree)
+        for tree in (
+            params,
+            {**params, "b": params["b"] + 1},
+            {**params, "b": params["b"].reshape(2, 3)},
+            {**params, "b": params["b"].view(np.int32)},
+            {"c": params["b"], "a": params["a"]},
+        )
+    ]
+    assert len(set(digests)) == 5
+    assert digests[0] == methods.params_digest({"a": dict(params["a"]), "b": params["b"].copy()})
+
+
+def test_checkpoint_is_known_by_its_weights(save_checkpoint):
+    paths = [save_checkpoint("videoinr"), save_checkpoint("videoinr", seed=1)]
+    opened = [methods.open_method(str(path)) for path in paths]
+    assert [method.name for method in opened] == ["videoinr", "videoinr"]
+    assert opened[0].facts["digest"] != opened[1].facts["digest"]
+    assert methods.open_method(str(paths[0])).facts == opened[0].facts
+    assert opened[0].facts["dtype"] == "float32" and opened[0].facts["step"] == 0
+
+
+def test_what_a_network_cannot_do_is_named(save_checkpoint):
+    zsm = methods.open_method(str(save_checkpoint("zooming_slowmo")))
+    for name in ("zsm", "full", "center"):
+        zsm.check(PROTOCOLS[name])
+    with pytest.raises(
+        ValueError, match="average scores instants at 1/8 .* zooming_slowmo renders multiples of 1/2"
+    ):
+        zsm.check(PROTOCOLS["average"])
+    with pytest.raises(ValueError, match="zooming_slowmo enlarges 4 times only"):
+        zsm.check(PROTOCOLS["grid_t6_s6"])
+
+
+def test_videoinr_and_baselines_can_do_everything(save_checkpoint):
+    for model in (str(save_checkpoint("videoinr")), "bicubic_blend"):
+        method = methods.open_method(model)
+        for protocol in PROTOCOLS.values():
+            method.check(protocol)
+
+
+def test_unknown_model_is_named():
+    with pytest.raises(
+        ValueError, match="model 'bicubic' is neither a folder nor one of bicubic_blend, bicubic_repeat"
+    ):
+        methods.open_method("bicubic")
