@@ -33,7 +33,8 @@ def read_size(file: pathlib.Path) -> tuple[int, int]:
             if picture.mode == "F":
                 raise ValueError(f"input picture {file} has real numbers; save it with 8 or 16 bits")
             width, height = picture.size
-            is_turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientations that swap the sides
+            # EXIF orientations that swap the sides.
+            is_turned = _has_exif(picture) and picture.getexif().get(0x0112, 1) >= 5
     except OSError as error:
         raise ValueError(f"input picture {file} cannot be read: {error}") from error
     return (width, height) if is_turned else (height, width)
@@ -53,7 +54,8 @@ def read_picture(file: pathlib.Path) -> np.ndarray:
     """
     try:
         with Image.open(file) as picture:
-            picture = ImageOps.exif_transpose(picture)
+            if _has_exif(picture):
+                picture = ImageOps.exif_transpose(picture)
             if picture.mode in _GREY_16:
                 values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
                 grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
@@ -64,3 +66,8 @@ def read_picture(file: pathlib.Path) -> np.ndarray:
             return np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError) as error:  # Pillow raises the latter for damaged PNGs
         raise ValueError(f"input picture {file} cannot be read: {error}") from error
+
+
+def _has_exif(picture):
+    """Whether the header holds EXIF; of a PNG Pillow would decode everything to look behind the pixels too."""
+    return picture.format != "PNG" or "exif" in picture.info

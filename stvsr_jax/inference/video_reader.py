@@ -227,18 +227,21 @@ def deinterlace(frames: Iterable[av.VideoFrame], stream: av.VideoStream) -> Iter
                 source, graph.add("bwdif", "mode=0:deint=1"), graph.add("buffersink")
             ).configure()
         graph.push(frame)
-        yield from _pull(graph)
+        yield from _pull(graph, stream.time_base)
     if graph is not None:
         graph.push(None)
-        yield from _pull(graph)
+        yield from _pull(graph, stream.time_base)
 
 
-def _pull(graph):
+def _pull(graph, time_base):
     while True:
         try:
-            yield graph.pull()
+            frame = graph.pull()
         except (av.error.BlockingIOError, av.error.EOFError):
             return
+        if frame.pts is not None:  # the filter counts twice as fast
+            frame.pts = round(frame.pts * frame.time_base / time_base)
+        yield frame
 
 
 def read_orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
@@ -282,7 +285,7 @@ def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fract
         for stamp, frame in timing.restore_stamps(frames):
             duration = 1 / info.rate
             if not info.is_constant_rate and frame.duration:
-                duration = frame.duration * info.time_base
+                duration = frame.duration * (frame.time_base or info.time_base)
             rgb = colour.frame_to_rgb(frame, info.colour_tags, size=size, is_deep=info.bit_depth > 8)
             image = make_upright(rgb, info.orientation)
             yield image, clock.time(stamp), duration
