@@ -1,5 +1,8 @@
 """Networks on windows: padding, rounding, tiles, memory."""
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import flax.linen as nn
@@ -243,3 +246,51 @@ def test_real_networks_give_what_apply_gives(name):
     assert (
         np.abs(result - expected).max() <= 0.6
     )  # half a level, and what other compilations round differently
+
+
+EIGHT_DEVICES = """
+import flax.linen as nn
+import jax
+import numpy as np
+from stvsr_jax.inference import pipeline
+from stvsr_jax.inference.predictor import Predictor
+from stvsr_jax.inference.video_reader import TimedFrame
+
+class Tint(nn.Module):
+    @nn.compact
+    def __call__(self, frames):
+        tint = self.param("tint", nn.initializers.normal(0.3), (3, 3))
+        between = (frames[:, 1:] + frames[:, :-1]) / 2
+        steps = [(between if n % 2 else frames)[:, n // 2] for n in range(2 * frames.shape[1] - 1)]
+        return (jax.numpy.stack(steps, 1) @ tint).repeat(4, axis=2).repeat(4, axis=3)
+
+model = Tint()
+params = model.init(jax.random.key(0), np.zeros((1, 2, 4, 4, 3)))["params"]
+images = np.random.default_rng(0).integers(0, 256, (31, 8, 8, 3), np.uint8)
+frames = [TimedFrame(image, i, 1) for i, image in enumerate(images)]
+videos = []
+for devices in (jax.devices()[:1], jax.devices()):
+    network = Predictor("zooming_slowmo", model, params, devices=devices)
+    used = set()
+
+    def predict(images, times, device):
+        used.add(device)
+        return network.predict(images, times, space=4, device=device)
+
+    windows = pipeline.plan(frames, window_size=4, time=2)
+    outputs = [out for batch in pipeline.render(windows, predict, devices=len(devices)) for out in batch]
+    assert [out.frame.time * 2 for out in outputs] == list(range(62))
+    assert used == set(range(len(devices))) and len(devices) in (1, 8)
+    homes = {next(iter(jax.tree.leaves(params)[0].devices())) for params in network._params}
+    assert homes == set(devices)
+    videos.append(np.stack([out.frame.image for out in outputs]))
+np.testing.assert_array_equal(*videos)
+"""
+
+
+def test_windows_on_eight_devices_give_the_video_of_one():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
