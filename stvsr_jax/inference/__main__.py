@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import tqdm
 
 from stvsr_jax import compilation
-from stvsr_jax.inference import estimate, inputs, job, predictor, video_encoder
+from stvsr_jax.inference import estimate, inputs, job, predictor, video_encoder, work_folder
 from stvsr_jax.inference import request as requests
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -164,6 +164,9 @@ def _run_one(args, request, network, stopped_by):
         print("stopped at once; the same command goes on after the last finished segment", file=sys.stderr)
         return 130
     except _ERRORS as error:
+        waiting = work_folder.path_of(request.output)
+        if is_running and waiting.exists():
+            error = f"{error}; what is finished is in {waiting}, the same command goes on from there"
         return _fail(error, 1 if is_running else 2)
     return 0
 

@@ -15,6 +15,11 @@ _PROGRESS = "progress.json"
 _LOCK = "lock"
 
 
+def path_of(output: pathlib.Path) -> pathlib.Path:
+    """Returns where an output waits until it is finished."""
+    return output.with_name(f"{output.name}.unfinished")
+
+
 class WorkFolder:
     """An unfinished output.
 
@@ -32,7 +37,7 @@ class WorkFolder:
     """
 
     def __init__(self, output: pathlib.Path, request: dict[str, Any], *, overwrite: bool):
-        self.path = output.with_name(f"{output.name}.unfinished")
+        self.path = path_of(output)
         self._request = request
         self._check_is_ours()
         self.path.mkdir(exist_ok=True)

@@ -159,6 +159,7 @@ def test_a_full_disk_stops_the_job_and_it_goes_on_later(tmp_path, source, model,
     limit = whole.stat().st_size // 2
     code, errors = finish(start(source, output, "--checkpoint", model, limit=limit))
     assert code == 1 and "error: " in errors and "too large" in errors.lower() and not output.exists()
+    assert "out.mp4.unfinished, the same command goes on from there" in errors
     assert 0 < progress_of(output)["outputs"] < 2 * COUNT
     # Room for all packets, none for the finished file with its sound.
     store = tmp_path / "out.mp4.unfinished" / "0.packets"
