@@ -1,15 +1,17 @@
 """Command line: `python -m stvsr_jax.inference IN OUT --checkpoint DIR --space 4 --time 2`.
 
 Everything that can be wrong with a request is checked before the first frame is computed; what is wrong is
-one line on stderr and exit code 2. An error later on is exit code 1, an interruption 130;
-neither leaves a file.
+one line on stderr and exit code 2. An error later on is exit code 1, an interruption 130, SIGTERM 143. What is
+finished by then waits in `OUT.unfinished`, and the same command goes on from there.
 """
 
 import argparse
 import contextlib
-import math
+import dataclasses
 import pathlib
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -18,47 +20,93 @@ import jax
 import jax.numpy as jnp
 import tqdm
 from etils import epath
-from PIL import Image
 
-from stvsr_jax import compilation, models
-from stvsr_jax.data import scene_cuts
-from stvsr_jax.inference import compare, pipeline, predictor, video_reader, video_writer
+from stvsr_jax import compilation
+from stvsr_jax.inference import estimate, inputs, job, predictor, video_encoder, work_folder
+from stvsr_jax.inference import request as requests
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_ERRORS = (ValueError, NotImplementedError, OSError, av.FFmpegError, jax.errors.JaxRuntimeError)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Reads 'WxH' as (H, W)."""
+    width, height = text.lower().split("x")
+    return int(height), int(width)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Reads 'I/N' as (I, N)."""
+    number, count = text.split("/")
+    return int(number), int(count)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags."""
     parser = argparse.ArgumentParser(
-        prog="stvsr-upscale", description="Enlarges a video and raises its frame rate.", allow_abbrev=False
+        prog="stvsr-upscale",
+        description="Enlarges videos and raises their frame rate.",
+        allow_abbrev=False,
+        usage="%(prog)s [options] --checkpoint DIR INPUT [INPUT ...] OUTPUT",
     )
     add = parser.add_argument
-    add("input", type=pathlib.Path, help="video file, or folder of pictures")
-    add("output", type=pathlib.Path, help="video file, or (without suffix) folder of PNGs")
+    add(
+        "paths",
+        type=pathlib.Path,
+        nargs="+",
+        metavar="PATH",
+        help="videos, folders of pictures or folders of videos, and last the output: a video file, or (without "
+        "suffix) a folder of PNGs; the folder for them if there are several inputs",
+    )
     add("--checkpoint", type=epath.Path, required=True, help="folder of a trained or converted model")
     add("--weights", choices=("ema", "raw"), default="ema", help="of a run: their average, or as trained")
-    add("--space", type=float, default=4.0, help="enlargement; any number >= 1 with videoinr")
-    add("--time", type=int, default=2, help="output frames per input frame; any with videoinr")
-    add("--tile", type=int, help="longest tile side in input pixels; 0: whole frames; default: by memory")
-    add("--dtype", choices=sorted(_DTYPES), help="number format of the network; default: float32")
-    add("--codec", choices=sorted(video_writer.CODECS), default="h264")
-    add("--crf", type=int, help="quality, smaller is better; default: nearly lossless")
-    add("--overwrite", action="store_true", help="replace the output if it exists")
-    add("--max_frames", type=int, help="use only this many input frames")
+    add("--model", choices=sorted(predictor.WINDOW_SIZES), help="refuse a checkpoint of any other")
+    add(
+        "--info", action="store_true", help="only say what would be done, and time a window; no OUTPUT needed"
+    )
+
+    group = parser.add_argument_group("what to make")
+    add = group.add_argument
+    add("--space", type=float, help="enlargement; any number >= 1 with videoinr; default: 4")
+    add("--size", type=parse_size, metavar="WxH", help="size of the output instead of --space")
+    add("--time", type=int, help="output frames per input frame; any with videoinr; default: 2")
+    add("--fps", type=Fraction, help="output frames per second instead of --time: 60, 60000/1001")
     add("--preview", type=Fraction, metavar="SECONDS", help="use only the first seconds of the input")
+    add("--max_frames", type=int, help="use only this many input frames")
+    add("--input_fps", type=Fraction, help="rate of a folder of pictures or a raw stream: 25, 30000/1001")
     add(
         "--scene_threshold",
         type=float,
-        default=scene_cuts.DEFAULT_THRESHOLD,
+        default=requests.Request.scene_threshold,
         help="smallest change of the picture (0..255) that can be a scene cut; 0 looks for none",
     )
-    add("--input_fps", type=Fraction, help="rate of a folder of pictures or a raw stream: 25, 30000/1001")
+    compare_help = "also write input and output side by side, as .png or video"
+    add("--compare", type=pathlib.Path, metavar="FILE", help=compare_help)
+
+    group = parser.add_argument_group("how to write it")
+    add = group.add_argument
+    add("--codec", choices=sorted(video_encoder.CODECS), default=requests.Request.codec)
+    add("--crf", type=int, help="quality, smaller is better; default: nearly lossless")
+    add("--pixel_format", choices=video_encoder.PIXEL_FORMATS, help="default: by codec and input")
     add(
-        "--compare",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="also write input and output side by side, as .png or video",
+        "--suffix",
+        help="of the outputs of several inputs, '' for folders of PNGs; default: .mp4, or .mkv, .mov",
     )
+    add("--overwrite", action="store_true", help="replace the output if it exists")
+    add("--segment", type=int, metavar="FRAMES", help="output frames after which what is done is safe")
+    add(
+        "--shard",
+        type=parse_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="only every N-th input, from the I-th",
+    )
+
+    group = parser.add_argument_group("how to run the network")
+    add = group.add_argument
+    add("--tile", type=int, help="longest tile side in input pixels; 0: whole frames; default: by memory")
+    add("--ensemble", action="store_true", help="mean of four flips: a little better, four times slower")
+    add("--dtype", choices=sorted(_DTYPES), help="number format of the network; default: float32")
     return parser
 
 
@@ -68,169 +116,125 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = make_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed its own message
         return int(stop.code or 0)
+    try:
+        pairs, is_batch = _pair_up(args)
+        planned = [(pair, _make_request(args, *pair)) for pair in pairs]
+        requests.check(planned[0][1])
+        if not args.checkpoint.is_dir():
+            raise ValueError(f"checkpoint {args.checkpoint} is not a folder")
+        network = _load(args)
+    except _ERRORS as error:
+        return _fail(error, 2)
+    with _stop_on_signals() as stopped_by:
+        code = 0
+        for (source, target), request in planned:
+            if is_batch:
+                if target.exists() and not (args.overwrite or args.info):
+                    print(f"note: {target} exists: {source} is skipped", file=sys.stderr)
+                    continue
+                print(f"{source} -> {target}" if not args.info else f"{source}", file=sys.stderr)
+            code = max(code, _run_one(args, request, network, stopped_by))
+            if stopped_by:
+                return 128 + stopped_by[0]
+    return code
+
+
+def _run_one(args, request, network, stopped_by):
+    """Returns the exit code for one input."""
     is_running = False
     try:
-        with contextlib.ExitStack() as stack:  # completes the files, or removes them after an error
-            prepared = _prepare(args, stack)
-            is_running = True
-            _run(args, *prepared)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        plan = requests.make_plan(request, network.name)
+        if args.info:
+            for line in estimate.describe(plan) + estimate.measure(plan, network):
+                print(line)
+            return 0
+        files = job.open_files(plan)
+        for remark in (*plan.remarks, *job.notes_on(files)):
+            print(f"note: {remark}", file=sys.stderr)
+        is_running = True
+        with tqdm.tqdm(total=plan.output_frames, unit="frame", smoothing=0.1, dynamic_ncols=True) as bar:
+
+            def show(done, is_new):
+                bar.initial = bar.initial if is_new else done  # what was done before does not count for speed
+                bar.update(done - bar.n)
+
+            job.run(plan, network, files, on_progress=show, should_stop=lambda: bool(stopped_by))
+    except job.Stopped as stop:
+        print(stop, file=sys.stderr)
         return 130
-    except (ValueError, NotImplementedError, OSError, av.FFmpegError, jax.errors.JaxRuntimeError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1 if is_running else 2
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on after the last finished segment", file=sys.stderr)
+        return 130
+    except _ERRORS as error:
+        waiting = work_folder.path_of(request.output)
+        if is_running and waiting.exists():
+            error = f"{error}; what is finished is in {waiting}, the same command goes on from there"
+        return _fail(error, 1 if is_running else 2)
     return 0
 
 
-def _prepare(args, stack):
-    """Checks everything and opens everything.
-
-    Returns:
-      VideoInfo; Predictor; whether a frame in two windows is taken from the earlier; what takes the outputs.
-    """
-    _check_numbers(args)
-    info = video_reader.probe(args.input, rate=args.input_fps)
-    for target in filter(None, (args.output, args.compare)):
-        if target.resolve() == args.input.resolve():
-            raise ValueError(f"output {target} is the input")
-        video_writer.check_target(target, overwrite=args.overwrite)
-    if args.compare and args.compare.resolve() == args.output.resolve():
-        raise ValueError(f"--compare {args.compare} is the output")
-    network, keep_earlier = _load(args)
-    sinks = [_open_output(args, info, stack)]
-    if args.compare:
-        sinks.append(_open_comparison(args, info, stack))
-    for remark in describe(info):
-        print(f"note: {remark}", file=sys.stderr)
-    return info, network, keep_earlier, sinks
+def _pair_up(args):
+    paths = list(args.paths)
+    output = pathlib.Path("out.mp4")
+    if len(paths) > 1 and not (args.info and paths[-1].exists()):
+        output = paths.pop()
+    elif not args.info:
+        raise ValueError(f"no output given for {paths[0]}")
+    suffix = (
+        {"ffv1": ".mkv", "prores": ".mov"}.get(args.codec, ".mp4") if args.suffix is None else args.suffix
+    )
+    pairs, is_batch = inputs.pair_up(paths, output, suffix=suffix, shard=args.shard)
+    if is_batch and not args.info:
+        if args.compare:
+            raise ValueError("--compare goes with one input")
+        output.mkdir(exist_ok=True)
+    return pairs, is_batch
 
 
-def _check_numbers(args):
-    for name in ("max_frames", "preview", "input_fps"):
-        value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{name}={value} must be positive")
-    if not 0 <= args.scene_threshold <= 255:
-        raise ValueError(f"scene_threshold={args.scene_threshold} must lie in [0, 255]")
-    video_writer.encoder_options(args.codec, args.crf)
-    if not args.checkpoint.is_dir():
-        raise ValueError(f"checkpoint {args.checkpoint} is not a folder")
+def _make_request(args, source, target):
+    names = {field.name for field in dataclasses.fields(requests.Request)} - {"input", "output"}
+    return requests.Request(source, target, **{name: getattr(args, name) for name in names})
 
 
 def _load(args):
-    """Returns (Predictor, whether a shared frame is taken from the earlier window)."""
-    from stvsr_jax import checkpoint  # heavy, and needed only when the request itself makes sense
-
     compilation.keep_compiled_programs()
-    loaded = checkpoint.load_for_inference(args.checkpoint, weights=args.weights)
-    predictor.check_request(loaded.model_name, space=args.space, time=args.time)
-    kwargs = dict(loaded.model_kwargs)
-    if args.dtype:
-        kwargs["dtype"] = _DTYPES[args.dtype]
-    model = models.build(loaded.model_name, **kwargs)
-    network = predictor.Predictor(loaded.model_name, model, loaded.params, tile=args.tile)
-    return network, predictor.KEEP_EARLIER[loaded.model_name]
-
-
-def _open_output(args, info, stack):
-    if video_writer.is_picture_folder(args.output):
-        writer = video_writer.PictureWriter(args.output)
-    else:
-        writer = video_writer.VideoWriter(
-            args.output,
-            video_format(info, args, columns=1),
-            source=None if info.pictures else args.input,
-            origin=info.origin,
-            is_trimmed=args.max_frames is not None or args.preview is not None,
-        )
-        for note in writer.notes:
-            print(f"note: {note}", file=sys.stderr)
-    stack.enter_context(writer)
-    return lambda output, offset, source: writer.write(output.image, output.time, output.duration)
-
-
-def _open_comparison(args, info, stack):
-    if args.compare.suffix.lower() != ".png":
-        writer = stack.enter_context(
-            video_writer.VideoWriter(args.compare, video_format(info, args, columns=2))
-        )
-
-        def add(output, offset, source):
-            joined = compare.side_by_side(output.image, source.image, "output")
-            writer.write(joined, output.time, output.duration)
-
-        return add
-
-    count = expected_frames(info, args)
-    collector = compare.PictureOfTwoMoments(count // 2)
-
-    def save(kind, error, traceback):
-        if kind is None:
-            partial = args.compare.with_name(f".{args.compare.stem}.partial.png")
-            Image.fromarray(collector.render()).save(partial)
-            partial.replace(args.compare)
-
-    stack.push(save)
-    return collector.add
-
-
-def _run(args, info, network, keep_earlier, sinks):
-    frames = video_reader.read_frames(info, limit=args.max_frames, seconds=args.preview)
-    outputs = pipeline.upscale(
-        frames,
-        lambda images, times: network.predict(images, times, space=args.space),
-        window_size=network.window_size,
-        time=args.time,
-        keep_earlier=keep_earlier,
-        scene_threshold=args.scene_threshold,
+    network = predictor.Predictor.from_checkpoint(
+        args.checkpoint,
+        weights=args.weights,
+        dtype=_DTYPES[args.dtype] if args.dtype else None,
+        ensemble=args.ensemble,
+        devices=jax.local_devices(),
     )
-    total = expected_frames(info, args) * args.time
-    for output in tqdm.tqdm(outputs, total=total, unit="frame", smoothing=0.1, dynamic_ncols=True):
-        for sink in sinks:
-            sink(*output)
+    if args.model and args.model != network.name:
+        raise ValueError(f"checkpoint {args.checkpoint} is of {network.name}, not of {args.model}")
+    return network
 
 
-def video_format(
-    info: video_reader.VideoInfo, args: argparse.Namespace, *, columns: int
-) -> video_writer.VideoFormat:
-    """Returns what to write for an input, `columns` pictures wide."""
-    height, width = predictor.output_size(info.height, info.width, args.space)
-    rate = info.rate * args.time
-    return video_writer.VideoFormat(
-        height,
-        width * columns,
-        rate=rate,
-        time_base=1 / rate if info.is_constant_rate else info.time_base / args.time,
-        codec=args.codec,
-        crf=args.crf,
-        colour_tags=info.colour_tags,
-        sample_aspect_ratio=info.sample_aspect_ratio,
-        metadata=info.metadata,
-        language=info.language,
-    )
+def _fail(error, code):
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
 
 
-def expected_frames(info: video_reader.VideoInfo, args: argparse.Namespace) -> int:
-    """Returns how many input frames will be read, as far as can be known."""
-    counts = [info.frame_count]
-    if args.max_frames is not None:
-        counts.append(args.max_frames)
-    if args.preview is not None:
-        counts.append(math.ceil(args.preview * info.rate))
-    return max(1, min(counts))
+@contextlib.contextmanager
+def _stop_on_signals():
+    """Gives a list that is filled with the number of the signal that asks to stop; the second stops at once."""
+    received = []
 
+    def handle(number, frame):
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        print("\nstopping after this window; once more stops at once", file=sys.stderr)
 
-def describe(info: video_reader.VideoInfo) -> list[str]:
-    """Returns remarks on what the output cannot keep of an input."""
-    remarks = []
-    if not info.is_constant_rate:
-        remarks.append("the frame rate varies: output frames keep the times of the input")
-    if info.is_interlaced:
-        remarks.append("the input is interlaced; deinterlace it first for a clean result")
-    if info.bit_depth > 8:
-        remarks.append(f"the input has {info.bit_depth} bits per component; the output has 8")
-    return remarks
+    if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
+        yield received
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

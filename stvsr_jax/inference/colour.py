@@ -1,4 +1,4 @@
-"""Between decoded video frames and 8-bit RGB, with the matrix and range that the stream declares.
+"""Between decoded video frames and RGB of 8 or 16 bits, with the matrix and range that the stream declares.
 
 Two habits of the scaler below PyAV are avoided here. Without `ACCURATE_RND` and `FULL_CHR_H_INT` one trip
 RGB -> 4:2:0 -> RGB darkens a picture by about one level in 255 (five after four trips), and writing
@@ -67,19 +67,23 @@ def read_tags(frame: av.VideoFrame) -> ColourTags:
     return ColourTags(matrix, is_full, int(frame.color_primaries), int(frame.color_trc))
 
 
-def frame_to_rgb(frame: av.VideoFrame, tags: ColourTags, *, size: tuple[int, int]) -> np.ndarray:
+def frame_to_rgb(
+    frame: av.VideoFrame, tags: ColourTags, *, size: tuple[int, int], is_deep: bool = False
+) -> np.ndarray:
     """Converts one decoded frame.
 
     Args:
-      frame: any pixel format; more than 8 bits are rounded to 8.
+      frame: any pixel format.
       tags: of the stream.
       size: (H, W) to return; a frame of another size (streams may change it) is resized.
+      is_deep: whether to return 16 bits.
 
     Returns:
-      uint8 [H, W, 3].
+      uint8 or uint16 [H, W, 3].
     """
     height, width = size
-    options = dict(width=width, height=height, format="rgb24", interpolation=_SCALER)
+    pixel_format = "rgb48le" if is_deep else "rgb24"
+    options = dict(width=width, height=height, format=pixel_format, interpolation=_SCALER)
     if tags.matrix != RGB:
         frame.colorspace = tags.matrix
         options["src_color_range"] = ColorRange.JPEG if tags.is_full_range else ColorRange.MPEG
@@ -90,11 +94,12 @@ def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags) -> av.Vid
     """Makes a frame to encode from RGB.
 
     Args:
-      rgb: uint8 [H, W, 3].
+      rgb: uint8 or uint16 [H, W, 3].
       pixel_format: FFmpeg's name, YCbCr or RGB.
       tags: of the output, see `output_tags`.
     """
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    given = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=given)
     if av.VideoFormat(pixel_format).is_rgb:
         return frame.reformat(format=pixel_format, interpolation=_SCALER)
     frame = frame.reformat(
@@ -113,3 +118,10 @@ def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags) -> av.Vid
 def output_tags(tags: ColourTags) -> ColourTags:
     """Returns the tags to write for an input's: the same colours, in limited range, RGB as BT.709."""
     return dataclasses.replace(tags, matrix=BT709 if tags.matrix == RGB else tags.matrix, is_full_range=False)
+
+
+def to_8_bits(image: np.ndarray) -> np.ndarray:
+    """Rounds uint16 to uint8; uint8 stays."""
+    if image.dtype == np.uint8:
+        return image
+    return ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)

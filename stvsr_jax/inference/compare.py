@@ -1,12 +1,15 @@
 """The output beside the input, its pixels and bicubic: a picture of two moments, or a whole video."""
 
+import itertools
+from collections.abc import Iterable
 from fractions import Fraction
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from stvsr_jax import bicubic
-from stvsr_jax.inference.video_reader import TimedFrame
+from stvsr_jax.inference import colour, pipeline
+from stvsr_jax.inference.streaming import Window
 
 _MARGIN = 4  # pixels around a label
 
@@ -31,50 +34,61 @@ def side_by_side(output: np.ndarray, source: np.ndarray, label: str) -> np.ndarr
     """Puts the enlarged input on the left and the output on the right.
 
     Args:
-      output: uint8 [H', W', 3].
-      source: uint8 [H, W, 3], the input frame shown at that moment.
+      output: uint8 or uint16 [H', W', 3].
+      source: uint8 or uint16 [H, W, 3], the input frame shown at that moment.
       label: text for the output.
 
     Returns:
       uint8 [H', 2 W', 3].
     """
+    output, source = colour.to_8_bits(output), colour.to_8_bits(source)
     left = put_label(enlarge(source, output.shape[:2]), "bicubic, frame repeated")
     return np.concatenate([left, put_label(output, label)], axis=1)
 
 
-class PictureOfTwoMoments:
-    """Collects a given and an interpolated frame near the middle of the video, for one picture.
+def picture_of_two_moments(
+    windows: Iterable[Window], predict: pipeline.Predict, middle: Fraction
+) -> np.ndarray:
+    """Renders a given and an interpolated frame near the middle of the video beside their input.
 
     Args:
-      target: input frame from which on a pair is good enough; earlier ones serve if none comes.
+      windows: of the whole video.
+      predict: the network.
+      middle: seconds; the first pair at or after it is taken, the last before it if there is none, the first
+        frame alone if nothing is interpolated.
+
+    Returns:
+      uint8 [h, w, 3]: a row per moment with the input's pixels, bicubic and the output.
     """
+    chosen = None
+    for window in windows:
+        moments = _find_pair(window, middle)
+        if chosen is None or len(moments) == 2:
+            chosen = window, moments
+        if len(moments) == 2 and moments[0][1].time >= middle:
+            break
+    window, moments = chosen
+    instants = [instant for instant, _ in moments]
+    images = predict(np.stack([frame.image for frame in window.frames]), instants, 0)
+    rows = []
+    for image, instant in zip(images, instants, strict=True):
+        offset = instant - int(instant)
+        label = f"model, interpolated at {float(offset):.2f}" if offset else "model, given frame"
+        source = colour.to_8_bits(window.frames[int(instant)].image)
+        height, width = image.shape[:2]
+        pixels = Image.fromarray(source).resize((width, height), Image.Resampling.NEAREST)
+        columns = put_label(np.asarray(pixels), "input"), side_by_side(image, source, label)
+        rows.append(np.concatenate(columns, axis=1))
+    return np.concatenate(rows)
 
-    def __init__(self, target: int):
-        self._target = target
-        self._inputs = -1  # index of the current input frame
-        self._given = None
-        self._moments = []
-        self._is_done = False
 
-    def add(self, output: TimedFrame, offset: Fraction, source: TimedFrame) -> None:
-        """Takes the next output; see `pipeline.upscale`."""
-        if self._is_done:
-            return
-        if self._given is None or source is not self._given[1]:
-            self._inputs += 1
-            self._given = (output, source, "model, given frame")
-            if len(self._moments) < 2 and self._inputs <= self._target:
-                self._moments = [self._given]
-        elif abs(offset - Fraction(1, 2)) <= Fraction(1, 4):
-            self._moments = [self._given, (output, source, f"model, interpolated at {float(offset):.2f}")]
-            self._is_done = self._inputs >= self._target
-
-    def render(self) -> np.ndarray:
-        """Returns uint8 [h, w, 3]: a row per moment with the input's pixels, bicubic and the output."""
-        rows = []
-        for output, source, label in self._moments:
-            height, width = output.image.shape[:2]
-            pixels = Image.fromarray(source.image).resize((width, height), Image.Resampling.NEAREST)
-            columns = put_label(np.asarray(pixels), "input"), side_by_side(output.image, source.image, label)
-            rows.append(np.concatenate(columns, axis=1))
-        return np.concatenate(rows)
+def _find_pair(window, middle):
+    """Returns [(instant, moment)]: a given frame and one well between it and the next, or the first alone."""
+    pairs = [
+        (given, between)
+        for given, between in itertools.product(window.outputs, repeat=2)
+        if given[0] == int(given[0]) == int(between[0])
+        and Fraction(1, 4) <= between[0] - given[0] <= Fraction(3, 4)
+    ]
+    late = [pair for pair in pairs if pair[0][1].time >= middle]
+    return list((late or pairs[-1:])[0]) if pairs else [window.outputs[0]]

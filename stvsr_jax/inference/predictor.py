@@ -1,12 +1,14 @@
-"""Runs a network on one window of frames: numpy in, numpy out, 8-bit or float.
+"""Runs a network on one window of frames: numpy in, numpy out, 8 or 16 bits or float.
 
 Frames are padded to multiples of four by repeating their edges and the outputs cropped; large ones go through
 in tiles. Every shape is compiled once.
 """
 
 import functools
+import hashlib
 import math
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stvsr_jax import models
 from stvsr_jax.inference import tiling
 
 # Frames of a window, and whether a frame in two windows is taken from the earlier one.
@@ -60,6 +63,32 @@ def output_size(height: int, width: int, space: float) -> tuple[int, int]:
     return math.floor(height * space + 0.5), math.floor(width * space + 0.5)
 
 
+def check_size(model_name: str, height: int, width: int, out_size: tuple[int, int]) -> None:
+    """Checks that a network can make frames of `out_size` (H', W') from those of `height` x `width`.
+
+    Raises:
+      ValueError: it cannot.
+    """
+    asked = f"size={out_size[1]}x{out_size[0]}"
+    if model_name == "zooming_slowmo" and tuple(out_size) != (4 * height, 4 * width):
+        raise ValueError(
+            f"{asked}: zooming_slowmo makes {4 * width}x{4 * height} of {width}x{height}; use a videoinr "
+            "checkpoint"
+        )
+    if out_size[0] < height or out_size[1] < width:
+        raise ValueError(f"{asked} is smaller than the input's {width}x{height}")
+
+
+def check_tile(tile: int | None) -> None:
+    """Checks the longest side of a tile: None, 0 or large enough to overlap its neighbours.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if tile is not None and tile != 0 and tile < SMALLEST_TILE:
+        raise ValueError(f"tile={tile} must be 0 (whole frames) or at least {SMALLEST_TILE}")
+
+
 class Predictor:
     """A network with its parameters, compiled per shape.
 
@@ -68,90 +97,163 @@ class Predictor:
       model: the flax module.
       params: its parameters.
       tile: longest side of a tile in low-resolution pixels; 0 takes frames whole, None chooses by memory.
+      ensemble: render every window also mirrored, upside down and both, and take the mean of the four.
+      devices: each gets the parameters and can run windows; None is the first of this process.
 
     Attributes:
+      name: the model's.
       window_size: frames `predict` takes.
       tile: as given; halved whenever the device runs out of memory.
+      devices: as given.
     """
 
-    def __init__(self, model_name: str, model: nn.Module, params: Any, *, tile: int | None = None):
-        if tile is not None and tile != 0 and tile < SMALLEST_TILE:
-            raise ValueError(f"tile={tile} must be 0 (whole frames) or at least {SMALLEST_TILE}")
+    def __init__(
+        self,
+        model_name: str,
+        model: nn.Module,
+        params: Any,
+        *,
+        tile: int | None = None,
+        ensemble: bool = False,
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        check_tile(tile)
+        self.name = model_name
         self.window_size = WINDOW_SIZES[model_name]
         self.tile = tile
-        self._name = model_name
+        self.devices = list(devices or jax.local_devices()[:1])
+        self._is_ensemble = ensemble
         self._model = model
-        self._params = jax.device_put(params)
+        self._params = [jax.device_put(params, device) for device in self.devices]
         renders = {"zooming_slowmo": self._render_zooming_slowmo, "videoinr": self._render_videoinr}
         self._render = renders[model_name]
 
+    @classmethod
+    def from_checkpoint(
+        cls, directory: str | pathlib.Path, *, weights: str = "ema", dtype: Any = None, **kwargs
+    ) -> "Predictor":
+        """Loads a training run or converted weights.
+
+        Args:
+          directory, weights: see `checkpoint.load_for_inference`.
+          dtype: number format of the network, None for float32.
+          **kwargs: `tile`, `ensemble`, `devices`.
+
+        Raises:
+          ValueError: there is no checkpoint.
+        """
+        from stvsr_jax import checkpoint  # heavy, and the class does not need it
+
+        loaded = checkpoint.load_for_inference(directory, weights=weights)
+        fields = {**loaded.model_kwargs, **({"dtype": dtype} if dtype else {})}
+        return cls(loaded.model_name, models.build(loaded.model_name, **fields), loaded.params, **kwargs)
+
+    def identity(self) -> str:
+        """Returns a digest of the network, its settings and its parameters."""
+        digest = hashlib.sha256(f"{self._model!r} {self._is_ensemble}".encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self._params[0]):
+            digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
     def predict(
-        self, frames: np.ndarray, times: Sequence[float], *, space: float, rounded: bool = True
+        self,
+        frames: np.ndarray,
+        times: Sequence[float],
+        *,
+        space: float | None = None,
+        out_size: tuple[int, int] | None = None,
+        rounded: bool = True,
+        device: int = 0,
     ) -> np.ndarray:
         """Renders instants of a window.
 
         Args:
-          frames: [N, H, W, 3], uint8, or float32 in units of [0, 1]. N is `window_size`; Zooming Slow-Mo takes
-            any N from 2.
+          frames: [N, H, W, 3], uint8, uint16, or float32 in units of [0, 1]. N is `window_size`; Zooming Slow-Mo
+            takes any N from 2.
           times: T instants in frames after the first, in [0, N - 1]; multiples of 1/2 for Zooming Slow-Mo.
           space: output over input size, at least 1; 4 for Zooming Slow-Mo.
-          rounded: return 8 bits, clamped and rounded, instead of what the network says.
+          out_size: (H', W') instead of `space`.
+          rounded: return integers, clamped and rounded, instead of what the network says.
+          device: number in `devices`.
 
         Returns:
-          [T, H', W', 3], uint8 or (not `rounded`) float32 in units of [0, 1]; see `output_size`.
+          [T, H', W', 3], uint16 for uint16, uint8 for other frames, or (not `rounded`) float32 in units of
+          [0, 1]; see `output_size`.
 
         Raises:
           ValueError: an argument does not fit the network.
         """
-        count = max(2, frames.shape[0]) if self._name == "zooming_slowmo" else self.window_size
-        is_image = frames.dtype in (np.uint8, np.float32) and frames.ndim == 4 and frames.shape[3] == 3
-        if not is_image or frames.shape[0] != count:
+        count = max(2, frames.shape[0]) if self.name == "zooming_slowmo" else self.window_size
+        is_image = frames.dtype in (np.uint8, np.uint16, np.float32) and frames.ndim == 4
+        if not is_image or frames.shape[0] != count or frames.shape[3] != 3:
             raise ValueError(
-                f"frames are {frames.dtype} {frames.shape}; they must be uint8 or float32 [{count}, H, W, 3]"
+                f"frames are {frames.dtype} {frames.shape}; they must be uint8, uint16 or float32 "
+                f"[{count}, H, W, 3]"
             )
         if not all(0 <= t <= count - 1 for t in times):
             raise ValueError(f"times={list(map(float, times))} must lie in [0, {count - 1}]")
-        check_request(self._name, space=space, time=1)
         height, width = frames.shape[1:3]
-        if self.tile is None:
-            self.tile = choose_tile(self._name, height, width)
+        if (space is None) == (out_size is None):
+            raise ValueError(f"exactly one of space={space} and out_size={out_size} has to be given")
+        if out_size is None:
+            check_request(self.name, space=space, time=1)
+            out_size = output_size(height, width, space)
+        check_size(self.name, height, width, out_size)
+        dtype = (np.uint16 if frames.dtype == np.uint16 else np.uint8) if rounded else np.float32
         while True:
+            tile = self.tile
+            if tile is None:
+                tile = self.tile = choose_tile(self.name, height, width)
             try:
                 return tiling.render_tiled(
-                    lambda part, size: self._render(part, times, size, rounded),
+                    lambda part, size: self._render_part(part, times, size, dtype, device),
                     frames,
-                    out_size=output_size(height, width, space),
-                    tile=self.tile,
+                    out_size=out_size,
+                    tile=tile,
                 )
             except jax.errors.JaxRuntimeError as error:
-                self.tile = smaller_tile(self.tile, height, width, error)
+                smaller = smaller_tile(tile, height, width, error)
+                self.tile = min(smaller, self.tile or smaller)  # another device may have been there before
 
-    def _render_zooming_slowmo(self, frames, times, out_size, rounded):
+    def _render_part(self, frames, times, out_size, dtype, device):
+        if not self._is_ensemble:
+            return self._render(frames, times, out_size, dtype, device)
+        total = 0.0
+        for rows in (1, -1):
+            for columns in (1, -1):
+                flipped = np.ascontiguousarray(frames[:, ::rows, ::columns])
+                rendered = self._render(flipped, times, out_size, np.float32, device)
+                total = total + rendered[:, ::rows, ::columns]
+        return np.asarray(to_dtype(total / 4, dtype))
+
+    def _render_zooming_slowmo(self, frames, times, out_size, dtype, device):
         half_steps = [t * 2 for t in times]
         if any(step != int(step) for step in half_steps):
             raise ValueError(f"times={list(map(float, times))} must be multiples of 1/2 for zooming_slowmo")
-        padded = pad_to_multiple(frames)
-        rendered = _apply_zooming_slowmo(self._model, self._params, padded, rounded=rounded)
+        padded = jax.device_put(pad_to_multiple(frames), self.devices[device])
+        rendered = _apply_zooming_slowmo(self._model, self._params[device], padded, dtype=dtype)
         return np.asarray(rendered)[[int(step) for step in half_steps], : out_size[0], : out_size[1]]
 
-    def _render_videoinr(self, frames, times, out_size, rounded):
+    def _render_videoinr(self, frames, times, out_size, dtype, device):
         padded = pad_to_multiple(frames)
         # Coordinates span the padded frame, so it is rendered whole at the same scale and cropped. Rounding
         # its size leaves at most half an output pixel of mismatch at the far border, none at whole scales.
         sides = zip(padded.shape[1:3], out_size, frames.shape[1:3], strict=True)
         full = tuple(round(side * out / unpadded) for side, out, unpadded in sides)
         chunk_rows = min(max(1, _CHUNK_PIXELS // full[1]), full[0])
-        encoded = _encode_videoinr(self._model, self._params, padded)
-        result = np.empty((len(times), *out_size, 3), np.uint8 if rounded else np.float32)
+        params = self._params[device]
+        encoded = _encode_videoinr(self._model, params, jax.device_put(padded, self.devices[device]))
+        result = np.empty((len(times), *out_size, 3), dtype)
         for i, time in enumerate(times):
             image = _decode_videoinr(
                 self._model,
-                self._params,
+                params,
                 encoded,
                 np.float32(time),
                 out_size=full,
                 chunk_rows=chunk_rows,
-                rounded=rounded,
+                dtype=dtype,
             )
             result[i] = np.asarray(image)[: out_size[0], : out_size[1]]
         return result
@@ -201,20 +303,30 @@ def smaller_tile(tile: int, height: int, width: int, error: jax.errors.JaxRuntim
 
 
 def to_unit(frames: jax.Array) -> jax.Array:
-    """uint8 to float32 in [0, 1]; float32 stays."""
-    return frames.astype(jnp.float32) / 255.0 if frames.dtype == jnp.uint8 else frames
+    """Integers to float32 in [0, 1]; float32 stays."""
+    if frames.dtype == jnp.float32:
+        return frames
+    return frames.astype(jnp.float32) / float(jnp.iinfo(frames.dtype).max)
 
 
 def to_uint8(frames: jax.Array) -> jax.Array:
     """[0, 1] to uint8, clamped, rounded to nearest, halves upwards."""
-    return jnp.floor(jnp.clip(frames, 0.0, 1.0) * 255.0 + 0.5).astype(jnp.uint8)
+    return to_dtype(frames, np.uint8)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="rounded")
-def _apply_zooming_slowmo(model, params, frames, *, rounded):
+def to_dtype(frames: jax.Array, dtype: Any) -> jax.Array:
+    """[0, 1] to a type of integers like `to_uint8`; float32 stays as it is."""
+    if dtype == np.float32:
+        return frames
+    largest = float(np.iinfo(dtype).max)
+    return jnp.floor(jnp.clip(frames, 0.0, 1.0) * largest + 0.5).astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="dtype")
+def _apply_zooming_slowmo(model, params, frames, *, dtype):
     """[N, H, W, 3] -> [2N - 1, 4H, 4W, 3]."""
     rendered = model.apply({"params": params}, to_unit(frames)[None])[0]
-    return to_uint8(rendered) if rounded else rendered
+    return to_dtype(rendered, dtype)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -223,11 +335,11 @@ def _encode_videoinr(model, params, frames):
     return model.apply({"params": params}, to_unit(frames)[None], method="encode")
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("out_size", "chunk_rows", "rounded"))
-def _decode_videoinr(model, params, encoded, time, *, out_size, chunk_rows, rounded):
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("out_size", "chunk_rows", "dtype"))
+def _decode_videoinr(model, params, encoded, time, *, out_size, chunk_rows, dtype):
     """One instant in [0, 1] -> [H', W', 3]."""
     times = jnp.reshape(time, (1, 1))
     rendered = model.apply(
         {"params": params}, encoded, times, out_size=out_size, chunk_rows=chunk_rows, method="decode"
     )
-    return to_uint8(rendered[0, 0]) if rounded else rendered[0, 0]
+    return to_dtype(rendered[0, 0], dtype)

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from stvsr_jax.data import scene_cuts
+from stvsr_jax.inference import colour
 from stvsr_jax.inference.video_reader import TimedFrame
 
 # The detector looks at the changes of eight frames on each side of a place.
@@ -36,7 +37,7 @@ def mark_scene_ends(frames: Iterable[TimedFrame], *, threshold: float) -> Iterat
         count += 1
         if threshold:
             number_of_first += len(thumbnails) == thumbnails.maxlen
-            thumbnails.append(thumbnail(frame.image))
+            thumbnails.append(thumbnail(colour.to_8_bits(frame.image)))
         if len(waiting) > (_AHEAD + 1 if threshold else 1):
             next_index = count - len(waiting) + 1
             yield waiting.popleft(), bool(threshold) and begins_scene(next_index)

@@ -84,11 +84,11 @@ def render_tiled(
 ) -> np.ndarray:
     """Renders a window tile by tile.
 
-    Tiles of a row are blended into a band and bands into the result, in the type of the tiles: with 8 bits
+    Tiles of a row are blended into a band and bands into the result, in the type of the tiles: with integers
     rounding costs one level.
 
     Args:
-      render: from [N, h, w, 3] and (h', w') to uint8 or float32 [T, h', w', 3].
+      render: from [N, h, w, 3] and (h', w') to integers or float32 [T, h', w', 3].
       frames: [N, H, W, 3].
       out_size: (H', W').
       tile: longest side of a tile in input pixels; 0 renders the frame whole.
@@ -124,4 +124,4 @@ def _blend(below: np.ndarray, above: np.ndarray, weight: np.ndarray) -> None:
     for target, source in zip(below, above, strict=True):
         # Where nothing is written yet `below` is 0 and the weight 1, which leaves the source exactly.
         blended = target + weight * (source.astype(np.float32) - target)
-        target[:] = np.floor(blended + 0.5) if target.dtype == np.uint8 else blended
+        target[:] = np.floor(blended + 0.5) if np.issubdtype(target.dtype, np.integer) else blended

@@ -1,23 +1,21 @@
 """Frames of a video file or a folder of pictures, in order, as RGB with their times.
 
 `probe_video` and `probe_pictures` check an input and describe it; `read_frames` streams it. Pictures come
-upright: the rotation that phones store beside the picture is applied, so the output needs none.
+upright: the rotation that phones store beside the picture is applied, so the output needs none. Video of more
+than 8 bits comes with 16, interlaced video deinterlaced.
 """
 
 import dataclasses
 import pathlib
-import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import av
+import av.filter
 import numpy as np
-from PIL import Image
 
-from stvsr_jax.inference import colour, timing
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+from stvsr_jax.inference import colour, pictures, timing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +35,7 @@ class VideoInfo:
       sample_aspect_ratio: width of a pixel over its height.
       orientation: (transpose, flip rows, flip columns) that make a decoded frame upright, in this order.
       is_interlaced: whether the first frame says so.
+      has_alpha: whether the first picture is transparent somewhere.
       bit_depth: bits per component in the file.
       metadata: title and so on.
       language: of the video stream, three letters, empty if unknown.
@@ -56,6 +55,7 @@ class VideoInfo:
     sample_aspect_ratio: Fraction = Fraction(1)
     orientation: tuple[bool, bool, bool] = (False, False, False)
     is_interlaced: bool = False
+    has_alpha: bool = False
     bit_depth: int = 8
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     language: str = ""
@@ -68,7 +68,7 @@ class TimedFrame:
     """One picture and when it is shown.
 
     Attributes:
-      image: uint8 [H, W, 3], RGB.
+      image: uint8 or uint16 [H, W, 3], RGB.
       time: seconds.
       duration: seconds until the next frame, or the end.
     """
@@ -96,32 +96,26 @@ def probe(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInfo:
 
 def probe_pictures(folder: pathlib.Path, *, rate: Fraction | None) -> VideoInfo:
     """Describes a folder of equally sized pictures, ordered by the numbers in their names (2 before 10)."""
-    files = sorted((f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES), key=natural_key)
+    files = pictures.list_pictures(folder)
     if not files:
-        raise ValueError(f"input folder {folder} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+        raise ValueError(f"input folder {folder} holds no pictures ({', '.join(pictures.SUFFIXES)})")
     if rate is None:
         raise ValueError(f"input {folder} is a folder of pictures: its frame rate is needed (--input_fps)")
-    first_size = None
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                size = image.size
-        except OSError as error:
-            raise ValueError(f"input picture {file} cannot be read: {error}") from error
-        first_size = first_size or size
-        if size != first_size:
-            first = f"{first_size[0]}x{first_size[1]}"
-            raise ValueError(f"input picture {file} is {size[0]}x{size[1]}; the first is {first}")
-    width, height = first_size
+    height, width = pictures.read_size(files[0])
+    for file in files[1:]:
+        size = pictures.read_size(file)
+        if size != (height, width):
+            raise ValueError(f"input picture {file} is {size[1]}x{size[0]}; the first is {width}x{height}")
     return VideoInfo(
-        folder, height, width, rate, frame_count=len(files), time_base=1 / rate, pictures=tuple(files)
+        folder,
+        height,
+        width,
+        rate,
+        frame_count=len(files),
+        time_base=1 / rate,
+        has_alpha=pictures.has_alpha(files[0]),
+        pictures=tuple(files),
     )
-
-
-def natural_key(path: pathlib.Path) -> list:
-    """Returns a sort key by which frame2.png comes before frame10.png."""
-    parts = re.split(r"([0-9]+)", path.name.lower())
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
 
 
 def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInfo:
@@ -175,6 +169,7 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
         sample_aspect_ratio=aspect,
         orientation=orientation,
         is_interlaced=first.interlaced_frame,
+        has_alpha=any(component.is_alpha for component in first.format.components),
         bit_depth=max(component.bits for component in first.format.components),
         **described,
     )
@@ -217,6 +212,38 @@ def decode(container: av.container.InputContainer, stream: av.VideoStream) -> It
             continue
 
 
+def deinterlace(frames: Iterable[av.VideoFrame], stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Makes one whole frame of each frame's two fields (FFmpeg's bwdif); progressive frames stay as they are.
+
+    Every frame comes out with its time stamp.
+    """
+    graph = None
+    for frame in frames:
+        if graph is None:
+            graph = av.filter.Graph()
+            source = graph.add_buffer(template=stream)
+            # One frame per frame, only those marked as interlaced.
+            graph.link_nodes(
+                source, graph.add("bwdif", "mode=0:deint=1"), graph.add("buffersink")
+            ).configure()
+        graph.push(frame)
+        yield from _pull(graph, stream.time_base)
+    if graph is not None:
+        graph.push(None)
+        yield from _pull(graph, stream.time_base)
+
+
+def _pull(graph, time_base):
+    while True:
+        try:
+            frame = graph.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        if frame.pts is not None:  # the filter counts twice as fast
+            frame.pts = round(frame.pts * frame.time_base / time_base)
+        yield frame
+
+
 def read_orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """Returns (transpose, flip rows, flip columns) that make a frame upright, from its display matrix.
 
@@ -243,21 +270,24 @@ def make_upright(image: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.
 
 
 def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fraction]]:
-    """Yields (uint8 [H, W, 3], time, duration claimed by the file)."""
+    """Yields ([H, W, 3], time, duration claimed by the file)."""
     if info.pictures:
         for number, file in enumerate(info.pictures):
-            with Image.open(file) as picture:
-                yield np.asarray(picture.convert("RGB")), number / info.rate, 1 / info.rate
+            yield pictures.read_picture(file), number / info.rate, 1 / info.rate
         return
     clock = timing.Clock(info.time_base, info.rate, info.is_constant_rate, info.origin)
     size = (info.width, info.height) if info.orientation[0] else (info.height, info.width)
     with av.open(str(info.path)) as container:
-        frames = ((frame.pts, frame) for frame in decode(container, container.streams[info.stream_index]))
+        decoded = decode(container, container.streams[info.stream_index])
+        if info.is_interlaced:
+            decoded = deinterlace(decoded, container.streams[info.stream_index])
+        frames = ((frame.pts, frame) for frame in decoded)
         for stamp, frame in timing.restore_stamps(frames):
             duration = 1 / info.rate
             if not info.is_constant_rate and frame.duration:
-                duration = frame.duration * info.time_base
-            image = make_upright(colour.frame_to_rgb(frame, info.colour_tags, size=size), info.orientation)
+                duration = frame.duration * (frame.time_base or info.time_base)
+            rgb = colour.frame_to_rgb(frame, info.colour_tags, size=size, is_deep=info.bit_depth > 8)
+            image = make_upright(rgb, info.orientation)
             yield image, clock.time(stamp), duration
 
 

@@ -52,7 +52,7 @@ def fake_models():
 def checkpoints(tmp_path, monkeypatch):
     """Makes the command line find fake networks in folders named after the models: {name: folder}."""
 
-    def load_for_inference(directory):
+    def load_for_inference(directory, **kwargs):
         return types.SimpleNamespace(model_name=directory.name, model_kwargs={}, params={})
 
     module = types.ModuleType("stvsr_jax.checkpoint")

@@ -6,7 +6,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.inference import video_reader
+from stvsr_jax.inference import pipeline, predictor, video_reader
 from stvsr_jax.inference.__main__ import main
 
 SIZE = (32, 48)
@@ -147,6 +147,21 @@ def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkp
         ((good, out, *model, "--tile", 8), "tile=8"),
         ((good, out, *model, "--max_frames", 0), "max_frames=0"),
         ((good, out, *model, "--preview", -1), "preview=-1"),
+        ((good, out, *model, "--fps", 0), "fps=0"),
+        ((good, out, *model, "--segment", 0), "segment=0"),
+        ((good, out, *other, "--fps", 60, "--time", 2), "--time and --fps exclude"),
+        ((good, out, *other, "--size", "96x64", "--space", 2), "--space and --size exclude"),
+        ((good, out, *other, "--size", "20x20"), "smaller than the input"),
+        ((good, out, *other, "--size", "0x20"), "size=0x20"),
+        ((good, out, *model, "--codec", "ffv1", "--crf", 9), "crf=9"),
+        ((good, out, *model, "--codec", "prores", "--pixel_format", "yuv420p"), "pixel_format=yuv420p"),
+        ((good, out, *model, "--model", "videoinr"), "is of zooming_slowmo, not of videoinr"),
+        ((good, out, *model, "--shard", "0/2"), "needs several inputs"),
+        ((good, out, *model, "--shard", "2/2"), "shard=2/2"),
+        ((good, *model), "no output given"),
+        ((good, taken, out, *model, "--compare", tmp_path / "c.mp4"), "--compare goes with one input"),
+        ((good, text, taken, *model), "must be a folder"),
+        ((good, good, tmp_path / "both", *model), "would have one output"),
         ((good, out, *model, "--scene_threshold", -1), "scene_threshold"),
         ((good, out, *model, "--input_fps", 30), "has time stamps"),
         ((good, out, *model, "--compare", out), "is the output"),
@@ -162,21 +177,109 @@ def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkp
 
 def test_unknown_flags_are_exit_code_2(capsys):
     assert run(capsys, "in.mp4")[0] == 2
+    assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--size", "wide")[0] == 2
+    assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--fps", "fast")[0] == 2
     assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--codec", "none")[0] == 2
 
 
-def test_failure_while_running_leaves_no_file(tmp_path, write_video, checkpoints, capsys, monkeypatch):
-    from stvsr_jax.inference import pipeline
-
+def test_failure_before_the_first_segment_leaves_no_file(
+    tmp_path, write_video, checkpoints, capsys, monkeypatch
+):
     def broken(*args, **kwargs):
         raise OSError("no space left")
         yield
 
-    monkeypatch.setattr(pipeline, "upscale", broken)
+    monkeypatch.setattr(pipeline, "render", broken)
     source = write_video(tmp_path / "in.mp4", moving_bar(3))
     code, lines = run(capsys, source, tmp_path / "out.mp4", "--checkpoint", checkpoints["zooming_slowmo"])
     assert code == 1 and lines[-1] == "error: no space left"
     assert sorted(f.name for f in tmp_path.iterdir()) == ["checkpoints", "in.mp4"]
+
+
+def test_size_and_rate_can_be_given_exactly(tmp_path, write_video, checkpoints, capsys):
+    source = write_video(tmp_path / "in.mp4", moving_bar(12), fps=24, has_audio=True)
+    target = tmp_path / "out.mp4"
+    arguments = ("--checkpoint", checkpoints["videoinr"], "--scene_threshold", 0)
+    assert run(capsys, source, target, *arguments, "--size", "100x64", "--fps", 60)[0] == 0
+    info, frames = read(target)
+    assert (info.height, info.width, info.rate, len(frames)) == (64, 100, 60, 30)
+    assert info.sample_aspect_ratio == Fraction(48 * 64, 32 * 100)  # the picture keeps its shape
+    # Frame 7 is shown at 7/60 s, 2.8 frames after the first: the upper edge of the bar, 2 rows high each.
+    column = frames[7].image[:, 50, 0].astype(float)
+    assert (
+        abs(column[5] - (40 * 0.8 + 200 * 0.2)) < 6 and abs(column[8] - 200) < 6 and abs(column[2] - 40) < 6
+    )
+
+
+def test_zooming_slowmo_takes_its_own_rates_and_sizes_only(tmp_path, write_video, checkpoints, capsys):
+    source, target = write_video(tmp_path / "in.mp4", moving_bar(5)), tmp_path / "out.mp4"
+    model = ("--checkpoint", checkpoints["zooming_slowmo"])
+    assert run(capsys, source, target, *model, "--fps", 50, "--size", "192x128")[0] == 0
+    assert len(read(target)[1]) == 10
+    for flags, message in ((("--fps", 60), "fps=60"), (("--size", "96x64"), "makes 192x128")):
+        code, lines = run(capsys, source, tmp_path / "b.mp4", *model, *flags)
+        assert code == 2 and message in lines[-1]
+
+
+def test_space_1_only_interpolates(tmp_path, write_video, checkpoints, capsys):
+    images = moving_bar(4)
+    source, folder = write_video(tmp_path / "in.mp4", images), tmp_path / "out"
+    arguments = ("--checkpoint", checkpoints["videoinr"], "--space", 1, "--time", 2, "--scene_threshold", 0)
+    assert run(capsys, source, folder, *arguments)[0] == 0
+    files = sorted(folder.iterdir())
+    assert len(files) == 8
+    for i, file in enumerate(files[::2]):
+        assert np.abs(np.asarray(Image.open(file)).astype(int) - images[i]).mean() < 2
+
+
+def test_a_still_picture_stays_still(tmp_path, write_video, checkpoints, capsys, monkeypatch):
+    images = np.repeat(np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8), 30, axis=0)
+    source, folder = write_video(tmp_path / "in.mkv", images, codec="ffv1"), tmp_path / "out"
+    calls = []
+    predict = predictor.Predictor.predict
+    monkeypatch.setattr(
+        predictor.Predictor, "predict", lambda *args, **kwargs: calls.append(1) or predict(*args, **kwargs)
+    )
+    assert run(capsys, source, folder, "--checkpoint", checkpoints["zooming_slowmo"])[0] == 0
+    files = sorted(folder.iterdir())
+    assert len(files) == 60 and len({file.read_bytes() for file in files}) == 1 and len(calls) == 1
+
+
+def test_several_inputs_and_folders_go_into_a_folder(tmp_path, write_video, checkpoints, capsys):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mkv"):
+        write_video(folder / name, moving_bar(3))
+    (folder / "c.mp4").write_text("no video")
+    (folder / "notes.txt").write_text("x")
+    other = write_video(tmp_path / "d.mp4", moving_bar(3))
+    target = tmp_path / "out"
+    arguments = (folder, other, target, "--checkpoint", checkpoints["zooming_slowmo"])
+    code, lines = run(capsys, *arguments)
+    assert code == 2 and any("c.mp4 is not a video" in line for line in lines)
+    assert sorted(f.name for f in target.iterdir()) == ["a.mp4", "b.mp4", "d.mp4"]
+    times = {f: f.stat().st_mtime_ns for f in target.iterdir()}
+    (target / "d.mp4").unlink()
+    code, lines = run(capsys, *arguments)
+    assert sum("skipped" in line for line in lines) == 2
+    assert all(f.stat().st_mtime_ns == t for f, t in times.items() if f.name != "d.mp4")
+    assert len(read(target / "d.mp4")[1]) == 6
+
+    part = tmp_path / "part"
+    assert run(capsys, folder, other, part, *arguments[-2:], "--shard", "1/2")[0] == 0
+    assert sorted(f.name for f in part.iterdir()) == ["b.mp4", "d.mp4"]
+
+
+def test_info_writes_nothing(tmp_path, write_video, checkpoints, capsys):
+    source = write_video(tmp_path / "in.mp4", moving_bar(9))
+    before = sorted(tmp_path.iterdir())
+    assert main([str(source), "--info", "--checkpoint", str(checkpoints["zooming_slowmo"])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("in.mp4, 48x32, 25 frames/s, 9 frames, 0.36 s, 8 bits per component")
+    assert lines[1] == "output: 192x128, 50 frames/s, 18 frames"
+    assert [line.split(":")[0] for line in lines[3:]] == ["windows", "time", "memory"]
+    assert lines[3].startswith("windows: about 3 of 4 frames")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_cut_off_file_is_read_as_far_as_it_goes(tmp_path, write_video, checkpoints, capsys):

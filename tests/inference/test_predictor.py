@@ -1,8 +1,13 @@
 """Networks on windows: padding, rounding, tiles, memory."""
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -88,11 +93,11 @@ def test_out_of_memory_halves_the_tile_and_goes_on(fake_models, capsys):
     render = network._render
     sizes = []
 
-    def small_device(frames, times, out_size, rounded):
+    def small_device(frames, times, out_size, dtype, device):
         sizes.append(max(frames.shape[1:3]))
         if sizes[-1] > 100:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return render(frames, times, out_size, rounded)
+        return render(frames, times, out_size, dtype, device)
 
     network._render = small_device
     frames = window(4, 120, 320)
@@ -105,12 +110,73 @@ def test_out_of_memory_halves_the_tile_and_goes_on(fake_models, capsys):
 def test_other_device_errors_are_not_hidden(fake_models):
     network = Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}, tile=0)
 
-    def broken(frames, times, out_size, rounded):
+    def broken(frames, times, out_size, dtype, device):
         raise jax.errors.JaxRuntimeError("INTERNAL: broken")
 
     network._render = broken
     with pytest.raises(jax.errors.JaxRuntimeError, match="broken"):
         network.predict(window(4, 8, 8), [0], space=4)
+
+
+@pytest.mark.parametrize(("name", "space"), [("zooming_slowmo", 4), ("videoinr", 2)])
+def test_sixteen_bits_stay_sixteen_bits(fake_models, name, space):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 65536, (2, 8, 8, 3), dtype=np.uint16)
+    result = Predictor(name, fake_models[name], {}).predict(frames, [0, 0.5], space=space)
+    exact = np.stack([frames[0].astype(float), frames.mean(axis=0)]).repeat(space, 1).repeat(space, 2)
+    assert result.dtype == np.uint16 and np.abs(result - exact).max() <= 1
+
+
+def test_sizes_may_stretch_the_picture(fake_models):
+    frames = window(2, 8, 12)
+    network = Predictor("videoinr", fake_models["videoinr"], {})
+    result = network.predict(frames, [0], out_size=(24, 24))
+    np.testing.assert_array_equal(result[0], frames[0].repeat(3, 0).repeat(2, 1))
+    with pytest.raises(ValueError, match="size=24x4 is smaller than the input's 12x8"):
+        network.predict(frames, [0], out_size=(4, 24))
+    with pytest.raises(ValueError, match="makes 48x32"):
+        Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}).predict(frames, [0], out_size=(24, 24))
+    with pytest.raises(ValueError, match="exactly one"):
+        network.predict(frames, [0])
+
+
+class RampVideoINR(nn.Module):
+    """Brightens from left to right and from top to bottom, whatever it is given."""
+
+    def encode(self, frames):
+        return frames
+
+    def decode(self, encoded, times, *, out_size, chunk_rows=None):
+        rows, columns = jnp.meshgrid(*(jnp.arange(n) / n for n in out_size), indexing="ij")
+        return jnp.broadcast_to(0.25 * rows[..., None] + 0.5 * columns[..., None], (1, 1, *out_size, 3))
+
+
+def test_ensemble_is_the_mean_of_the_flips():
+    frames = window(2, 8, 8)
+    alone = Predictor("videoinr", RampVideoINR(), {}).predict(frames, [0], space=1, rounded=False)
+    network = Predictor("videoinr", RampVideoINR(), {}, ensemble=True)
+    result = network.predict(frames, [0], space=1, rounded=False)
+    flips = [alone[:, ::rows, ::columns] for rows in (1, -1) for columns in (1, -1)]
+    np.testing.assert_allclose(result, np.mean(flips, axis=0), atol=1e-6)
+    assert np.ptp(alone) > 0.5 and np.ptp(result) < 1e-6
+    assert network.predict(frames, [0], space=1).dtype == np.uint8
+
+
+def test_ensemble_puts_every_flip_back(fake_models):
+    frames = window(4, 70, 80)
+    for tile in (0, 64):
+        result = Predictor(
+            "zooming_slowmo", fake_models["zooming_slowmo"], {}, tile=tile, ensemble=True
+        ).predict(frames, [0, 3], space=4)
+        np.testing.assert_array_equal(result, frames[[0, 3]].repeat(4, 1).repeat(4, 2))
+
+
+def test_identity_tells_networks_apart():
+    def identity(value, **kwargs):
+        params = {"w": np.float32([value])}
+        return Predictor("videoinr", RampVideoINR(), params, **kwargs).identity()
+
+    assert identity(1) == identity(1) and len({identity(1), identity(2), identity(1, ensemble=True)}) == 3
 
 
 def test_values_outside_the_range_are_clamped():
@@ -142,7 +208,7 @@ def test_wrong_windows_are_refused(fake_models):
         network.predict(window(2, 8, 8), [1.5], space=1)
     with pytest.raises(ValueError, match="float64"):
         network.predict(window(2, 8, 8).astype(np.float64), [0], space=1)
-    with pytest.raises(ValueError, match="uint8 or float32 \\[2, H, W, 3\\]"):
+    with pytest.raises(ValueError, match="float32 \\[2, H, W, 3\\]"):
         Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}).predict(window(1, 8, 8), [0], space=4)
     with pytest.raises(ValueError, match="tile=8"):
         Predictor("videoinr", fake_models["videoinr"], {}, tile=8)
@@ -180,3 +246,68 @@ def test_real_networks_give_what_apply_gives(name):
     assert (
         np.abs(result - expected).max() <= 0.6
     )  # half a level, and what other compilations round differently
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("name", "space", "levels"), [("zooming_slowmo", 4, 1), ("videoinr", 2, 4)])
+def test_tiles_of_real_networks_leave_no_seams(name, space, levels):
+    # VideoINR's warps start from a grid that is stretched by a pixel over whatever it renders (a slip of the
+    # original, which its weights were trained with), so edges in a tile lie up to half an output pixel elsewhere.
+    sizes = dict(features=8, front_blocks=1, back_blocks=1, groups=2)
+    model = models.build(name, **sizes, **({"hidden": (8, 8, 8)} if name == "videoinr" else {}))
+    params = models.init_params(model, jax.random.key(1))
+    smooth = np.random.default_rng(0).uniform(0, 255, (predictor.WINDOW_SIZES[name], 18, 21, 3))
+    frames = smooth.repeat(8, 1).repeat(8, 2).astype(np.uint8)
+    whole, tiled = (
+        Predictor(name, model, params, tile=tile).predict(frames, [0, 0.5], space=space, rounded=False)
+        for tile in (0, 96)
+    )
+    assert np.ptp(whole) > 0.2 and np.abs(tiled - whole).max() < levels / 255
+
+
+EIGHT_DEVICES = """
+import flax.linen as nn
+import jax
+import numpy as np
+from stvsr_jax.inference import pipeline
+from stvsr_jax.inference.predictor import Predictor
+from stvsr_jax.inference.video_reader import TimedFrame
+
+class Tint(nn.Module):
+    @nn.compact
+    def __call__(self, frames):
+        tint = self.param("tint", nn.initializers.normal(0.3), (3, 3))
+        between = (frames[:, 1:] + frames[:, :-1]) / 2
+        steps = [(between if n % 2 else frames)[:, n // 2] for n in range(2 * frames.shape[1] - 1)]
+        return (jax.numpy.stack(steps, 1) @ tint).repeat(4, axis=2).repeat(4, axis=3)
+
+model = Tint()
+params = model.init(jax.random.key(0), np.zeros((1, 2, 4, 4, 3)))["params"]
+images = np.random.default_rng(0).integers(0, 256, (31, 8, 8, 3), np.uint8)
+frames = [TimedFrame(image, i, 1) for i, image in enumerate(images)]
+videos = []
+for devices in (jax.devices()[:1], jax.devices()):
+    network = Predictor("zooming_slowmo", model, params, devices=devices)
+    used = set()
+
+    def predict(images, times, device):
+        used.add(device)
+        return network.predict(images, times, space=4, device=device)
+
+    windows = pipeline.plan(frames, window_size=4, time=2)
+    outputs = [out for batch in pipeline.render(windows, predict, devices=len(devices)) for out in batch]
+    assert [out.frame.time * 2 for out in outputs] == list(range(62))
+    assert used == set(range(len(devices))) and len(devices) in (1, 8)
+    homes = {next(iter(jax.tree.leaves(params)[0].devices())) for params in network._params}
+    assert homes == set(devices)
+    videos.append(np.stack([out.frame.image for out in outputs]))
+np.testing.assert_array_equal(*videos)
+"""
+
+
+def test_windows_on_eight_devices_give_the_video_of_one():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -5,7 +5,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from stvsr_jax.inference.video_writer import VideoFormat, VideoWriter
+from stvsr_jax.inference.video_encoder import VideoFormat
+from stvsr_jax.inference.video_writer import VideoFile, VideoWriter
 
 
 def packets(path, kind):
@@ -17,10 +18,14 @@ def packets(path, kind):
 
 def copy(source, target, count, *, origin=Fraction(0), is_trimmed=False):
     video = VideoFormat(32, 48, rate=Fraction(25), time_base=Fraction(1, 25))
-    with VideoWriter(target, video, source=source, origin=origin, is_trimmed=is_trimmed) as writer:
-        for i in range(count):
-            writer.write(np.full((32, 48, 3), 10 * i, np.uint8), Fraction(i, 25), Fraction(1, 25))
-    return writer.notes
+    file = VideoFile(target, video, source=source, origin=origin, is_trimmed=is_trimmed)
+    work = target.with_name(f"{target.name}.work")
+    work.mkdir()
+    writer = VideoWriter(file, work / "0.packets")
+    for i in range(count):
+        writer.write(np.full((32, 48, 3), 10 * i, np.uint8), Fraction(i, 25), Fraction(1, 25))
+    writer.finish()
+    return file.notes
 
 
 def test_sound_is_copied_byte_for_byte(tmp_path, write_video):
@@ -86,3 +91,34 @@ def test_subtitles_are_copied_or_named(tmp_path, write_video):
     assert packets(tmp_path / "b.mkv", "subtitle") == packets(source, "subtitle")
     notes = copy(source, tmp_path / "b.mp4", 25)
     assert len(notes) == 1 and "subtitle" in notes[0] and "left out" in notes[0]
+
+
+def test_chapters_are_copied_unless_the_output_is_trimmed(tmp_path, write_video):
+    plain = write_video(tmp_path / "a.mp4", np.zeros((25, 32, 48, 3), np.uint8), has_audio=True)
+    source = tmp_path / "a.mkv"
+    chapters = [
+        {
+            "id": n,
+            "start": 500 * n,
+            "end": 500 * n + 500,
+            "time_base": Fraction(1, 1000),
+            "metadata": {"title": t},
+        }
+        for n, t in enumerate(("one", "two"))
+    ]
+    with av.open(str(plain)) as given, av.open(str(source), "w") as container:
+        targets = [container.add_stream_from_template(stream) for stream in given.streams]
+        container.set_chapters(chapters)
+        for packet in given.demux():
+            if packet.size:
+                packet.stream = targets[packet.stream_index]
+                container.mux(packet)
+    for name, is_trimmed in (("b.mkv", False), ("b.mp4", False), ("c.mkv", True)):
+        copy(source, tmp_path / name, 25, is_trimmed=is_trimmed)
+        with av.open(str(tmp_path / name)) as container:
+            found = [
+                (c["metadata"]["title"], c["start"] * c["time_base"], c["end"] * c["time_base"])
+                for c in container.chapters()
+            ]
+        half = Fraction(1, 2)
+        assert found == ([] if is_trimmed else [("one", 0, half), ("two", half, 1)])

@@ -4,15 +4,23 @@ from fractions import Fraction
 
 import pytest
 
+from stvsr_jax.inference.moments import Moment
 from stvsr_jax.inference.streaming import plan_windows
 
 
+def timed(length, time, scene_ends=()):
+    """Frames 0, 1, 2 ... with their moments, those of scene ends held."""
+    for i in range(length):
+        is_last = i == length - 1 or i in scene_ends
+        offsets = [Fraction(0 if is_last else k, time) for k in range(time)]
+        times = [i + Fraction(k, time) for k in range(time)]
+        yield i, [Moment(o, t, Fraction(1, time)) for o, t in zip(offsets, times, strict=True)], is_last
+
+
 def plan(length, *, size, time, keep_earlier=True, scene_ends=()):
-    """[(frames, kept outputs in 1/time frames after the first, hold)]."""
-    marked = [(i, i == length - 1 or i in scene_ends) for i in range(length)]
-    windows = list(plan_windows(marked, size=size, time=time, keep_earlier=keep_earlier))
-    assert [w.start for w in windows] == [w.frames[0] for w in windows]
-    return [(w.frames, [int(t * time) for t in w.times], w.hold) for w in windows]
+    """[(frames, kept outputs in 1/time frames after the first, how many more times the last is shown)]."""
+    windows = plan_windows(timed(length, time, scene_ends), size=size, keep_earlier=keep_earlier)
+    return [(w.frames, [int(t * time) for t in w.times], len(w.outputs) - len(w.times)) for w in windows]
 
 
 FOURS_TWICE = {
@@ -69,13 +77,23 @@ def test_pairs_at_three_times_the_rate(length):
 @pytest.mark.parametrize("time", [1, 2, 5])
 def test_every_instant_comes_once_and_in_order(size, time, keep_earlier):
     for length in range(1, 15):
-        instants = []
-        marked = [(i, i == length - 1) for i in range(length)]
-        for window in plan_windows(marked, size=size, time=time, keep_earlier=keep_earlier):
-            instants += [window.start + t for t in window.times]
-            instants += [instants[-1]] * window.hold
+        instants, times = [], []
+        for window in plan_windows(timed(length, time), size=size, keep_earlier=keep_earlier):
+            assert window.outputs[-1][0] <= size - 1
+            instants += [window.frames[0] + instant for instant, _ in window.outputs]
+            times += [moment.time for _, moment in window.outputs]
         expected = [Fraction(n, time) for n in range((length - 1) * time + 1)]
         assert instants == expected + [Fraction(length - 1)] * (time - 1)
+        assert times == [Fraction(n, time) for n in range(length * time)]
+
+
+def test_windows_without_outputs_are_left_out():
+    def every_fifth():
+        for i in range(11):
+            yield i, [Moment(Fraction(0), Fraction(i), Fraction(5))] if i % 5 == 0 else [], i == 10
+
+    windows = list(plan_windows(every_fifth(), size=2, keep_earlier=False))
+    assert [(w.frames, w.times) for w in windows] == [((0, 1), (0,)), ((5, 6), (0,)), ((9, 10), (1,))]
 
 
 def test_no_window_spans_a_scene_end():
@@ -93,14 +111,12 @@ def test_no_window_spans_a_scene_end():
 def test_windows_come_before_the_stream_ends():
     def frames():
         for i in range(4):
-            yield i, False
+            yield i, [Moment(Fraction(0), Fraction(i), Fraction(1))], False
         raise AssertionError("asked for more than the first window needs")
 
-    assert next(plan_windows(frames(), size=4, time=2)).frames == (0, 1, 2, 3)
+    assert next(plan_windows(frames(), size=4)).frames == (0, 1, 2, 3)
 
 
 def test_sizes_below_the_least_are_refused():
     with pytest.raises(ValueError, match="size=1"):
-        next(plan_windows([(0, True)], size=1, time=1))
-    with pytest.raises(ValueError, match="time=0"):
-        next(plan_windows([(0, True)], size=2, time=0))
+        next(plan_windows(timed(1, 1), size=1))

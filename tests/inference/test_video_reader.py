@@ -128,3 +128,96 @@ def test_damaged_packets_are_skipped(tmp_path, write_video):
     frames = list(video_reader.read_frames(video_reader.probe(path)))
     assert 1 <= len(frames) <= 12
     assert all(a.time < b.time for a, b in zip(frames, frames[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format"), [("libx265", "yuv420p10le"), ("prores_ks", "yuv422p10le")]
+)
+def test_ten_bits_come_as_sixteen(tmp_path, codec, pixel_format):
+    path = tmp_path / "a.mov"
+    levels = np.linspace(300, 340, 6).astype(int)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"x265-params": "log-level=error:qp=4"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, pixel_format
+        luma = np.broadcast_to(levels.repeat(16), (64, 96)).astype("<u2")
+        frame = av.VideoFrame(96, 64, pixel_format)
+        for plane, values in zip(frame.planes, (luma, np.full((64, 48), 512, "<u2")), strict=False):
+            rows = np.zeros((plane.height, plane.line_size // 2), "<u2")
+            rows[:, : plane.width] = values[: plane.height, : plane.width]
+            plane.update(rows)
+        rows[:, : plane.width] = 512
+        frame.planes[2].update(rows)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    info = video_reader.probe(path)
+    assert info.bit_depth == 10
+    image = next(video_reader.read_frames(info)).image
+    assert image.dtype == np.uint16
+    expected = (levels - 64) / 876 * 65535  # limited range
+    assert np.abs(image[32, 8::16, 1] - expected).max() < 3 * 64  # of levels that lie 64 apart
+
+
+def write_interlaced(path, count):
+    """A vertical bar that moves four pixels per field, two fields in every frame, and what each first field showed."""
+
+    def picture(field):
+        image = np.full((64, 96, 3), 60, np.uint8)
+        image[:, 4 * field : 4 * field + 12] = 200
+        return image
+
+    with av.open(str(path), "w") as container:
+        options = {"crf": "4", "flags": "+ildct+ilme"}
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for i in range(count):
+            woven = picture(2 * i + 1)
+            woven[1::2] = picture(2 * i)[1::2]  # the lower field is the first
+            frame = av.VideoFrame.from_ndarray(woven, format="rgb24").reformat(format="yuv420p")
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return [picture(2 * i) for i in range(count)]
+
+
+def test_interlaced_video_is_deinterlaced(tmp_path):
+    firsts = write_interlaced(tmp_path / "a.mp4", 8)
+    info = video_reader.probe(tmp_path / "a.mp4")
+    assert info.is_interlaced
+    frames = list(video_reader.read_frames(info))
+    assert [frame.time for frame in frames] == [Fraction(n, 25) for n in range(8)]
+    for i in range(1, 7):  # inside: neighbours on both sides
+        error = np.abs(frames[i].image.astype(int) - firsts[i])
+        assert error[8:-8].mean() < 4, i  # as woven it is 6 off
+        comb = np.abs(np.diff(frames[i].image[8:-8, :, 1].astype(int), axis=0)).mean()
+        assert comb < 4, i
+
+
+def test_transparent_video_is_noted(tmp_path, write_video):
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("qtrle", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "argb"
+        for i in range(3):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 4), 99 + i, np.uint8), format="rgba")
+            frame.pts = i
+            container.mux(stream.encode(frame.reformat(format="argb")))
+        container.mux(stream.encode(None))
+    info = video_reader.probe(path)
+    assert info.has_alpha and len(list(video_reader.read_frames(info))) == 3
+    assert not video_reader.probe(write_video(tmp_path / "b.mp4", tones(2))).has_alpha
+
+
+@pytest.mark.parametrize("size", [(33, 47), (17, 64), (2, 2)])
+def test_odd_sizes_are_read_whole(tmp_path, size):
+    path = tmp_path / "a.mkv"
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, *size, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *size, "bgr0"
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgr0")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    frames = list(video_reader.read_frames(video_reader.probe(path)))
+    np.testing.assert_array_equal([frame.image for frame in frames], images)

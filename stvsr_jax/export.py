@@ -1,0 +1,142 @@
+"""Writes a network as a StableHLO file that runs without this package.
+
+    python -m stvsr_jax.export network.stablehlo --checkpoint DIR --size 320x180 --space 4 --time 2
+
+The file holds the program and its parameters (`jax.export`), for one size of frames, for CPUs, NVIDIA GPUs and
+TPUs. It takes one window, uint8 [N, H, W, 3] (4 frames for Zooming Slow-Mo, 2 for VideoINR), and gives the frames
+in it and between, uint8 [T, H', W', 3]; examples/run_exported.py loads and runs it. JAX needs the
+`flatbuffers` package for both (the extra `export`).
+"""
+
+import argparse
+import importlib.util
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from stvsr_jax import checkpoint, models
+from stvsr_jax.inference import predictor, tiling
+from stvsr_jax.inference.__main__ import parse_size
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export(
+    name: str,
+    model: nn.Module,
+    params: Any,
+    *,
+    size: tuple[int, int],
+    space: float,
+    time: int,
+    platforms: Sequence[str] = PLATFORMS,
+) -> jax.export.Exported:
+    """Exports a network for one size of frames.
+
+    Args:
+      name: 'zooming_slowmo' or 'videoinr'.
+      model: the flax module.
+      params: its parameters, which become part of the program.
+      size: (H, W) of the frames.
+      space: enlargement.
+      time: outputs per input frame; the last frame of the window comes once.
+      platforms: of PLATFORMS.
+
+    Returns:
+      A function from uint8 [N, H, W, 3] to uint8 [(N - 1) * time + 1, H', W', 3].
+
+    Raises:
+      ValueError: the network cannot do that.
+    """
+    predictor.check_request(name, space=space, time=time)
+    height, width = size
+    if min(size) < 1:
+        raise ValueError(f"size={width}x{height} must be at least 1x1")
+    count = predictor.WINDOW_SIZES[name]
+    times = np.arange((count - 1) * time + 1, dtype=np.float32) / time
+    out_height, out_width = predictor.output_size(height, width, space)
+
+    def run(frames):
+        pad = [(0, -side % tiling.MULTIPLE) for side in size]
+        padded = jnp.pad(frames, ((0, 0), *pad, (0, 0)), mode="edge")
+        unit = predictor.to_unit(padded)[None]
+        if name == "zooming_slowmo":
+            rendered = model.apply({"params": params}, unit)[0][:: 2 // time]
+        else:
+            full = tuple(
+                round(side * out / given)
+                for side, out, given in zip(padded.shape[1:3], (out_height, out_width), size, strict=True)
+            )
+            encoded = model.apply({"params": params}, unit, method="encode")
+            rendered = jax.lax.map(
+                lambda t: model.apply(
+                    {"params": params}, encoded, t.reshape(1, 1), out_size=full, method="decode"
+                )[0, 0],
+                jnp.asarray(times),
+            )
+        return predictor.to_uint8(rendered[:, :out_height, :out_width])
+
+    frames = jax.ShapeDtypeStruct((count, height, width, 3), jnp.uint8)
+    return jax.export.export(jax.jit(run), platforms=list(platforms))(frames)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the flags."""
+    parser = argparse.ArgumentParser(prog="python -m stvsr_jax.export", allow_abbrev=False)
+    add = parser.add_argument
+    add("output", type=pathlib.Path, help="the file to write")
+    add("--checkpoint", type=pathlib.Path, required=True, help="folder of a trained or converted model")
+    add("--size", type=parse_size, required=True, metavar="WxH", help="of the frames that go in")
+    add("--space", type=float, default=4.0, help="enlargement; any number >= 1 with videoinr")
+    add("--time", type=int, default=2, help="output frames per input frame; any with videoinr")
+    add("--weights", choices=checkpoint.WEIGHTS, default="ema", help="of a run: their average, or as trained")
+    add("--platform", action="append", choices=PLATFORMS, help="may be repeated; default: all")
+    add("--overwrite", action="store_true", help="replace the output if it exists")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    try:
+        args = make_parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has printed its own message
+        return int(stop.code or 0)
+    try:
+        if importlib.util.find_spec("flatbuffers") is None:
+            raise ValueError("the flatbuffers package is missing: pip install 'stvsr-jax[export]'")
+        if args.output.exists() and not args.overwrite:
+            raise ValueError(f"output {args.output} exists; --overwrite replaces it")
+        if not args.output.parent.is_dir():
+            raise ValueError(f"output folder {args.output.parent} does not exist")
+        loaded = checkpoint.load_for_inference(args.checkpoint, weights=args.weights)
+        exported = export(
+            loaded.model_name,
+            models.build(loaded.model_name, **loaded.model_kwargs),
+            loaded.params,
+            size=args.size,
+            space=args.space,
+            time=args.time,
+            platforms=args.platform or PLATFORMS,
+        )
+        partial = args.output.with_name(f".{args.output.name}.partial")
+        partial.write_bytes(exported.serialize())
+        os.replace(partial, args.output)
+    except (ValueError, NotImplementedError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(
+        f"{args.output}: {exported.in_avals[0]} -> {exported.out_avals[0]}, for {', '.join(exported.platforms)}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

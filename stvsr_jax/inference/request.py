@@ -1,0 +1,222 @@
+"""What is asked for, and what that means for one input: checked before anything is computed."""
+
+import dataclasses
+import math
+import pathlib
+from fractions import Fraction
+
+from stvsr_jax.data import scene_cuts
+from stvsr_jax.inference import predictor, video_encoder, video_reader, video_writer
+
+DEFAULT_SPACE = 4.0
+DEFAULT_TIME = 2
+# A finished segment is safe from a crash; each begins with a key frame. At most so many frames and pixels.
+_SEGMENT_FRAMES = 60
+_SEGMENT_PIXELS = 2**28
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One input, one output and how to make it.
+
+    Attributes:
+      input: video file or folder of pictures.
+      output: video file, or (without suffix) folder of PNGs.
+      space: enlargement, at least 1; None is 4 unless `size` is given.
+      size: (H', W') instead of `space`.
+      time: output frames per input frame; None is 2 unless `fps` is given.
+      fps: output frames per second instead of `time`.
+      tile: longest tile side in input pixels; 0 takes whole frames, None chooses by memory.
+      codec: name in `video_encoder.CODECS`.
+      crf: quality, smaller is better; None is nearly lossless.
+      pixel_format: of the codec's; None is its usual one.
+      overwrite: whether to replace an output that exists.
+      max_frames: use only this many input frames.
+      preview: use only the first seconds of the input.
+      scene_threshold: smallest change of the picture (0..255) that can be a scene cut; 0 looks for none.
+      input_fps: rate of a folder of pictures or a raw stream.
+      segment: output frames after which what is done is safe; None chooses.
+      compare: also write input and output side by side, as .png or video.
+    """
+
+    input: pathlib.Path
+    output: pathlib.Path
+    space: float | None = None
+    size: tuple[int, int] | None = None
+    time: int | None = None
+    fps: Fraction | None = None
+    tile: int | None = None
+    codec: str = "h264"
+    crf: int | None = None
+    pixel_format: str | None = None
+    overwrite: bool = False
+    max_frames: int | None = None
+    preview: Fraction | None = None
+    scene_threshold: float = scene_cuts.DEFAULT_THRESHOLD
+    input_fps: Fraction | None = None
+    segment: int | None = None
+    compare: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A request that can be carried out.
+
+    Attributes:
+      request: what is asked for.
+      info: what the input is.
+      out_size: (H', W').
+      time: output frames per input frame, or None with `fps`.
+      fps: output frames per second, or None.
+      video: format of the output, if it is a video.
+      input_frames: how many input frames will be read, as far as can be known.
+      output_frames: how many output frames come of them.
+      segment: output frames after which what is done is safe.
+      remarks: what the output cannot keep of the input, and what the user may not expect; one line each.
+    """
+
+    request: Request
+    info: video_reader.VideoInfo
+    out_size: tuple[int, int]
+    time: int | None
+    fps: Fraction | None
+    video: video_encoder.VideoFormat
+    input_frames: int
+    output_frames: int
+    segment: int
+    remarks: tuple[str, ...]
+
+
+def check(request: Request) -> None:
+    """Checks what needs neither the input nor the network.
+
+    Raises:
+      ValueError: a value is impossible, or two contradict each other.
+    """
+    for name in ("max_frames", "preview", "input_fps", "fps", "segment"):
+        value = getattr(request, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name}={value} must be positive")
+    for one, other in (("space", "size"), ("time", "fps")):
+        if getattr(request, one) is not None and getattr(request, other) is not None:
+            raise ValueError(f"--{one} and --{other} exclude each other")
+    if request.size is not None and min(request.size) < 2:
+        raise ValueError(f"size={request.size[1]}x{request.size[0]} must be at least 2x2")
+    if not 0 <= request.scene_threshold <= 255:
+        raise ValueError(f"scene_threshold={request.scene_threshold} must lie in [0, 255]")
+    predictor.check_tile(request.tile)
+    video_encoder.check_codec(request.codec, request.crf, request.pixel_format)
+
+
+def check_targets(request: Request) -> None:
+    """Checks that the outputs can be written.
+
+    Raises:
+      ValueError: they exist, or are the input or each other, or their folder cannot be written.
+    """
+    for target in filter(None, (request.output, request.compare)):
+        if target.resolve() == request.input.resolve():
+            raise ValueError(f"output {target} is the input")
+        video_writer.check_target(target, overwrite=request.overwrite)
+    if request.compare and request.compare.resolve() == request.output.resolve():
+        raise ValueError(f"--compare {request.compare} is the output")
+
+
+def make_plan(request: Request, model_name: str) -> Plan:
+    """Reads the input's facts and decides everything else.
+
+    Raises:
+      ValueError: the input cannot be read, or the network cannot do what is asked for.
+    """
+    check(request)
+    info = video_reader.probe(request.input, rate=request.input_fps)
+    space = DEFAULT_SPACE if request.space is None else request.space
+    fps = request.fps
+    time = (DEFAULT_TIME if request.time is None else request.time) if fps is None else None
+    if model_name == "zooming_slowmo" and fps is not None:
+        time, fps = _whole_ratio(fps, info), None
+    predictor.check_request(model_name, space=space, time=1 if time is None else time)
+    if request.size is None:
+        out_size = predictor.output_size(info.height, info.width, space)
+    else:
+        out_size = request.size
+        predictor.check_size(model_name, info.height, info.width, out_size)
+    input_frames = _expected_frames(request, info)
+    if fps is None:
+        output_frames = input_frames * time
+    else:
+        output_frames = math.ceil(input_frames / info.rate * fps)
+    return Plan(
+        request,
+        info,
+        out_size,
+        time,
+        fps,
+        _video_format(request, info, out_size, time, fps),
+        input_frames,
+        output_frames,
+        request.segment or min(max(_SEGMENT_PIXELS // (out_size[0] * out_size[1]), 8), _SEGMENT_FRAMES),
+        tuple(_remarks(request, info, fps)),
+    )
+
+
+def _whole_ratio(fps, info):
+    ratio = fps / info.rate
+    if ratio not in (1, 2):
+        raise ValueError(
+            f"fps={fps}: zooming_slowmo makes 1 or 2 frames of each, {info.rate} or {2 * info.rate} per second "
+            "here; use a videoinr checkpoint"
+        )
+    if not info.is_constant_rate:
+        raise ValueError(f"fps={fps}: the input's rate varies; use --time, or a videoinr checkpoint")
+    return int(ratio)
+
+
+def _expected_frames(request, info):
+    counts = [info.frame_count]
+    if request.max_frames is not None:
+        counts.append(request.max_frames)
+    if request.preview is not None:
+        counts.append(math.ceil(request.preview * info.rate))
+    return max(1, min(counts))
+
+
+def _video_format(request, info, out_size, time, fps):
+    rate = info.rate * time if fps is None else fps
+    is_constant = info.is_constant_rate or fps is not None
+    aspect = info.sample_aspect_ratio
+    if request.size is not None:
+        stretch = Fraction(out_size[1] * info.height, out_size[0] * info.width)
+        # Rounding a side to a whole pixel is no change of shape.
+        is_rounding = abs(out_size[0] * info.width / info.height - out_size[1]) < max(
+            1, info.width / info.height
+        )
+        aspect = aspect if is_rounding else (aspect / stretch).limit_denominator(1000)
+    return video_encoder.VideoFormat(
+        *out_size,
+        rate=rate,
+        time_base=1 / rate if is_constant else info.time_base / time,
+        codec=request.codec,
+        crf=request.crf,
+        pixel_format=request.pixel_format,
+        is_deep=info.bit_depth > 8,
+        colour_tags=info.colour_tags,
+        sample_aspect_ratio=aspect,
+        metadata=info.metadata,
+        language=info.language,
+    )
+
+
+def _remarks(request, info, fps):
+    if not info.is_constant_rate and fps is None:
+        yield "the frame rate varies: output frames keep the times of the input"
+    if info.is_interlaced:
+        yield "the input is interlaced and is deinterlaced"
+    if info.has_alpha:
+        yield "the input is transparent in places: it is shown on black"
+    is_8_bits = video_writer.is_picture_folder(request.output) or not any(
+        deep in (request.pixel_format or video_encoder.CODECS[request.codec].deep_format)
+        for deep in ("10", "16")
+    )
+    if info.bit_depth > 8 and is_8_bits:
+        yield f"the input has {info.bit_depth} bits per component; the output has 8"

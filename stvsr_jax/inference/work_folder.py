@@ -1,0 +1,98 @@
+"""The folder in which an unfinished output waits: `OUTPUT.unfinished`, with what is needed to go on.
+
+`progress.json` is written anew, in one step, whenever a segment is finished; what it does not speak of does not
+count. A lock keeps a second process away and is gone with the process that held it.
+"""
+
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+_PROGRESS = "progress.json"
+_LOCK = "lock"
+
+
+def path_of(output: pathlib.Path) -> pathlib.Path:
+    """Returns where an output waits until it is finished."""
+    return output.with_name(f"{output.name}.unfinished")
+
+
+class WorkFolder:
+    """An unfinished output.
+
+    Args:
+      output: the final name.
+      request: what is asked for, as JSON data; work on another request is not gone on with.
+      overwrite: whether to throw that away instead of refusing.
+
+    Attributes:
+      path: of the folder.
+      progress: what `save` saved last, or None.
+
+    Raises:
+      ValueError: another process works on it, it belongs to another request, or is no work folder.
+    """
+
+    def __init__(self, output: pathlib.Path, request: dict[str, Any], *, overwrite: bool):
+        self.path = path_of(output)
+        self._request = request
+        self._check_is_ours()
+        self.path.mkdir(exist_ok=True)
+        self._lock = open(self.path / _LOCK, "w")
+        try:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"another process works on {output}") from None
+            self.progress = self._load(overwrite)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _check_is_ours(self):
+        if self.path.exists() and not (self.path / _LOCK).exists():
+            raise ValueError(f"{self.path} is in the way and not of an unfinished output; remove it")
+
+    def _load(self, overwrite):
+        file = self.path / _PROGRESS
+        if not file.exists():
+            return None
+        try:
+            saved = json.loads(file.read_text())
+            differing = [key for key, value in self._request.items() if saved["request"].get(key) != value]
+        except (json.JSONDecodeError, KeyError, AttributeError, TypeError):
+            raise ValueError(f"{file} is damaged; remove {self.path} to start again") from None
+        if not differing:
+            return saved["progress"]
+        if not overwrite:
+            raise ValueError(
+                f"{self.path} holds unfinished work of a command that differs in {', '.join(differing)}; give "
+                "that command again to go on, or --overwrite to start anew"
+            )
+        for child in self.path.iterdir():
+            if child.name != _LOCK:
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+        return None
+
+    def save(self, progress: dict[str, Any]) -> None:
+        """Replaces the progress in one step."""
+        new = self.path / f"{_PROGRESS}.new"
+        with open(new, "w") as file:
+            json.dump({"request": self._request, "progress": progress}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, self.path / _PROGRESS)
+        self.progress = progress
+
+    def close(self) -> None:
+        """Gives the lock back; a folder without progress is removed."""
+        if self.progress is None:
+            self.remove()
+        self._lock.close()
+
+    def remove(self) -> None:
+        """Removes the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)

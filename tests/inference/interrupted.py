@@ -1,0 +1,35 @@
+"""The command line with a network that repeats pixels and takes its time, for tests that kill it."""
+
+import importlib.util
+import pathlib
+import sys
+import time
+
+from stvsr_jax.inference import predictor
+from stvsr_jax.inference.__main__ import main
+
+
+def load_fakes():
+    path = pathlib.Path(__file__).with_name("conftest.py")
+    spec = importlib.util.spec_from_file_location("fakes", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FAKES
+
+
+def from_checkpoint(directory, *, weights, dtype=None, **kwargs):
+    return predictor.Predictor(directory.name, load_fakes()[directory.name](), {}, **kwargs)
+
+
+def slowly(render):
+    def predict(*args, **kwargs):
+        time.sleep(0.05)
+        return render(*args, **kwargs)
+
+    return predict
+
+
+if __name__ == "__main__":
+    predictor.Predictor.from_checkpoint = from_checkpoint
+    predictor.Predictor.predict = slowly(predictor.Predictor.predict)
+    sys.exit(main())

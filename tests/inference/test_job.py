@@ -1,0 +1,179 @@
+"""Jobs that are killed, stopped or run out of disk, in processes of their own, and gone on with."""
+
+import json
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pytest
+
+from stvsr_jax.inference import video_reader
+
+SCRIPT = pathlib.Path(__file__).with_name("interrupted.py")
+SIZE = (32, 48)
+COUNT = 60  # windows take 50 ms each: the whole takes one to three seconds
+
+
+@pytest.fixture
+def source(tmp_path, write_video):
+    """A video of moving noise with a cut in its middle, and sound."""
+    rng = np.random.default_rng(0)
+    scenes = rng.integers(0, 256, (2, 8, 12, 3), np.uint8).repeat(4, 1).repeat(4, 2)
+    images = np.stack([np.roll(scenes[i * 2 // COUNT], i, axis=1) for i in range(COUNT)])
+    return write_video(tmp_path / "in.mp4", images, has_audio=True)
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "models" / "zooming_slowmo"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def start(*args, limit=None):
+    """Starts the command line; `limit` is the largest file that it may write."""
+
+    def set_limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, args), "--segment", "16"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=set_limit if limit else None,
+    )
+
+
+def finish(process):
+    """Returns (exit code, stderr)."""
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def progress_of(output):
+    file = output.with_name(f"{output.name}.unfinished") / "progress.json"
+    return json.loads(file.read_text())["progress"] if file.exists() else None
+
+
+def wait_for(process, output, count):
+    """Waits until `count` outputs are safe."""
+    while process.poll() is None:
+        progress = progress_of(output)
+        if progress and progress["outputs"] >= count:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"ended too early: {process.stderr.read()}")
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    assert finish(process)[0] == -signal.SIGKILL
+
+
+def names(folder):
+    return sorted(child.name for child in folder.iterdir())
+
+
+@pytest.fixture
+def whole(tmp_path, source, model):
+    """The output of a job that is never stopped."""
+    output = tmp_path / "whole.mp4"
+    assert finish(start(source, output, "--checkpoint", model))[0] == 0
+    return output
+
+
+def test_killed_jobs_go_on_and_give_the_same_file(tmp_path, source, model, whole):
+    output = tmp_path / "out.mp4"
+    arguments = (source, output, "--checkpoint", model, "--compare", tmp_path / "both.mp4")
+    for count in (1, 50, 90):
+        process = start(*arguments)
+        wait_for(process, output, count)
+        kill(process)
+        assert not output.exists() and progress_of(output)["outputs"] >= count
+    code, errors = finish(start(*arguments))
+    assert code == 0 and "120/120" in errors
+    assert output.read_bytes() == whole.read_bytes()
+    assert len(list(video_reader.read_frames(video_reader.probe(tmp_path / "both.mp4")))) == 2 * COUNT
+    assert names(tmp_path) == ["both.mp4", "in.mp4", "models", "out.mp4", "whole.mp4"]
+
+
+def test_killed_before_anything_is_safe_starts_anew(tmp_path, source, model, whole):
+    output = tmp_path / "out.mp4"
+    process = start(source, output, "--checkpoint", model)
+    while not (tmp_path / "out.mp4.unfinished" / "0.packets").exists():
+        time.sleep(0.005)
+    kill(process)
+    assert progress_of(output) is None
+    assert finish(start(source, output, "--checkpoint", model))[0] == 0
+    assert output.read_bytes() == whole.read_bytes() and "out.mp4.unfinished" not in names(tmp_path)
+
+
+def test_killed_jobs_go_on_with_pictures(tmp_path, source, model):
+    folders = [tmp_path / "whole", tmp_path / "pictures"]
+    for folder in folders:
+        process = start(source, folder, "--checkpoint", model)
+        if folder.name == "pictures":
+            wait_for(process, folder, 40)
+            kill(process)
+            process = start(source, folder, "--checkpoint", model)
+        assert finish(process)[0] == 0
+    assert names(folders[0]) == names(folders[1]) and len(names(folders[0])) == 2 * COUNT
+    assert all((folders[0] / n).read_bytes() == (folders[1] / n).read_bytes() for n in names(folders[0]))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_jobs_leave_a_file_that_plays_and_go_on(tmp_path, source, model, whole, number, code):
+    output = tmp_path / "out.mp4"
+    arguments = (source, output, "--checkpoint", model)
+    process = start(*arguments)
+    wait_for(process, output, 30)
+    process.send_signal(number)
+    found, errors = finish(process)
+    assert found == code and "the same command goes on" in errors and not output.exists()
+    assert names(tmp_path) == ["in.mp4", "models", "out.mp4.unfinished", "whole.mp4"]
+    partial = tmp_path / "out.mp4.unfinished" / "out.partial.mp4"
+    info = video_reader.probe(partial)
+    frames = list(video_reader.read_frames(info))
+    complete = list(video_reader.read_frames(video_reader.probe(whole)))
+    assert 30 <= len(frames) < 2 * COUNT and info.rate == 50
+    for frame, expected in zip(frames, complete, strict=False):
+        assert frame.time == expected.time
+        assert np.abs(frame.image.astype(int) - expected.image).mean() < 4
+    with av.open(str(partial)) as container:
+        assert len(container.streams.audio) == 1
+
+    other = finish(start(*arguments, "--crf", 30))
+    assert other[0] == 1 and "differs in crf" in other[1]
+    assert finish(start(*arguments))[0] == 0
+    assert output.read_bytes() == whole.read_bytes()
+    assert names(tmp_path) == ["in.mp4", "models", "out.mp4", "whole.mp4"]
+
+
+def test_a_full_disk_stops_the_job_and_it_goes_on_later(tmp_path, source, model, whole):
+    output = tmp_path / "out.mp4"
+    limit = whole.stat().st_size // 2
+    code, errors = finish(start(source, output, "--checkpoint", model, limit=limit))
+    assert code == 1 and "error: " in errors and "too large" in errors.lower() and not output.exists()
+    assert "out.mp4.unfinished, the same command goes on from there" in errors
+    assert 0 < progress_of(output)["outputs"] < 2 * COUNT
+    # Room for all packets, none for the finished file with its sound.
+    store = tmp_path / "out.mp4.unfinished" / "0.packets"
+    code, errors = finish(start(source, output, "--checkpoint", model, limit=whole.stat().st_size - 2000))
+    assert code == 1 and not output.exists() and store.exists() and progress_of(output)["is_complete"]
+    assert finish(start(source, output, "--checkpoint", model))[0] == 0
+    assert output.read_bytes() == whole.read_bytes() and "out.mp4.unfinished" not in names(tmp_path)
+
+
+def test_segments_show_in_nothing_but_key_frames(tmp_path, source, model, whole):
+    with av.open(str(whole)) as container:
+        packets = [p for p in container.demux(container.streams.video[0]) if p.size]
+    assert [p.pts for p in sorted(packets, key=lambda p: p.pts)] == [
+        packets[0].pts + n * packets[0].duration for n in range(2 * COUNT)
+    ]
+    assert all(a.dts < b.dts for a, b in zip(packets, packets[1:], strict=False))
+    assert sum(p.is_keyframe for p in packets) >= 6
