@@ -25,6 +25,7 @@ import numpy as np
 from stvsr_jax import checkpoint, models
 from stvsr_jax.inference import predictor, tiling
 from stvsr_jax.inference.__main__ import parse_size
+from stvsr_jax.models import videoinr
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -75,11 +76,11 @@ def export(
                 round(side * out / given)
                 for side, out, given in zip(padded.shape[1:3], (out_height, out_width), size, strict=True)
             )
+            grid = videoinr.warp_grid(full, whole_size=(out_height, out_width))
             encoded = model.apply({"params": params}, unit, method="encode")
+            options = dict(out_size=full, grid=grid, method="decode")
             rendered = jax.lax.map(
-                lambda t: model.apply(
-                    {"params": params}, encoded, t.reshape(1, 1), out_size=full, method="decode"
-                )[0, 0],
+                lambda t: model.apply({"params": params}, encoded, t.reshape(1, 1), **options)[0, 0],
                 jnp.asarray(times),
             )
         return predictor.to_uint8(rendered[:, :out_height, :out_width])

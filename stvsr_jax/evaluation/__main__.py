@@ -16,7 +16,7 @@ import jax
 from stvsr_jax import checkpoint, compilation
 from stvsr_jax.evaluation import datasets, methods, protocols, report, runner
 from stvsr_jax.evaluation.baselines import BASELINES
-from stvsr_jax.inference import predictor
+from stvsr_jax.inference import tile_size
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -77,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(args):
     """Checks everything and returns the job."""
-    if args.tile != 0 and args.tile < predictor.SMALLEST_TILE:
-        raise ValueError(f"tile={args.tile} must be 0 (whole frames) or at least {predictor.SMALLEST_TILE}")
+    tile_size.check_tile(args.tile)
     protocol = protocols.find_protocol(args.protocol)
     clips = datasets.open_dataset(
         args.dataset,

@@ -8,7 +8,7 @@ import time
 import jax
 import numpy as np
 
-from stvsr_jax.inference import job, predictor
+from stvsr_jax.inference import job, predictor, tile_size
 from stvsr_jax.inference.request import Plan
 
 
@@ -36,7 +36,7 @@ def measure(plan: Plan, network: predictor.Predictor) -> list[str]:
     """
     tile = plan.request.tile
     info = plan.info
-    network.tile = predictor.choose_tile(network.name, info.height, info.width) if tile is None else tile
+    network.tile = tile_size.choose_tile(network.name, info.height, info.width) if tile is None else tile
     window = next(job.windows_of(plan, network))
     images = np.stack([frame.image for frame in window.frames])
     predict = job.predict_with(plan, network)

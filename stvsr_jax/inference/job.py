@@ -16,7 +16,15 @@ from typing import Any
 from PIL import Image
 
 import stvsr_jax
-from stvsr_jax.inference import compare, pipeline, predictor, video_reader, video_writer, work_folder
+from stvsr_jax.inference import (
+    compare,
+    pipeline,
+    predictor,
+    tile_size,
+    video_reader,
+    video_writer,
+    work_folder,
+)
 from stvsr_jax.inference.pipeline import Output
 from stvsr_jax.inference.request import Plan, check_targets
 from stvsr_jax.inference.video_writer import VideoFile
@@ -179,7 +187,7 @@ def _set_tile(network, plan, progress):
     """A part that is done with some tile is gone on with in the same."""
     height, width = plan.info.height, plan.info.width
     tile = progress.get("tile", plan.request.tile)
-    network.tile = predictor.choose_tile(network.name, height, width) if tile is None else tile
+    network.tile = tile_size.choose_tile(network.name, height, width) if tile is None else tile
 
 
 def _is_picture(path):

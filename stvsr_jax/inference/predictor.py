@@ -4,12 +4,11 @@ Frames are padded to multiples of four by repeating their edges and the outputs 
 in tiles. Every shape is compiled once.
 """
 
+import dataclasses
 import functools
 import hashlib
 import math
-import os
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,18 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax import models
-from stvsr_jax.inference import tiling
+from stvsr_jax.inference import tile_size, tiling
+from stvsr_jax.models import videoinr
 
 # Frames of a window, and whether a frame in two windows is taken from the earlier one.
 WINDOW_SIZES = {"zooming_slowmo": 4, "videoinr": 2}
 KEEP_EARLIER = {"zooming_slowmo": True, "videoinr": False}
-SMALLEST_TILE = 2 * tiling.OVERLAP
 
-# Memory of one window per low-resolution pixel, in bytes, and how much of the device's memory to take.
-# The compiler reports 57 kB and 30 kB (float32, published sizes, 128x128, CPU); a fifth is added for decoding
-# and work space.
-_BYTES_PER_PIXEL = {"zooming_slowmo": 70_000, "videoinr": 40_000}
-_MEMORY_SHARE = 0.5
 # VideoINR is decoded in rows of about this many output pixels.
 _CHUNK_PIXELS = 2**18
 
@@ -79,14 +73,19 @@ def check_size(model_name: str, height: int, width: int, out_size: tuple[int, in
         raise ValueError(f"{asked} is smaller than the input's {width}x{height}")
 
 
-def check_tile(tile: int | None) -> None:
-    """Checks the longest side of a tile: None, 0 or large enough to overlap its neighbours.
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a part lies in the output, (y, x) in output pixels."""
 
-    Raises:
-      ValueError: it is not.
-    """
-    if tile is not None and tile != 0 and tile < SMALLEST_TILE:
-        raise ValueError(f"tile={tile} must be 0 (whole frames) or at least {SMALLEST_TILE}")
+    size: tuple[int, int]
+    origin: tuple[int, int]
+    whole_size: tuple[int, int]
+
+    def flip(self, rows, columns):
+        """Return the place when the axes that are -1 run backwards."""
+        sides = zip((rows, columns), self.size, self.origin, self.whole_size, strict=True)
+        origin = tuple(o if step > 0 else whole - o - size for step, size, o, whole in sides)
+        return dataclasses.replace(self, origin=origin)
 
 
 class Predictor:
@@ -117,7 +116,7 @@ class Predictor:
         ensemble: bool = False,
         devices: Sequence[jax.Device] | None = None,
     ):
-        check_tile(tile)
+        tile_size.check_tile(tile)
         self.name = model_name
         self.window_size = WINDOW_SIZES[model_name]
         self.tile = tile
@@ -204,58 +203,62 @@ class Predictor:
         while True:
             tile = self.tile
             if tile is None:
-                tile = self.tile = choose_tile(self.name, height, width)
+                tile = self.tile = tile_size.choose_tile(self.name, height, width)
             try:
                 return tiling.render_tiled(
-                    lambda part, size: self._render_part(part, times, size, dtype, device),
+                    lambda part, size, origin: self._render_part(
+                        part, times, _Place(size, origin, out_size), dtype, device
+                    ),
                     frames,
                     out_size=out_size,
                     tile=tile,
                 )
             except jax.errors.JaxRuntimeError as error:
-                smaller = smaller_tile(tile, height, width, error)
+                smaller = tile_size.smaller_tile(tile, height, width, error)
                 self.tile = min(smaller, self.tile or smaller)  # another device may have been there before
 
-    def _render_part(self, frames, times, out_size, dtype, device):
+    def _render_part(self, frames, times, place, dtype, device):
         if not self._is_ensemble:
-            return self._render(frames, times, out_size, dtype, device)
+            return self._render(frames, times, place, dtype, device)
         total = 0.0
         for rows in (1, -1):
             for columns in (1, -1):
                 flipped = np.ascontiguousarray(frames[:, ::rows, ::columns])
-                rendered = self._render(flipped, times, out_size, np.float32, device)
+                rendered = self._render(flipped, times, place.flip(rows, columns), np.float32, device)
                 total = total + rendered[:, ::rows, ::columns]
         return np.asarray(to_dtype(total / 4, dtype))
 
-    def _render_zooming_slowmo(self, frames, times, out_size, dtype, device):
+    def _render_zooming_slowmo(self, frames, times, place, dtype, device):
         half_steps = [t * 2 for t in times]
         if any(step != int(step) for step in half_steps):
             raise ValueError(f"times={list(map(float, times))} must be multiples of 1/2 for zooming_slowmo")
         padded = jax.device_put(pad_to_multiple(frames), self.devices[device])
         rendered = _apply_zooming_slowmo(self._model, self._params[device], padded, dtype=dtype)
-        return np.asarray(rendered)[[int(step) for step in half_steps], : out_size[0], : out_size[1]]
+        return np.asarray(rendered)[[int(step) for step in half_steps], : place.size[0], : place.size[1]]
 
-    def _render_videoinr(self, frames, times, out_size, dtype, device):
+    def _render_videoinr(self, frames, times, place, dtype, device):
         padded = pad_to_multiple(frames)
         # Coordinates span the padded frame, so it is rendered whole at the same scale and cropped. Rounding
         # its size leaves at most half an output pixel of mismatch at the far border, none at whole scales.
-        sides = zip(padded.shape[1:3], out_size, frames.shape[1:3], strict=True)
+        sides = zip(padded.shape[1:3], place.size, frames.shape[1:3], strict=True)
         full = tuple(round(side * out / unpadded) for side, out, unpadded in sides)
         chunk_rows = min(max(1, _CHUNK_PIXELS // full[1]), full[0])
+        grid = videoinr.warp_grid(full, origin=place.origin, whole_size=place.whole_size)
         params = self._params[device]
         encoded = _encode_videoinr(self._model, params, jax.device_put(padded, self.devices[device]))
-        result = np.empty((len(times), *out_size, 3), dtype)
+        result = np.empty((len(times), *place.size, 3), dtype)
         for i, time in enumerate(times):
             image = _decode_videoinr(
                 self._model,
                 params,
                 encoded,
                 np.float32(time),
+                grid,
                 out_size=full,
                 chunk_rows=chunk_rows,
                 dtype=dtype,
             )
-            result[i] = np.asarray(image)[: out_size[0], : out_size[1]]
+            result[i] = np.asarray(image)[: place.size[0], : place.size[1]]
         return result
 
 
@@ -263,43 +266,6 @@ def pad_to_multiple(frames: np.ndarray) -> np.ndarray:
     """Repeats the last rows and columns of [N, H, W, 3] until both sides are multiples of four."""
     pad = [(0, -side % tiling.MULTIPLE) for side in frames.shape[1:3]]
     return np.pad(frames, ((0, 0), *pad, (0, 0)), mode="edge") if any(p[1] for p in pad) else frames
-
-
-def choose_tile(model_name: str, height: int, width: int) -> int:
-    """Returns the tile for frames of a size: 0, whole, if half of the device's memory suffices."""
-    pixels = _MEMORY_SHARE * available_memory() / _BYTES_PER_PIXEL[model_name]
-    if height * width <= pixels:
-        return 0
-    return max(SMALLEST_TILE, int(math.sqrt(pixels)) // 16 * 16)
-
-
-def available_memory() -> float:
-    """Returns the bytes of the first device's memory, or of the machine's where the device does not say."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 4 * 2**30
-
-
-def smaller_tile(tile: int, height: int, width: int, error: jax.errors.JaxRuntimeError) -> int:
-    """Returns half the tile after an out-of-memory error, and says so; raises any other error again.
-
-    Args:
-      tile: what was tried, 0 for the whole frame.
-      height: rows of the frame.
-      width: columns of the frame.
-      error: from the device.
-    """
-    if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
-        raise error
-    tried = tile or max(height, width)
-    smaller = max(SMALLEST_TILE, tried // 2 // tiling.MULTIPLE * tiling.MULTIPLE)
-    if smaller >= tried:
-        raise error
-    print(f"out of memory at tile {tried}: going on with tiles of {smaller} pixels", file=sys.stderr)
-    return smaller
 
 
 def to_unit(frames: jax.Array) -> jax.Array:
@@ -336,10 +302,16 @@ def _encode_videoinr(model, params, frames):
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("out_size", "chunk_rows", "dtype"))
-def _decode_videoinr(model, params, encoded, time, *, out_size, chunk_rows, dtype):
+def _decode_videoinr(model, params, encoded, time, grid, *, out_size, chunk_rows, dtype):
     """One instant in [0, 1] -> [H', W', 3]."""
     times = jnp.reshape(time, (1, 1))
     rendered = model.apply(
-        {"params": params}, encoded, times, out_size=out_size, chunk_rows=chunk_rows, method="decode"
+        {"params": params},
+        encoded,
+        times,
+        out_size=out_size,
+        chunk_rows=chunk_rows,
+        grid=grid,
+        method="decode",
     )
     return to_dtype(rendered[0, 0], dtype)

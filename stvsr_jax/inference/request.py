@@ -6,7 +6,7 @@ import pathlib
 from fractions import Fraction
 
 from stvsr_jax.data import scene_cuts
-from stvsr_jax.inference import predictor, video_encoder, video_reader, video_writer
+from stvsr_jax.inference import predictor, tile_size, video_encoder, video_reader, video_writer
 
 DEFAULT_SPACE = 4.0
 DEFAULT_TIME = 2
@@ -104,7 +104,7 @@ def check(request: Request) -> None:
         raise ValueError(f"size={request.size[1]}x{request.size[0]} must be at least 2x2")
     if not 0 <= request.scene_threshold <= 255:
         raise ValueError(f"scene_threshold={request.scene_threshold} must lie in [0, 255]")
-    predictor.check_tile(request.tile)
+    tile_size.check_tile(request.tile)
     video_encoder.check_codec(request.codec, request.crf, request.pixel_format)
 
 

@@ -75,7 +75,7 @@ def fade_in(span: Span, previous: Span | None) -> np.ndarray:
 
 
 def render_tiled(
-    render: Callable[[np.ndarray, tuple[int, int]], np.ndarray],
+    render: Callable[[np.ndarray, tuple[int, int], tuple[int, int]], np.ndarray],
     frames: np.ndarray,
     *,
     out_size: tuple[int, int],
@@ -88,7 +88,8 @@ def render_tiled(
     rounding costs one level.
 
     Args:
-      render: from [N, h, w, 3] and (h', w') to integers or float32 [T, h', w', 3].
+      render: from [N, h, w, 3], (h', w') and the part's first output pixel (y, x) to integers or float32
+        [T, h', w', 3].
       frames: [N, H, W, 3].
       out_size: (H', W').
       tile: longest side of a tile in input pixels; 0 renders the frame whole.
@@ -99,7 +100,7 @@ def render_tiled(
     """
     height, width = frames.shape[1:3]
     if not tile or (tile >= height and tile >= width):
-        return render(frames, out_size)
+        return render(frames, out_size, (0, 0))
     rows = plan_axis(height, out_size[0], tile=tile, overlap=overlap)
     columns = plan_axis(width, out_size[1], tile=tile, overlap=overlap)
     result = None
@@ -107,7 +108,8 @@ def render_tiled(
         band = None  # [T, h', W', 3]
         for j, column in enumerate(columns):
             size = (row.out_stop - row.out_start, column.out_stop - column.out_start)
-            part = render(frames[:, row.start : row.stop, column.start : column.stop], size)
+            origin = (row.out_start, column.out_start)
+            part = render(frames[:, row.start : row.stop, column.start : column.stop], size, origin)
             if band is None:
                 band = np.zeros((len(part), size[0], out_size[1], 3), part.dtype)
             weight = fade_in(column, columns[j - 1] if j else None)

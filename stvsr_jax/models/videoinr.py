@@ -35,6 +35,46 @@ class Encoded:
     frames: jax.Array
 
 
+@flax.struct.dataclass
+class WarpGrid:
+    """Where the warps of an output start, and how far a flow of one output pixel moves; see `warp_grid`.
+
+    Attributes:
+      base_y, base_x: [H'] and [W'], positions in [-1, 1] over the output.
+      step_y, step_x: scalars.
+    """
+
+    base_y: jax.Array
+    base_x: jax.Array
+    step_y: jax.Array
+    step_x: jax.Array
+
+
+def warp_grid(
+    out_size: tuple[int, int],
+    *,
+    origin: tuple[int, int] = (0, 0),
+    whole_size: tuple[int, int] | None = None,
+) -> WarpGrid:
+    """Return the grid of an output that is a part of a whole frame.
+
+    The grid of a whole frame runs from -1 to 1 through its outermost pixel *centres*, while sampling reads [-1, 1]
+    as the outer edges, so zero flow shifts by up to half an output pixel at the borders. It looks like a slip in
+    the original and is what its weights were trained with. A part has to be shifted as the whole is.
+
+    Args:
+      out_size: (H', W') of the output.
+      origin: its first pixel in the whole frame.
+      whole_size: of the whole frame in output pixels; None: the output is the whole.
+    """
+    bases, steps = [], []
+    for size, start, whole in zip(out_size, origin, whole_size or out_size, strict=True):
+        step = 2.0 * whole / ((whole - 1) * size)
+        bases.append(np.float32((start + np.arange(size)) * step - 2.0 * start / size - 1.0))
+        steps.append(np.float32(step))
+    return WarpGrid(*bases, *steps)
+
+
 class VideoINR(nn.Module):
     """Two low-resolution frames to any instants at any size.
 
@@ -105,7 +145,13 @@ class VideoINR(nn.Module):
         )
 
     def decode(
-        self, encoded: Encoded, times: jax.Array, *, out_size: tuple[int, int], chunk_rows: int | None = None
+        self,
+        encoded: Encoded,
+        times: jax.Array,
+        *,
+        out_size: tuple[int, int],
+        chunk_rows: int | None = None,
+        grid: WarpGrid | None = None,
     ) -> jax.Array:
         """Renders instants at a size.
 
@@ -115,6 +161,7 @@ class VideoINR(nn.Module):
           out_size: (H', W'), each at least 2.
           chunk_rows: rows of one instant rendered at a time, the same values in bounded memory; only the space
             feature [B, H', W', C] of the instant is held for all rows. None renders all rows of all instants at once.
+          grid: from `warp_grid`, where the output is a part of a frame; None: it is the whole.
 
         Returns:
           [B, T, H', W', 3] float32, not clamped.
@@ -131,10 +178,13 @@ class VideoINR(nn.Module):
         if chunk_rows is not None and chunk_rows < 1:
             raise ValueError(f"VideoINR: chunk_rows must be positive or None, got {chunk_rows}")
         weights = (self.space(), self.motion(), self.colour())
-        return _decode(weights, encoded, times, tuple(out_size), chunk_rows, self.dtype, self.implementation)
+        grid = grid or warp_grid(tuple(out_size))
+        return _decode(
+            weights, encoded, times, tuple(out_size), chunk_rows, grid, self.dtype, self.implementation
+        )
 
 
-def _decode(weights, encoded, times, out_size, chunk_rows, dtype, implementation):
+def _decode(weights, encoded, times, out_size, chunk_rows, grid, dtype, implementation):
     """Renders in two passes over the rows: the space feature, then motion and colour from it."""
     space, motion, colour = weights
     finish = functools.partial(siren.finish, dtype=dtype, implementation=implementation)
@@ -149,8 +199,8 @@ def _decode(weights, encoded, times, out_size, chunk_rows, dtype, implementation
         siren.project(colour, dtype, features1=features, frames1=frames),
         siren.project(colour, dtype, features2=features, frames2=frames),
     )
-    rows = _Axis.of(out_size[0], height)
-    columns = _Axis.of(out_size[1], width)
+    rows = _Axis.of(out_size[0], height, grid.base_y)
+    columns = _Axis.of(out_size[1], width, grid.base_x)
 
     def render(times):  # [B, T, 1, 1, 1] -> [B, T, H', W', 3]
         feature = _map_rows(functools.partial(render_space, times), rows, chunk_rows)
@@ -174,7 +224,7 @@ def _decode(weights, encoded, times, out_size, chunk_rows, dtype, implementation
         flows = finish(motion, projected)  # two flows (x, y) in output pixels
         total = siren.project(colour, time=times)
         for i in (0, 1):
-            warped = _warp(flows[..., 2 * i : 2 * i + 2], rows.base, columns.base, out_size)
+            warped = _warp(flows[..., 2 * i : 2 * i + 2], rows.base, columns.base, (grid.step_y, grid.step_x))
             on_output = normalized_to_pixels(warped, out_size)
             on_output = on_output.reshape(-1, *on_output.shape[2:])  # [B*T, rows, W', 2]
             s_q = ops.bilinear_sample(flat_feature, on_output).reshape(s.shape)
@@ -188,15 +238,10 @@ def _decode(weights, encoded, times, out_size, chunk_rows, dtype, implementation
     return jnp.moveaxis(instants, 0, 1)
 
 
-def _warp(flow, base_y, base_x, out_size):
-    """Returns where a flow (x, y) in output pixels leads, (y, x) in [-1, 1].
-
-    The base grid runs from -1 to 1 through the outermost pixel *centres*, while sampling reads [-1, 1]
-    as the outer edges, so zero flow shifts by up to half an output pixel at the borders. It looks like
-    a slip in the original and is what its weights were trained with.
-    """
-    y = base_y[:, None] + flow[..., 1] * (2.0 / (out_size[0] - 1))
-    x = base_x + flow[..., 0] * (2.0 / (out_size[1] - 1))
+def _warp(flow, base_y, base_x, step):
+    """Returns where a flow (x, y) in output pixels leads, (y, x) in [-1, 1]; see `warp_grid`."""
+    y = base_y[:, None] + flow[..., 1] * step[0]
+    x = base_x + flow[..., 0] * step[1]
     return jnp.clip(jnp.stack([y, x], axis=-1), -CLAMP, CLAMP)
 
 
@@ -211,7 +256,7 @@ class _Axis:
       upper: index of the cell after, clamped.
       lower_weight: bilinear weight, zero where the cell is outside.
       upper_weight: the same of the cell after.
-      base: linspace(-1, 1, n').
+      base: where the warps start, see `WarpGrid`.
     """
 
     nearest: jax.Array
@@ -223,7 +268,7 @@ class _Axis:
     base: jax.Array
 
     @classmethod
-    def of(cls, out_size, size):
+    def of(cls, out_size, size, base):
         position = (np.arange(out_size) + 0.5) * size / out_size - 0.5  # in low-resolution pixels
         nearest = np.clip(np.rint(position), 0, size - 1).astype(np.int32)
         lower = np.floor(position)
@@ -233,12 +278,19 @@ class _Axis:
             (position - nearest) * 2.0,
             np.where(inside[0], 1.0 - fraction, 0.0),
             np.where(inside[1], fraction, 0.0),
-            np.linspace(-1.0, 1.0, out_size),
         )
-        relative, lower_weight, upper_weight, base = (jnp.asarray(x, jnp.float32) for x in floats)
+        relative, lower_weight, upper_weight = (jnp.asarray(x, jnp.float32) for x in floats)
         lower_index = jnp.asarray(np.clip(lower, 0, size - 1), jnp.int32)
         upper_index = jnp.asarray(np.clip(lower + 1, 0, size - 1), jnp.int32)
-        return cls(jnp.asarray(nearest), relative, lower_index, upper_index, lower_weight, upper_weight, base)
+        return cls(
+            jnp.asarray(nearest),
+            relative,
+            lower_index,
+            upper_index,
+            lower_weight,
+            upper_weight,
+            jnp.asarray(base, jnp.float32),
+        )
 
     def interpolate(self, x, axis):
         """Resamples [B, ., ., C] along an axis, zero outside."""

@@ -45,7 +45,7 @@ class NearestVideoINR(nn.Module):
     def encode(self, frames):
         return frames
 
-    def decode(self, encoded, times, *, out_size, chunk_rows=None):
+    def decode(self, encoded, times, *, out_size, chunk_rows=None, grid=None):
         weight = times[:, :, None, None, None]
         blend = encoded[:, :1] * (1 - weight) + encoded[:, 1:] * weight
         scale = out_size[0] // encoded.shape[2]

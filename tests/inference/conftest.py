@@ -31,7 +31,7 @@ class NearestVideoINR(nn.Module):
     def encode(self, frames):
         return frames
 
-    def decode(self, encoded, times, *, out_size, chunk_rows=None):
+    def decode(self, encoded, times, *, out_size, chunk_rows=None, grid=None):
         height, width = encoded.shape[2:4]
         rows = jnp.floor((jnp.arange(out_size[0]) + 0.5) * height / out_size[0]).astype(int)
         columns = jnp.floor((jnp.arange(out_size[1]) + 0.5) * width / out_size[1]).astype(int)

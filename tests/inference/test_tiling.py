@@ -6,7 +6,7 @@ import pytest
 from stvsr_jax.inference import tiling
 
 
-def nearest(frames, out_size):
+def nearest(frames, out_size, origin=None):
     """Nearest neighbour, which sees no further than one pixel."""
     height, width = frames.shape[1:3]
     rows = (np.arange(out_size[0]) + 0.5) * height // out_size[0]
@@ -68,7 +68,7 @@ def test_tiles_of_a_smooth_picture_match_at_a_fractional_scale():
 def test_tiles_that_differ_are_blended_linearly():
     tones = iter([0, 200])
 
-    def flat(frames, out_size):
+    def flat(frames, out_size, origin):
         return np.full((1, *out_size, 3), next(tones), np.uint8)
 
     frames = np.zeros((1, 8, 12, 3), np.uint8)
@@ -79,16 +79,27 @@ def test_tiles_that_differ_are_blended_linearly():
 def test_whole_frame_is_rendered_once():
     calls = []
 
-    def render(frames, out_size):
-        calls.append(frames.shape)
+    def render(frames, out_size, origin):
+        calls.append((frames.shape, origin))
         return np.zeros((1, *out_size, 3), np.uint8)
 
     frames = np.zeros((2, 40, 60, 3), np.uint8)
     tiling.render_tiled(render, frames, out_size=(80, 120), tile=0)
     tiling.render_tiled(render, frames, out_size=(80, 120), tile=64)
-    assert calls == [(2, 40, 60, 3)] * 2
+    assert calls == [((2, 40, 60, 3), (0, 0))] * 2
 
 
 def test_tile_no_larger_than_the_overlaps_is_refused():
     with pytest.raises(ValueError, match="tile=40"):
         tiling.plan_axis(100, 400, tile=40, overlap=32)
+
+
+def test_parts_are_told_where_they_lie():
+    y, x = np.mgrid[0:150, 0:203]
+    frames = np.stack([y, x, y], -1)[None].astype(np.uint8)
+
+    def render(frames, out_size, origin):
+        assert origin == (4 * int(frames[0, 0, 0, 0]), 4 * int(frames[0, 0, 0, 1]))
+        return nearest(frames, out_size)
+
+    tiling.render_tiled(render, frames, out_size=(600, 812), tile=64, overlap=16)

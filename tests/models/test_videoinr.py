@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stvsr_jax.models import videoinr
 from stvsr_jax.models.videoinr import Encoded, VideoINR
 
 # These tests spend their time compiling: leave the optimisation out.
@@ -134,6 +135,27 @@ def test_decode_equals_its_definition_at_published_widths(out_size):
         reach.append(np.abs(flows).mean())
         np.testing.assert_allclose(got[b, t], want, atol=2e-4)
     assert 0.5 < np.mean(reach) < 10  # pixels: the warps are exercised
+
+
+def test_part_of_a_frame_is_warped_as_the_whole():
+    features, frames = (
+        np.random.default_rng(n).standard_normal((1, 24, 28, c)) for n, c in ((0, 12), (1, 6))
+    )
+    model = VideoINR(features=4, hidden=(8, 8, 8))
+    params, _ = random_decoder(model)
+    whole, part = (slice(None), slice(None)), (slice(8, 24), slice(4, 28))  # the far corner
+
+    def crop(place):
+        return Encoded(*(np.float32(a[:, place[0], place[1]]) for a in (features, frames)))
+
+    times = np.float32([[0.3]])
+    want = decode(model, params, crop(whole), times, out_size=(60, 70))
+    grid = videoinr.warp_grid((40, 60), origin=(20, 10), whole_size=(60, 70))
+    got = decode(model, params, crop(part), times, out_size=(40, 60), grid=grid)
+    inner = (0, 0, slice(12, -1), slice(12, -1))  # further in than any flow
+    np.testing.assert_allclose(got[inner], want[:, :, 20:, 10:][inner], atol=1e-3)
+    shifted = decode(model, params, crop(part), times, out_size=(40, 60))
+    assert np.abs(shifted - want[:, :, 20:, 10:])[inner].max() > 0.01
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,64 @@
+"""How large a tile may be: checked, chosen by the device's memory, and halved where that was too much."""
+
+import math
+import os
+import sys
+
+import jax
+
+from stvsr_jax.inference import tiling
+
+SMALLEST_TILE = 2 * tiling.OVERLAP
+
+# Memory of one window per low-resolution pixel, in bytes, and how much of the device's memory to take.
+# The compiler reports 57 kB and 30 kB (float32, published sizes, 128x128, CPU); a fifth is added for decoding
+# and work space.
+_BYTES_PER_PIXEL = {"zooming_slowmo": 70_000, "videoinr": 40_000}
+_MEMORY_SHARE = 0.5
+
+
+def check_tile(tile: int | None) -> None:
+    """Checks the longest side of a tile: None, 0 or large enough to overlap its neighbours.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if tile is not None and tile != 0 and tile < SMALLEST_TILE:
+        raise ValueError(f"tile={tile} must be 0 (whole frames) or at least {SMALLEST_TILE}")
+
+
+def choose_tile(model_name: str, height: int, width: int) -> int:
+    """Returns the tile for frames of a size: 0, whole, if half of the device's memory suffices."""
+    pixels = _MEMORY_SHARE * available_memory() / _BYTES_PER_PIXEL[model_name]
+    if height * width <= pixels:
+        return 0
+    return max(SMALLEST_TILE, int(math.sqrt(pixels)) // 16 * 16)
+
+
+def available_memory() -> float:
+    """Returns the bytes of the first device's memory, or of the machine's where the device does not say."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 4 * 2**30
+
+
+def smaller_tile(tile: int, height: int, width: int, error: jax.errors.JaxRuntimeError) -> int:
+    """Returns half the tile after an out-of-memory error, and says so; raises any other error again.
+
+    Args:
+      tile: what was tried, 0 for the whole frame.
+      height: rows of the frame.
+      width: columns of the frame.
+      error: from the device.
+    """
+    if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
+        raise error
+    tried = tile or max(height, width)
+    smaller = max(SMALLEST_TILE, tried // 2 // tiling.MULTIPLE * tiling.MULTIPLE)
+    if smaller >= tried:
+        raise error
+    print(f"out of memory at tile {tried}: going on with tiles of {smaller} pixels", file=sys.stderr)
+    return smaller
