@@ -29,21 +29,7 @@ set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/settings.sh"
 
-command=
-arguments=()
-while [ $# -gt 0 ]; do
-  case $1 in
-    --dry-run) dry_run=yes ;;
-    -h | --help) print_help && exit 0 ;;
-    --) shift && arguments=("$@") && break ;;
-    -*) fail "unknown option $1; --help lists them" ;;
-    *)
-      [ -z "$command" ] || fail "one command at a time: $command, then $1"
-      command=$1
-      ;;
-  esac
-  shift
-done
+parse_command_line "$@"
 NAME=${NAME:-stvsr} NODES=${NODES:-1} GPUS=${GPUS:-8} GPU_TYPE=${GPU_TYPE:-nvidia-h100-80gb} SPOT=${SPOT:-no}
 RESTARTS=${RESTARTS:-100} DATA_CLAIM=${DATA_CLAIM:-} SERVICE_ACCOUNT=${SERVICE_ACCOUNT:-default}
 require PROJECT ZONE BUCKET CLUSTER IMAGE

@@ -1,6 +1,8 @@
 # Sourced by the scripts that use other machines: checks of settings, and commands that a dry run prints.
 
 dry_run=no
+command=
+arguments=()
 
 fail() {
   echo "error: $*" >&2
@@ -71,4 +73,22 @@ run() {
 # Print the comment at the head of the script, which is its help.
 print_help() {
   sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0"
+}
+
+# parse_command_line ARGUMENT...: [--dry-run] COMMAND [-- ARGUMENTS], into dry_run, command and arguments.
+# shellcheck disable=SC2034 # the scripts read them
+parse_command_line() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --dry-run) dry_run=yes ;;
+      -h | --help) print_help && exit 0 ;;
+      --) shift && arguments=("$@") && break ;;
+      -*) fail "unknown option $1; --help lists them" ;;
+      *)
+        [ -z "$command" ] || fail "one command at a time: $command, then $1"
+        command=$1
+        ;;
+    esac
+    shift
+  done
 }

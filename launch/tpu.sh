@@ -25,21 +25,7 @@ set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/settings.sh"
 
-command=
-arguments=()
-while [ $# -gt 0 ]; do
-  case $1 in
-    --dry-run) dry_run=yes ;;
-    -h | --help) print_help && exit 0 ;;
-    --) shift && arguments=("$@") && break ;;
-    -*) fail "unknown option $1; --help lists them" ;;
-    *)
-      [ -z "$command" ] || fail "one command at a time: $command, then $1"
-      command=$1
-      ;;
-  esac
-  shift
-done
+parse_command_line "$@"
 NAME=${NAME:-stvsr} ACCELERATOR=${ACCELERATOR:-v5litepod-8} VERSION=${VERSION:-v2-alpha-tpuv5-lite}
 SPOT=${SPOT:-no} QUEUED=${QUEUED:-no} DATA=${DATA:-} POLL=${POLL:-60}
 require PROJECT ZONE BUCKET

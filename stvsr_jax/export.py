@@ -72,10 +72,7 @@ def export(
         if name == "zooming_slowmo":
             rendered = model.apply({"params": params}, unit)[0][:: 2 // time]
         else:
-            full = tuple(
-                round(side * out / given)
-                for side, out, given in zip(padded.shape[1:3], (out_height, out_width), size, strict=True)
-            )
+            full = predictor.padded_out_size(padded.shape[1:3], size, (out_height, out_width))
             grid = videoinr.warp_grid(full, whole_size=(out_height, out_width))
             encoded = model.apply({"params": params}, unit, method="encode")
             options = dict(out_size=full, grid=grid, method="decode")

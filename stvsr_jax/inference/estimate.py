@@ -8,7 +8,7 @@ import time
 import jax
 import numpy as np
 
-from stvsr_jax.inference import job, predictor, tile_size
+from stvsr_jax.inference import job, predictor
 from stvsr_jax.inference.request import Plan
 
 
@@ -34,9 +34,7 @@ def measure(plan: Plan, network: predictor.Predictor) -> list[str]:
     The first run compiles; the second tells how long a window takes. Reading and encoding go on beside the
     network and are not counted.
     """
-    tile = plan.request.tile
-    info = plan.info
-    network.tile = tile_size.choose_tile(network.name, info.height, info.width) if tile is None else tile
+    network.tile = plan.request.tile
     window = next(job.windows_of(plan, network))
     images = np.stack([frame.image for frame in window.frames])
     predict = job.predict_with(plan, network)
@@ -48,7 +46,7 @@ def measure(plan: Plan, network: predictor.Predictor) -> list[str]:
     # A window has its first frame in common with the one before.
     windows = max(1, math.ceil((plan.input_frames - 1) / (network.window_size - 1)))
     total = spans[0] + spans[1] * math.ceil((windows - 1) / len(network.devices))
-    frames = network.tile or f"{info.width}x{info.height}, whole"
+    frames = network.tile or f"{plan.info.width}x{plan.info.height}, whole"
     lines = [
         f"windows: about {windows} of {network.window_size} frames, tiles of {frames}, on {len(network.devices)} "
         f"{network.devices[0].platform} device(s)",

@@ -20,7 +20,6 @@ from stvsr_jax.inference import (
     compare,
     pipeline,
     predictor,
-    tile_size,
     video_reader,
     video_writer,
     work_folder,
@@ -104,7 +103,7 @@ def run(
     with contextlib.ExitStack() as stack:
         stack.callback(folder.close)
         progress = folder.progress or {"outputs": 0, "is_complete": False, "marks": [None] * len(files)}
-        _set_tile(network, plan, progress)
+        network.tile = progress.get("tile", request.tile)  # what has been begun with a tile keeps it
         sinks = []
         for number, file in enumerate(files):
             sinks.append(_open_sink(file, folder.path, number, progress["marks"][number]))
@@ -181,13 +180,6 @@ def _render(plan, network, folder, progress, sinks, on_progress, should_stop):
                 folder.save(folder.progress or progress)  # the partial output stays with it
                 raise Stopped([sink.writer.finish_partial() for sink in sinks][0])
     save(True)
-
-
-def _set_tile(network, plan, progress):
-    """A part that is done with some tile is gone on with in the same."""
-    height, width = plan.info.height, plan.info.width
-    tile = progress.get("tile", plan.request.tile)
-    network.tile = tile_size.choose_tile(network.name, height, width) if tile is None else tile
 
 
 def _is_picture(path):

@@ -1,25 +1,24 @@
 """Reads pictures of any usual kind as RGB: grey, palettes, transparency, 16-bit grey, turned by a camera."""
 
 import pathlib
-import re
 
 import numpy as np
 from PIL import Image, ImageOps
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+from stvsr_jax.data import frame_folder
+from stvsr_jax.inference import colour
+
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I")
 
 
 def list_pictures(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the pictures of a folder, ordered by the numbers in their names; hidden files are left out."""
-    files = (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
-    return sorted(files, key=natural_key)
+    return sorted((folder / name for name in frame_folder.list_images(folder)), key=natural_key)
 
 
 def natural_key(path: pathlib.Path) -> list:
-    """Returns a sort key by which frame2.png comes before frame10.png."""
-    parts = re.split(r"([0-9]+)", path.name.lower())
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+    """Returns a sort key by which frame2.png comes before Frame10.png."""
+    return frame_folder.natural_key(path.name.lower())
 
 
 def read_size(file: pathlib.Path) -> tuple[int, int]:
@@ -58,7 +57,7 @@ def read_picture(file: pathlib.Path) -> np.ndarray:
                 picture = ImageOps.exif_transpose(picture)
             if picture.mode in _GREY_16:
                 values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-                grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+                grey = colour.to_8_bits(values.astype(np.uint16))
                 return np.repeat(grey[..., None], 3, axis=2)
             if picture.has_transparency_data:
                 black = Image.new("RGBA", picture.size, (0, 0, 0, 255))

@@ -238,10 +238,7 @@ class Predictor:
 
     def _render_videoinr(self, frames, times, place, dtype, device):
         padded = pad_to_multiple(frames)
-        # Coordinates span the padded frame, so it is rendered whole at the same scale and cropped. Rounding
-        # its size leaves at most half an output pixel of mismatch at the far border, none at whole scales.
-        sides = zip(padded.shape[1:3], place.size, frames.shape[1:3], strict=True)
-        full = tuple(round(side * out / unpadded) for side, out, unpadded in sides)
+        full = padded_out_size(padded.shape[1:3], frames.shape[1:3], place.size)
         chunk_rows = min(max(1, _CHUNK_PIXELS // full[1]), full[0])
         grid = videoinr.warp_grid(full, origin=place.origin, whole_size=place.whole_size)
         params = self._params[device]
@@ -266,6 +263,18 @@ def pad_to_multiple(frames: np.ndarray) -> np.ndarray:
     """Repeats the last rows and columns of [N, H, W, 3] until both sides are multiples of four."""
     pad = [(0, -side % tiling.MULTIPLE) for side in frames.shape[1:3]]
     return np.pad(frames, ((0, 0), *pad, (0, 0)), mode="edge") if any(p[1] for p in pad) else frames
+
+
+def padded_out_size(
+    padded: tuple[int, int], size: tuple[int, int], out_size: tuple[int, int]
+) -> tuple[int, int]:
+    """Returns the output size (H', W') of padded frames at the scale that takes frames of `size` to `out_size`.
+
+    VideoINR's coordinates span the padded frame, so it is rendered whole and cropped. Rounding its size leaves at
+    most half an output pixel of mismatch at the far border, none at whole scales.
+    """
+    sides = zip(padded, out_size, size, strict=True)
+    return tuple(round(side * out / unpadded) for side, out, unpadded in sides)
 
 
 def to_unit(frames: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ import av
 import av.filter
 import numpy as np
 
+from stvsr_jax.data import frame_folder
 from stvsr_jax.inference import colour, pictures, timing
 
 
@@ -98,7 +99,9 @@ def probe_pictures(folder: pathlib.Path, *, rate: Fraction | None) -> VideoInfo:
     """Describes a folder of equally sized pictures, ordered by the numbers in their names (2 before 10)."""
     files = pictures.list_pictures(folder)
     if not files:
-        raise ValueError(f"input folder {folder} holds no pictures ({', '.join(pictures.SUFFIXES)})")
+        raise ValueError(
+            f"input folder {folder} holds no pictures ({', '.join(sorted(frame_folder.IMAGE_SUFFIXES))})"
+        )
     if rate is None:
         raise ValueError(f"input {folder} is a folder of pictures: its frame rate is needed (--input_fps)")
     height, width = pictures.read_size(files[0])

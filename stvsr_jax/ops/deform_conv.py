@@ -58,7 +58,7 @@ def deform_conv2d(
       NotImplementedError: the implementation cannot run these arguments.
     """
     geometry = Geometry(_pair(stride), _pair(dilation), _pair(padding), kernel.shape[:2])
-    _check_shapes(x, offset, mask, kernel, bias, geometry)
+    _check_shapes(x, offset.shape, mask.shape, kernel, bias, geometry)
     head = jnp.concatenate([offset.astype(jnp.float32), mask[..., None].astype(jnp.float32)], axis=-1)
     head = head.transpose(0, 1, 2, 4, 5, 3)  # [B, H', W', K, 3, G]
     return _run(x, head, kernel, bias, geometry, False, implementation)
@@ -95,17 +95,9 @@ def deform_conv2d_of_head(
     size = kernel.shape[:2]
     geometry = Geometry((1, 1), (1, 1), (size[0] // 2, size[1] // 2), size)
     head = head.reshape(*head.shape[:-1], size[0] * size[1], 3, groups)
-    offset, mask = (jax.eval_shape(split, head) for split in (_offset_of, _mask_of))
-    _check_shapes(x, offset, mask, kernel, bias, geometry)
+    mask_shape = (*head.shape[:-3], groups, head.shape[-3])
+    _check_shapes(x, (*mask_shape, 2), mask_shape, kernel, bias, geometry)
     return _run(x, head, kernel, bias, geometry, True, implementation)
-
-
-def _offset_of(head):
-    return jnp.moveaxis(head[..., :2, :], -1, -3)  # [B, H', W', G, K, 2]
-
-
-def _mask_of(head):
-    return jnp.moveaxis(head[..., 2, :], -1, -2)  # [B, H', W', G, K]
 
 
 def _run(x, head, kernel, bias, geometry, logits, implementation):
@@ -208,23 +200,23 @@ def _tap_positions(out_size, geometry):
     return grid.reshape(*out_size, kernel_size[0] * kernel_size[1], 2)
 
 
-def _check_shapes(x, offset, mask, kernel, bias, geometry):
-    if x.ndim != 4 or kernel.ndim != 4 or offset.ndim != 6:
+def _check_shapes(x, offset_shape, mask_shape, kernel, bias, geometry):
+    if x.ndim != 4 or kernel.ndim != 4 or len(offset_shape) != 6:
         raise ValueError(
             "deform_conv2d: x must be [B, H, W, C], kernel [kh, kw, C, C'] and offset [B, H', W', G, K, 2], "
-            f"got {x.shape}, {kernel.shape} and {offset.shape}"
+            f"got {x.shape}, {kernel.shape} and {offset_shape}"
         )
-    groups, (stride, dilation, padding, kernel_size) = offset.shape[3], geometry
+    groups, (stride, dilation, padding, kernel_size) = offset_shape[3], geometry
     out_size = tuple(
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, d, p in zip(x.shape[1:3], kernel_size, stride, dilation, padding, strict=True)
     )
     want = (x.shape[0], *out_size, groups, kernel_size[0] * kernel_size[1])
-    if offset.shape != (*want, 2) or mask.shape != want:
+    if offset_shape != (*want, 2) or mask_shape != want:
         raise ValueError(
             f"deform_conv2d: offset must be {(*want, 2)} and mask {want} for x {x.shape}, kernel "
             f"{kernel.shape}, stride {stride}, dilation {dilation}, padding {padding}; "
-            f"got {offset.shape} and {mask.shape}"
+            f"got {offset_shape} and {mask_shape}"
         )
     if bias is not None and bias.shape != kernel.shape[3:]:
         raise ValueError(f"deform_conv2d: bias must be {kernel.shape[3:]} as the kernel, got {bias.shape}")
