@@ -176,6 +176,7 @@ class VideoEncoder:
 
     def __init__(self, video: VideoFormat, *, has_global_header: bool):
         self._video = video
+        self._count = 0  # frames so far
         self._durations = {}  # stamp -> duration, for packets that leave the encoder later
         self._tags = colour.output_tags(video.colour_tags)
         self._context = av.CodecContext.create(CODECS[video.codec].encoder, "w")
@@ -195,6 +196,7 @@ class VideoEncoder:
         height, width = self._video.encoded_size
         frame = colour.rgb_to_frame(image[:height, :width], self._context.pix_fmt, self._tags)
         frame.pts, frame.time_base = stamp, self._video.time_base
+        self._count += 1
         self._durations[stamp] = duration
         yield from self._finish(self._context.encode(frame))
 
@@ -205,4 +207,6 @@ class VideoEncoder:
     def _finish(self, packets):
         for packet in packets:
             packet.duration = self._durations.pop(packet.pts)
+            if self._count < 3:
+                packet.dts = packet.pts  # the order is the same; x265 leaves it uninitialised in so short a stream
             yield packet

@@ -141,14 +141,16 @@ def test_ten_bits_come_as_sixteen(tmp_path, codec, pixel_format):
         stream.height, stream.width, stream.pix_fmt = 64, 96, pixel_format
         luma = np.broadcast_to(levels.repeat(16), (64, 96)).astype("<u2")
         frame = av.VideoFrame(96, 64, pixel_format)
+        frame.pts = 0
         for plane, values in zip(frame.planes, (luma, np.full((64, 48), 512, "<u2")), strict=False):
             rows = np.zeros((plane.height, plane.line_size // 2), "<u2")
             rows[:, : plane.width] = values[: plane.height, : plane.width]
             plane.update(rows)
         rows[:, : plane.width] = 512
         frame.planes[2].update(rows)
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        for packet in stream.encode(frame) + stream.encode(None):
+            packet.dts = packet.pts  # x265 leaves it uninitialised for a single frame
+            container.mux(packet)
     info = video_reader.probe(path)
     assert info.bit_depth == 10
     image = next(video_reader.read_frames(info)).image
