@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
+import threadpoolctl
 from absl import flags, logging
 
 from stvsr_jax.data import samples
@@ -86,13 +87,14 @@ class TrainBatches:
 
     def start_at(self, number: int) -> grain.DatasetIterator:
         """Return the batches from `number` on, made ahead; `close` it to end its threads and workers."""
+        _make_products_in_one_thread()
         dataset = self.batches[number:].to_iter_dataset(self.read_options)
         if self.num_workers:
             if not flags.FLAGS.is_parsed():
                 # grain reads its flags in workers; a program that is not an absl app has none to parse.
                 flags.FLAGS.mark_as_parsed()
             options = grain.MultiprocessingOptions(num_workers=self.num_workers)
-            dataset = dataset.mp_prefetch(options, worker_init_fn=_leave_signals_to_the_parent)
+            dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
         return iter(dataset)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
@@ -138,6 +140,7 @@ def make_eval_dataset(
     chosen = choose_windows(clips, spec.span, num_windows)
     dataset = grain.MapDataset.source(chosen).map(_EvalSample(tuple(clips), spec))
     dataset = dataset[process_index::process_count].batch(batch_size)
+    _make_products_in_one_thread()
     return dataset.to_iter_dataset(_read_options(num_threads, None))
 
 
@@ -186,10 +189,16 @@ class _EvalSample:
         return samples.centre_sample(self.clips[clip], start, self.spec)
 
 
-def _leave_signals_to_the_parent(index: int, count: int) -> None:
-    """A signal to the whole process group would take the batches from a run that wants to end in good order."""
+def _start_worker(index: int, count: int) -> None:
+    # A signal to the whole process group would take the batches from a run that wants to end in good order.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    _make_products_in_one_thread()
+
+
+def _make_products_in_one_thread() -> None:
+    """Samples are made by many threads at once; those that BLAS adds for each product spin and take their cores."""
+    threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 def _check_shares(batch_size: int, process_index: int, process_count: int) -> None:

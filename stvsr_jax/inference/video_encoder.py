@@ -208,5 +208,7 @@ class VideoEncoder:
         for packet in packets:
             packet.duration = self._durations.pop(packet.pts)
             if self._count < 3:
-                packet.dts = packet.pts  # the order is the same; x265 leaves it uninitialised in so short a stream
+                packet.dts = (
+                    packet.pts
+                )  # the order is the same; x265 leaves it uninitialised in so short a stream
             yield packet

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from stvsr_jax.data.pipeline import choose_windows, make_eval_dataset, make_train_dataset
 from stvsr_jax.data.video_file import open_video
@@ -115,6 +116,35 @@ def test_workers_make_the_same_batches_from_anywhere(tmp_path, draw_frames, writ
     dataset = make_train_dataset(clips, _RECIPE, batch_size=2, seed=0, num_workers=num_workers, num_threads=1)
     _assert_same(_take_from(dataset, 0, 4), expected[:4])
     _assert_same(_take_from(dataset, 3, 3), expected[3:])
+
+
+@dataclasses.dataclass(frozen=True)
+class _ThreadCountClip:
+    """Every level of every frame is the number of threads that BLAS takes where it is read."""
+
+    name: str = "threads"
+    num_frames: int = 9
+    height: int = 16
+    width: int = 16
+    scenes: tuple[tuple[int, int], ...] = ((0, 9),)
+
+    def read(self, indices, crop=None):
+        (count,) = {
+            lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"
+        }
+        return np.full((len(indices), *(crop[2:] if crop else (16, 16)), 3), count, np.uint8)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_matrix_products_take_one_thread_each(monkeypatch, num_workers):
+    # Left to itself BLAS takes all cores for each of the many samples that are made at once.
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")  # in the worker, also on one core
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        dataset = make_train_dataset(
+            [_ThreadCountClip()], _RECIPE, batch_size=1, seed=0, num_workers=num_workers, num_threads=1
+        )
+        (batch,) = _take(dataset, 1)
+    np.testing.assert_array_equal(np.round(batch["target"] * 255), 1)
 
 
 def test_shapes_are_as_few_as_scales(clips):
