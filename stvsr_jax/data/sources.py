@@ -21,8 +21,8 @@ from stvsr_jax.data.video_index import DEFAULT_MAX_KEYFRAME_GAP
 
 # Files taken for videos when a folder is searched; a file named outright may be called anything.
 VIDEO_SUFFIXES = frozenset(
-    ".264 .265 .3gp .asf .avi .flv .h264 .h265 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf "
-    ".nut .obu .ogv .ts .vob .webm .wmv .y4m".split()
+    ".264 .265 .3gp .asf .avi .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg "
+    ".mts .mxf .nut .obu .ogv .ts .vob .webm .wmv .y4m".split()
 )
 # Folders below the one named that are searched.
 _MAX_DEPTH = 2

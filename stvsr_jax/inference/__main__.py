@@ -125,6 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         network = _load(args)
     except _ERRORS as error:
         return _fail(error, 2)
+    replaced = None
+    if is_batch and args.overwrite and not args.info:
+        replaced = work_folder.Replaced(args.paths[-1], args.shard)
     with _stop_on_signals() as stopped_by:
         code = 0
         for (source, target), request in planned:
@@ -133,20 +136,25 @@ def main(argv: Sequence[str] | None = None) -> int:
                     print(f"note: {target} exists: {source} is skipped", file=sys.stderr)
                     continue
                 print(f"{source} -> {target}" if not args.info else f"{source}", file=sys.stderr)
-            code = max(code, _run_one(args, request, network, stopped_by))
+            code = max(code, _run_one(args, request, network, stopped_by, replaced))
             if stopped_by:
                 return 128 + stopped_by[0]
+    if replaced and not code:
+        replaced.remove()
     return code
 
 
-def _run_one(args, request, network, stopped_by):
-    """Returns the exit code for one input."""
+def _run_one(args, request, network, stopped_by, replaced):
+    """Returns the exit code for one input; `replaced` is that of a batch that overwrites, or None."""
     is_running = False
     try:
         plan = requests.make_plan(request, network.name)
         if args.info:
             for line in estimate.describe(plan) + estimate.measure(plan, network):
                 print(line)
+            return 0
+        if replaced and replaced.holds(request.output, job.identify(plan, network)):
+            print(f"note: {request.output} is done already", file=sys.stderr)
             return 0
         files = job.open_files(plan)
         for remark in (*plan.remarks, *job.notes_on(files)):
@@ -159,6 +167,8 @@ def _run_one(args, request, network, stopped_by):
                 bar.update(done - bar.n)
 
             job.run(plan, network, files, on_progress=show, should_stop=lambda: bool(stopped_by))
+        if replaced:
+            replaced.add(request.output, job.identify(plan, network))
     except job.Stopped as stop:
         print(stop, file=sys.stderr)
         return 130

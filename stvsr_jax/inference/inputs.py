@@ -3,12 +3,8 @@
 import pathlib
 from collections.abc import Sequence
 
+from stvsr_jax.data.sources import VIDEO_SUFFIXES
 from stvsr_jax.inference import pictures
-
-VIDEO_SUFFIXES = tuple(
-    ".mp4 .mov .m4v .mkv .webm .avi .wmv .asf .flv .f4v .mpg .mpeg .m2v .vob .ts .mts .m2ts .3gp .ogv .mxf .nut "
-    ".y4m .264 .h264 .265 .hevc .obu .ivf .gif .dv".split()
-)
 
 
 def pair_up(

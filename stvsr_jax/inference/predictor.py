@@ -20,6 +20,7 @@ import numpy as np
 from stvsr_jax import models
 from stvsr_jax.inference import tile_size, tiling
 from stvsr_jax.models import videoinr
+from stvsr_jax.ops.devices import on_one_device
 
 # Frames of a window, and whether a frame in two windows is taken from the earlier one.
 WINDOW_SIZES = {"zooming_slowmo": 4, "videoinr": 2}
@@ -298,6 +299,7 @@ def to_dtype(frames: jax.Array, dtype: Any) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="dtype")
+@on_one_device
 def _apply_zooming_slowmo(model, params, frames, *, dtype):
     """[N, H, W, 3] -> [2N - 1, 4H, 4W, 3]."""
     rendered = model.apply({"params": params}, to_unit(frames)[None])[0]
@@ -305,12 +307,14 @@ def _apply_zooming_slowmo(model, params, frames, *, dtype):
 
 
 @functools.partial(jax.jit, static_argnums=0)
+@on_one_device
 def _encode_videoinr(model, params, frames):
     """[2, H, W, 3] -> whatever the model's `decode` takes."""
     return model.apply({"params": params}, to_unit(frames)[None], method="encode")
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("out_size", "chunk_rows", "dtype"))
+@on_one_device
 def _decode_videoinr(model, params, encoded, time, grid, *, out_size, chunk_rows, dtype):
     """One instant in [0, 1] -> [H', W', 3]."""
     times = jnp.reshape(time, (1, 1))

@@ -1,10 +1,11 @@
-"""The folder in which an unfinished output waits: `OUTPUT.unfinished`, with what is needed to go on.
+"""What waits of an unfinished output, `OUTPUT.unfinished`, and of an unfinished batch that overwrites.
 
 `progress.json` is written anew, in one step, whenever a segment is finished; what it does not speak of does not
 count. A lock keeps a second process away and is gone with the process that held it.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -79,12 +80,7 @@ class WorkFolder:
 
     def save(self, progress: dict[str, Any]) -> None:
         """Replaces the progress in one step."""
-        new = self.path / f"{_PROGRESS}.new"
-        with open(new, "w") as file:
-            json.dump({"request": self._request, "progress": progress}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self.path / _PROGRESS)
+        _write_json(self.path / _PROGRESS, {"request": self._request, "progress": progress})
         self.progress = progress
 
     def close(self) -> None:
@@ -96,3 +92,47 @@ class WorkFolder:
     def remove(self) -> None:
         """Removes the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Replaced:
+    """Which files of a folder a batch with --overwrite has replaced, kept in the folder until all are.
+
+    Without it the same command, killed and given again, would take its own outputs for old ones.
+
+    Args:
+      folder: of the outputs.
+      shard: (i, n) of the batch, each with a record of its own.
+    """
+
+    def __init__(self, folder: pathlib.Path, shard: tuple[int, int]):
+        self._path = folder / ".replaced-{}-of-{}.json".format(*shard)
+        try:
+            self._digests = dict(json.loads(self._path.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            self._digests = {}
+
+    def holds(self, output: pathlib.Path, request: dict[str, Any]) -> bool:
+        """Returns whether this very output was made."""
+        return output.exists() and self._digests.get(output.name) == _digest(request)
+
+    def add(self, output: pathlib.Path, request: dict[str, Any]) -> None:
+        """Remembers an output that was made."""
+        self._digests[output.name] = _digest(request)
+        _write_json(self._path, self._digests)
+
+    def remove(self) -> None:
+        """Forgets all of them: the batch is done."""
+        self._path.unlink(missing_ok=True)
+
+
+def _digest(request):
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def _write_json(path, value):
+    new = path.with_name(f"{path.name}.new")
+    with open(new, "w") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)

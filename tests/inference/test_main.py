@@ -270,6 +270,34 @@ def test_several_inputs_and_folders_go_into_a_folder(tmp_path, write_video, chec
     assert sorted(f.name for f in part.iterdir()) == ["b.mp4", "d.mp4"]
 
 
+def test_a_batch_that_overwrites_goes_on_with_what_it_has_not_replaced(
+    tmp_path, write_video, checkpoints, capsys
+):
+    sources, out = tmp_path / "in", tmp_path / "out"
+    sources.mkdir()
+    out.mkdir()
+    write_video(sources / "a.mp4", moving_bar(3))
+    (sources / "b.mp4").write_text("no video")
+    (out / "a.mp4").write_text("old")
+    command = (sources, out, "--checkpoint", checkpoints["zooming_slowmo"], "--overwrite")
+    assert run(capsys, *command)[0] == 2
+    first = (out / "a.mp4").stat().st_mtime_ns
+    assert len(read(out / "a.mp4")[1]) == 6
+    write_video(sources / "b.mp4", moving_bar(4))
+    code, lines = run(capsys, *command, "--crf", 30)  # another batch: nothing of it is done
+    assert code == 0 and not any("done already" in line for line in lines)
+    (sources / "b.mp4").write_text("no video")
+    assert run(capsys, *command)[0] == 2
+    second = (out / "a.mp4").stat().st_mtime_ns
+    assert second > first
+    write_video(sources / "b.mp4", moving_bar(4))
+    code, lines = run(capsys, *command)
+    assert code == 0 and sum("a.mp4 is done already" in line for line in lines) == 1
+    assert (out / "a.mp4").stat().st_mtime_ns == second and len(read(out / "b.mp4")[1]) == 8
+    assert sorted(file.name for file in out.iterdir()) == ["a.mp4", "b.mp4"]
+    assert run(capsys, *command)[0] == 0 and (out / "a.mp4").stat().st_mtime_ns > second
+
+
 def test_info_writes_nothing(tmp_path, write_video, checkpoints, capsys):
     source = write_video(tmp_path / "in.mp4", moving_bar(9))
     before = sorted(tmp_path.iterdir())

@@ -11,7 +11,7 @@ from stvsr_jax.ops.devices import is_single_device
 PROGRAM = """
 import jax, jax.numpy as jnp
 from stvsr_jax import sharding
-from stvsr_jax.ops.devices import is_single_device
+from stvsr_jax.ops.devices import is_single_device, on_one_device
 
 found = []
 def function(x):
@@ -27,6 +27,8 @@ jax.jit(sharding.on_each_device(function, mesh, in_specs=sharding.ROWS, out_spec
 one = sharding.make_mesh(jax.devices()[:1])
 with jax.sharding.use_abstract_mesh(one.abstract_mesh):
     jax.jit(function).trace(x[:2])
+part = jax.jit(on_one_device(function))(jax.device_put(x, jax.devices()[1]))
+assert part.devices() == {jax.devices()[1]}
 print(found)
 """
 
@@ -41,4 +43,4 @@ def test_of_several_devices_only_a_part_or_a_mesh_of_one_is_single():
         "JAX_PLATFORMS": "cpu",
     }
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == "[False, False, True, True]", done.stderr
+    assert done.stdout.strip() == "[False, False, True, True, True]", done.stderr
