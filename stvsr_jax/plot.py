@@ -1,7 +1,8 @@
-"""Draws the curves of a run: `python -m stvsr_jax.plot RUN_DIR [--out curves.png]`.
+"""Draws the curves of runs: `python -m stvsr_jax.plot RUN_DIR [RUN_DIR ...] [--metrics loss psnr_y] [--out FILE]`.
 
 Reads RUN_DIR/metrics.csv, one scalar a row: step, name, value. Names that end alike (train/loss, validation/loss)
-share a panel, and a bicubic baseline has that of its metric. A run that went on from a checkpoint has some steps twice: the later rows are drawn.
+share a panel, and a bicubic baseline has that of its metric. A run that went on from a checkpoint has some steps
+twice: the later rows are drawn. Of several runs each curve is named after its run, too.
 """
 
 import argparse
@@ -63,6 +64,35 @@ def read_metrics(path: str | os.PathLike) -> dict[str, dict[int, float]]:
     return curves
 
 
+def metric_of(name: str) -> str:
+    """Return the panel of a curve: a baseline goes with what it is one for."""
+    return name.rpartition("/")[2].removesuffix("_bicubic")
+
+
+def read_runs(run_dirs: Sequence[Path], metrics: Sequence[str] | None) -> dict[str, dict[int, float]]:
+    """Return the curves of all runs, those of `metrics` alone if given.
+
+    Raises:
+      FileNotFoundError, ValueError: as from `read_metrics`, or runs of one name, or none has such a metric.
+    """
+    names = [run_dir.resolve().name for run_dir in run_dirs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the runs {', '.join(names)} need different names")
+    curves = {}
+    for name, run_dir in zip(names, run_dirs, strict=True):
+        prefix = f"{name}/" if len(run_dirs) > 1 else ""
+        curves |= {f"{prefix}{key}": values for key, values in read_metrics(run_dir / METRICS_FILE).items()}
+    known = sorted({metric_of(name) for name in curves})
+    for metric in metrics or ():
+        if metric not in known:
+            raise ValueError(f"metric {metric!r} is not one of {', '.join(known)}")
+    if metrics is None:
+        return curves
+    return {
+        name: values for metric in metrics for name, values in curves.items() if metric_of(name) == metric
+    }
+
+
 def draw_curves(curves: dict[str, dict[int, float]], path: str | os.PathLike, *, title: str) -> None:
     """Draw curves to a PNG file, which appears whole or not at all.
 
@@ -78,8 +108,7 @@ def draw_curves(curves: dict[str, dict[int, float]], path: str | os.PathLike, *,
 
     panels = {}
     for name, values in curves.items():
-        metric = name.rpartition("/")[2].removesuffix("_bicubic")  # the baseline goes with what it is one for
-        panels.setdefault(metric, {})[name] = dict(sorted(values.items()))
+        panels.setdefault(metric_of(name), {})[name] = dict(sorted(values.items()))
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(_PANEL[1] * columns, _PANEL[0] * rows + 0.4), layout="constrained")
@@ -113,13 +142,20 @@ def draw_curves(curves: dict[str, dict[int, float]], path: str | os.PathLike, *,
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw what the command line says; returns the exit code."""
     parser = argparse.ArgumentParser(prog="stvsr_jax.plot", description=__doc__.split("\n\n")[0])
-    parser.add_argument("run_dir", type=Path, help="directory of a training run")
-    parser.add_argument("--out", type=Path, help="PNG file to write; default: RUN_DIR/curves.png")
+    parser.add_argument(
+        "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="directory of a training run"
+    )
+    parser.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help="which panels, as loss or psnr_y; default: all"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="PNG file to write; default: curves.png in the first RUN_DIR"
+    )
     args = parser.parse_args(argv)
-    out = args.out or args.run_dir / "curves.png"
+    out = args.out or args.run_dirs[0] / "curves.png"
     try:
-        curves = read_metrics(args.run_dir / METRICS_FILE)
-        draw_curves(curves, out, title=str(args.run_dir))
+        curves = read_runs(args.run_dirs, args.metrics)
+        draw_curves(curves, out, title=", ".join(map(str, args.run_dirs)))
     except ModuleNotFoundError as error:
         print(f"error: {error}; install it with: pip install 'stvsr-jax[plot]'", file=sys.stderr)
         return 2

@@ -51,6 +51,24 @@ def test_command_draws_a_picture_with_a_panel_per_metric(run_dir, capsys):
     assert sorted(path.name for path in run_dir.iterdir()) == ["curves.png", "metrics.csv", "one.png"]
 
 
+def test_runs_are_compared_in_the_panels_asked_for(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    runs = [tmp_path / name for name in ("a", "b")]
+    for run in runs:
+        run.mkdir()
+        (run / "metrics.csv").write_text(ROWS)
+    assert list(plot.read_runs(runs, ["psnr"])) == [
+        f"{run}/{split}/psnr" for run in "ab" for split in ("train", "validation")
+    ]
+    arguments = [str(run) for run in runs]
+    assert plot.main([*arguments, "--metrics", "psnr", "loss", "--out", str(tmp_path / "x.png")]) == 0
+    assert "6 curves up to step 2" in capsys.readouterr().out
+    assert plot.main([*arguments, "--metrics", "pnsr"]) == 2
+    assert "metric 'pnsr' is not one of loss, psnr" in capsys.readouterr().err
+    assert plot.main([arguments[0], arguments[0]]) == 2
+    assert "the runs a, a need different names" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
