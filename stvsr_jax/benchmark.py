@@ -21,6 +21,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from stvsr_jax import models, optim, sharding, train, train_state, train_step
+from stvsr_jax.inference import predictor
 
 _INPUTS = 3  # sets of inputs that take turns
 
@@ -48,7 +49,9 @@ class Job:
 
 def make_job(args: argparse.Namespace) -> Job:
     """Builds the network with random parameters and the inputs."""
-    dtype = train.DTYPES[args.dtype]
+    if args.train and args.dtype not in train.DTYPES:
+        raise ValueError(f"--dtype {args.dtype}: networks are trained in {' or '.join(sorted(train.DTYPES))}")
+    dtype = predictor.DTYPES[args.dtype]
     fields = {"implementation": args.implementation} if args.implementation else {}
     model = models.build(args.model, dtype=dtype, remat=args.remat, **fields)
     default = {
@@ -198,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="stvsr_jax.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, choices=sorted(models.MODELS))
     parser.add_argument("--train", action="store_true", help="a training step: forward, backward and Adam")
-    parser.add_argument("--dtype", choices=sorted(train.DTYPES), default="bfloat16")
+    parser.add_argument("--dtype", choices=sorted(predictor.DTYPES), default="bfloat16")
     parser.add_argument("--implementation", help="of ops.sine_mlp (videoinr): xla or pallas_triton")
     parser.add_argument("--remat", action="store_true", help="recompute in the backward pass, for memory")
     for name in ("batch", "frames", "height", "width", "times"):
@@ -217,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     device = jax.devices()[0]
-    peak = matmul_peak(train.DTYPES[args.dtype], 8192 if device.platform != "cpu" else 1024)
+    peak = matmul_peak(predictor.DTYPES[args.dtype], 8192 if device.platform != "cpu" else 1024)
     rate = result["teraflops"] / result["milliseconds"] * 1e3
     record = {
         "model": args.model,

@@ -16,7 +16,7 @@ import jax
 from stvsr_jax import checkpoint, compilation
 from stvsr_jax.evaluation import datasets, methods, protocols, report, runner
 from stvsr_jax.evaluation.baselines import BASELINES
-from stvsr_jax.inference import tile_size
+from stvsr_jax.inference import predictor, tile_size
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--low", type=Path, help="folder of given low-resolution clips; default: made from the ground truth")
     add("--clip_list", type=Path, help="names of the clips, for Vimeo-90k; default: FOLDER/SPEED_testset.txt")
     add("--reduce", type=float, default=1.0, help="reduce frames so many times to get the ground truth")
-    add("--dtype", choices=sorted(methods.DTYPES), default="float32", help="number format of the network")
+    add("--dtype", choices=sorted(predictor.DTYPES), default="float32", help="number format of the network")
     add("--weights", choices=checkpoint.WEIGHTS, default="ema", help="of a run: their average, or as trained")
     add("--tile", type=int, default=0, help="longest tile side in input pixels; 0, the default: whole frames")
     add("--tof", action="store_true", help="also temporal consistency, tOF (needs OpenCV)")

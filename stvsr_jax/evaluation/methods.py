@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax import checkpoint, models
 from stvsr_jax.evaluation import protocols
 from stvsr_jax.evaluation.baselines import BASELINES, WINDOW_SIZE, Baseline
 from stvsr_jax.inference import predictor
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Renderer(Protocol):
@@ -64,7 +61,7 @@ def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", til
     Args:
       model: a key of `BASELINES`, or the directory of a run or of converted weights.
       weights: of a run, 'ema' (where it has an average) or 'raw'.
-      dtype: number format of a network, a key of `DTYPES`.
+      dtype: number format of a network, a key of `predictor.DTYPES`.
       tile: of a network, see `predictor.Predictor`; 0 renders frames whole.
 
     Raises:
@@ -76,7 +73,7 @@ def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", til
     if not directory.is_dir():
         raise ValueError(f"model {model!r} is neither a folder nor one of {', '.join(BASELINES)}")
     loaded = checkpoint.load_for_inference(directory, weights=weights)
-    network = models.build(loaded.model_name, **{**loaded.model_kwargs, "dtype": DTYPES[dtype]})
+    network = models.build(loaded.model_name, **{**loaded.model_kwargs, "dtype": predictor.DTYPES[dtype]})
     params = jax.device_get(loaded.params)  # each device gets a copy of its own
     facts = {
         "name": loaded.model_name,

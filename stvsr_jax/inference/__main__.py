@@ -17,7 +17,6 @@ from fractions import Fraction
 
 import av
 import jax
-import jax.numpy as jnp
 import tqdm
 from etils import epath
 
@@ -25,7 +24,6 @@ from stvsr_jax import compilation
 from stvsr_jax.inference import estimate, inputs, job, predictor, video_encoder, work_folder
 from stvsr_jax.inference import request as requests
 
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 _ERRORS = (ValueError, NotImplementedError, OSError, av.FFmpegError, jax.errors.JaxRuntimeError)
 
 
@@ -106,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = group.add_argument
     add("--tile", type=int, help="longest tile side in input pixels; 0: whole frames; default: by memory")
     add("--ensemble", action="store_true", help="mean of four flips: a little better, four times slower")
-    add("--dtype", choices=sorted(_DTYPES), help="number format of the network; default: float32")
+    add("--dtype", choices=sorted(predictor.DTYPES), help="number format of the network; default: float32")
     return parser
 
 
@@ -211,7 +209,7 @@ def _load(args):
     network = predictor.Predictor.from_checkpoint(
         args.checkpoint,
         weights=args.weights,
-        dtype=_DTYPES[args.dtype] if args.dtype else None,
+        dtype=predictor.DTYPES[args.dtype] if args.dtype else None,
         ensemble=args.ensemble,
         devices=jax.local_devices(),
     )

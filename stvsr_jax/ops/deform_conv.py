@@ -46,7 +46,7 @@ def deform_conv2d(
       stride: of the output over the input, one number or (y, x).
       dilation: distance of the taps, one number or (y, x).
       padding: zeros added on each side, one number or (y, x).
-      implementation: a name in `IMPLEMENTATIONS`. None takes 'pallas_triton' on a CUDA device where it can run (bfloat16,
+      implementation: a name in `IMPLEMENTATIONS`. None takes 'pallas_triton' on a CUDA device where it can run (16 bits,
         numbers of channels that are powers of two, one device or inside of `shard_map`), 'windowed' on a TPU (which
         goes to 'gather' where a displacement is 2 pixels or more), else 'gather'.
 
@@ -146,7 +146,7 @@ def _gather(x, head, kernel, bias, geometry, logits):
 def _pallas_triton(x, head, kernel, bias, geometry, logits):
     if not deform_conv_triton.is_supported(x, head, kernel):
         raise NotImplementedError(
-            "deform_conv2d: pallas_triton runs bfloat16, groups and channels that are powers of two, 16 channels "
+            "deform_conv2d: pallas_triton runs 16 bits, groups and channels that are powers of two, 16 channels "
             f"and more, not {x.dtype} with {head.shape[-1]} groups and {kernel.shape[2:]} channels"
         )
     return _triton_forward(x, head, kernel, bias, geometry, logits, False)

@@ -33,7 +33,7 @@ def is_supported(x: jax.Array, head: jax.Array, kernel: jax.Array) -> bool:
     groups, (channels, features) = head.shape[-1], kernel.shape[2:]
     sides = (groups, channels // groups, channels, features)
     return (
-        x.dtype == jnp.bfloat16
+        x.dtype in (jnp.bfloat16, jnp.float16)
         and min(channels, features) >= _NARROWEST
         and all(side & (side - 1) == 0 for side in sides)
         and max(x.size, head.size, math.prod(head.shape[:3]) * features) < 2**31  # indices are int32

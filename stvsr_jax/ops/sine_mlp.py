@@ -74,13 +74,13 @@ def _xla(x, kernels, biases, frequency, dtype):
 def _pallas_triton(x, kernels, biases, frequency, dtype):
     if not sine_mlp_triton.is_supported(x, kernels, dtype):
         raise NotImplementedError(
-            f"sine_mlp: pallas_triton runs bfloat16 products of {sine_mlp_triton.SUPPORTED_WIDTHS}, not "
+            f"sine_mlp: pallas_triton runs products of 16 bits, of {sine_mlp_triton.SUPPORTED_WIDTHS}, not "
             f"{jnp.dtype(dtype)} products of widths {[x.shape[-1], *(k.shape[1] for k in kernels)]}"
         )
 
     @jax.custom_vjp
     def run(x, kernels, biases):
-        return sine_mlp_triton.run(x, kernels, biases, frequency)
+        return sine_mlp_triton.run(x, kernels, biases, frequency, dtype)
 
     def forward(*operands):
         return run(*operands), operands

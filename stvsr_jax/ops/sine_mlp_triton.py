@@ -1,7 +1,7 @@
 """The GPU back end of `sine_mlp`: all layers of a block of points in one kernel (Pallas, Triton lowering).
 
 A block's activations stay in registers; the widest layer is made and consumed in slices of 64 channels. Only
-bfloat16 products: Triton would run float32 ones in TF32.
+products of 16 bits: Triton would run float32 ones in TF32.
 """
 
 import functools
@@ -31,6 +31,7 @@ _SINE_PTX = """
 """
 
 
+DTYPES = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
 SUPPORTED_WIDTHS = (
     f"3 or 4 layers whose widths, but for the outputs, are powers of two from {_NARROWEST} on, the second hidden one "
     f"from {_SLICE}"
@@ -41,7 +42,7 @@ def is_supported(x: jax.Array, kernels: tuple[jax.Array, ...], dtype) -> bool:
     """Return whether the kernel can run these widths in this dtype."""
     widths = [x.shape[-1], *(k.shape[1] for k in kernels)]
     return (
-        jnp.dtype(dtype) == jnp.bfloat16
+        jnp.dtype(dtype) in DTYPES
         and len(widths) in (4, 5)
         and all(w >= _NARROWEST and w & (w - 1) == 0 for w in widths[:-1])
         and widths[2] >= _SLICE
@@ -53,6 +54,7 @@ def run(
     kernels: tuple[jax.Array, ...],
     biases: tuple[jax.Array, ...],
     frequency: float,
+    dtype: jnp.dtype,
     *,
     interpret: bool = False,
 ) -> jax.Array:
@@ -66,7 +68,7 @@ def run(
     count = points.shape[0]
     call = pl.pallas_call(
         functools.partial(
-            _kernel, count=count, layers=len(kernels), frequency=frequency, interpret=interpret
+            _kernel, count=count, layers=len(kernels), frequency=frequency, dtype=dtype, interpret=interpret
         ),
         out_shape=jax.ShapeDtypeStruct((count, padded), jnp.float32),
         grid=(pl.cdiv(count, _BLOCK),),
@@ -75,12 +77,12 @@ def run(
         name="sine_mlp",
     )
     operands = [points.astype(jnp.float32)]
-    operands += [k.astype(jnp.bfloat16) for k in kernels]
+    operands += [k.astype(dtype) for k in kernels]
     operands += [b.astype(jnp.float32) for b in biases]
     return call(*operands)[:, :outputs].reshape(*x.shape[:-1], outputs)
 
 
-def _kernel(x_ref, *refs, count, layers, frequency, interpret):
+def _kernel(x_ref, *refs, count, layers, frequency, dtype, interpret):
     kernel_refs, bias_refs, out_ref = refs[:layers], refs[layers:-1], refs[-1]
     rows = pl.ds(pl.program_id(0) * _BLOCK, _BLOCK)
     inside = pl.program_id(0) * _BLOCK + jnp.arange(_BLOCK) < count
@@ -88,12 +90,12 @@ def _kernel(x_ref, *refs, count, layers, frequency, interpret):
     def activate(y):
         y = y * jnp.float32(frequency)
         if interpret:
-            return sine(y).astype(jnp.bfloat16)
+            return sine(y).astype(dtype)
         out = jax.ShapeDtypeStruct(y.shape, jnp.float32)
         (y,) = plgpu.elementwise_inline_asm(
             _SINE_PTX, args=[y], constraints="=f,f", pack=1, result_shape_dtypes=[out]
         )
-        return y.astype(jnp.bfloat16)
+        return y.astype(dtype)
 
     def product(y, kernel, bias):
         return plgpu.dot(y, kernel) + bias[None]

@@ -39,13 +39,14 @@ def test_float32_equals_definition():
     assert relative_l2(got, definition(x, kernels, biases)) < 1e-5
 
 
+@pytest.mark.parametrize(("dtype", "limit"), [(jnp.bfloat16, 5e-3), (jnp.float16, 7e-4)])
 @pytest.mark.parametrize("widths", [(64, 64, 256, 4), (64, 64, 256, 64), (64, 64, 256, 256, 3)])
-def test_triton_kernel_equals_definition_to_bfloat16(widths):
+def test_triton_kernel_equals_definition_to_16_bits(widths, dtype, limit):
     x, kernels, biases = network(widths)  # 111 points: the last block is not full
-    got = sine_mlp_triton.run(x, kernels, biases, FREQUENCY, interpret=True)
+    got = sine_mlp_triton.run(x, kernels, biases, FREQUENCY, dtype, interpret=True)
     assert got.shape == (3, 37, widths[-1])
-    assert relative_l2(got, definition(x, kernels, biases)) < 5e-3
-    xla = sine_mlp(x, kernels, biases, frequency=FREQUENCY, dtype=jnp.bfloat16)
+    assert relative_l2(got, definition(x, kernels, biases)) < limit
+    xla = sine_mlp(x, kernels, biases, frequency=FREQUENCY, dtype=dtype)
     assert relative_l2(got, np.asarray(xla, np.float64)) < 1e-3
 
 
