@@ -3,11 +3,16 @@
 Prints time (median and spread), frames per second, TFLOP/s and its share of what a large matrix product reaches on
 the same device in the same dtype, peak memory, and compile time, cold and from the persistent cache. Every call
 gets other inputs than the one before and is waited for. The defaults are the shapes of the README's table.
+`--profile` adds what the device did in that time, kernel by kernel.
 """
 
 import argparse
+import collections
 import dataclasses
+import itertools
 import json
+import pathlib
+import re
 import sys
 import tempfile
 import time
@@ -24,6 +29,9 @@ from stvsr_jax import models, optim, sharding, train, train_state, train_step
 from stvsr_jax.inference import predictor
 
 _INPUTS = 3  # sets of inputs that take turns
+_PROFILED_CALLS = 3
+# Operations that hold others, whose time the others have.
+_CONTAINERS = ("while", "call", "conditional")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,13 +120,13 @@ def _random_params(model):
     return jax.tree.map(draw, shapes)
 
 
-def measure(job: Job, *, repeats: int) -> dict[str, float]:
+def measure(job: Job, *, repeats: int, profiled: bool = False) -> dict[str, Any]:
     """Compiles twice (cold, then from a persistent cache) and times calls.
 
     Returns:
       milliseconds (median), milliseconds_low and _high (5 % and 95 %), compile_seconds, cached_compile_seconds,
       gigabytes (of the compiled program on a device: arguments, results and work space), teraflops (operations of
-      a device counted in the program as written, in units of 1e12).
+      a device counted in the program as written, in units of 1e12); if `profiled` also kernels, see `profile`.
     """
     # Only shapes are needed from here on; the arrays themselves may be consumed by a call.
     abstract = jax.tree.map(jax.typeof, (job.carry, job.batches[0]))
@@ -136,13 +144,18 @@ def measure(job: Job, *, repeats: int) -> dict[str, float]:
         compilation_cache.reset_cache()
     memory = compiled.memory_analysis()
     used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-    carry, times = job.carry, []
-    for i in range(repeats + 2):
+    carry, turns = job.carry, itertools.cycle(job.batches)
+
+    def call():
+        nonlocal carry
+        out = jax.block_until_ready(compiled(carry, next(turns)))
+        carry = out[0] if job.returns_carry else carry
+
+    times = []
+    for _ in range(repeats + 2):
         began = time.perf_counter()
-        out = jax.block_until_ready(compiled(carry, job.batches[i % len(job.batches)]))
+        call()
         times.append(time.perf_counter() - began)
-        if job.returns_carry:
-            carry = out[0]
     low, median, high = np.percentile(times[2:], [5, 50, 95]) * 1e3  # the first two warm up
     return {
         "milliseconds": median,
@@ -152,7 +165,34 @@ def measure(job: Job, *, repeats: int) -> dict[str, float]:
         "cached_compile_seconds": seconds[1],
         "gigabytes": (used - memory.alias_size_in_bytes) / 1e9,
         "teraflops": flops / 1e12,
+        **({"kernels": profile(call)} if profiled else {}),
     }
+
+
+def profile(call: Callable[[], None]) -> list[tuple[str, float, float]]:
+    """Returns (name, milliseconds in a call, times in a call) of all kernels, those with most time first.
+
+    Kernels whose names differ in their numbers alone are counted as one. On a CPU a kernel is an operation of the
+    compiled program.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(_PROFILED_CALLS):
+                call()
+        file = next(pathlib.Path(folder).rglob("*.xplane.pb"))
+        planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
+    devices = [plane for plane in planes if plane.name.startswith("/device:")]
+    milliseconds, times = collections.Counter(), collections.Counter()
+    for line in (line for plane in devices or planes for line in plane.lines):
+        if devices and not line.name.startswith(("Stream", "XLA Ops")):  # the other lines sum these up
+            continue
+        for event in line.events:
+            name = re.sub(r"([._]\d+)+$", "", event.name)
+            is_operation = devices or any(key == "hlo_op" for key, _ in event.stats)
+            if is_operation and not name.startswith((*_CONTAINERS, "end: ")):
+                milliseconds[name] += event.duration_ns / 1e6 / _PROFILED_CALLS
+                times[name] += 1 / _PROFILED_CALLS
+    return [(name, spent, times[name]) for name, spent in milliseconds.most_common()]
 
 
 def count_flops(jaxpr) -> float:
@@ -208,6 +248,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=int, help="default: of the README's table")
     parser.add_argument("--devices", type=int, default=1, help="each gets a batch of its own (weak scaling)")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument(
+        "--profile", type=int, default=0, metavar="N", help="also list the N kernels with most time"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     args = parser.parse_args(argv)
     if args.dtype == "float32":
@@ -215,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         jax.config.update("jax_default_matmul_precision", "highest")
     try:
         job = make_job(args)
-        result = measure(job, repeats=args.repeats)
+        result = measure(job, repeats=args.repeats, profiled=args.profile > 0)
     except (ValueError, NotImplementedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -235,11 +278,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "matmul_teraflops_per_second": peak,
         "share_of_matmul": rate / peak,
     }
+    kernels = record.pop("kernels", [])
+    if kernels:
+        record["kernel_milliseconds"] = sum(spent for _, spent, _ in kernels)
+        record["kernel_count"] = sum(times for _, _, times in kernels)
     if args.json:
-        print(json.dumps(record))
+        print(json.dumps(record | ({"kernels": kernels[: args.profile]} if kernels else {})))
     else:
         for name, value in record.items():
             print(f"{name:28s} {value:.4g}" if isinstance(value, float) else f"{name:28s} {value}")
+        for name, spent, times in kernels[: args.profile]:
+            print(f"{spent:9.3f} ms {times:7.0f} x  {name[:100]}")
     return 0
 
 

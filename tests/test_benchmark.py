@@ -55,6 +55,17 @@ def test_command_prints_a_record(capsys, monkeypatch):
     assert record["milliseconds_low"] <= record["milliseconds"] <= record["milliseconds_high"]
 
 
+def test_profile_lists_the_kernels_of_a_call(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
+    arguments = ["--model", "videoinr", "--dtype", "float32", "--height", "8", "--width", "8", "--times", "1"]
+    assert benchmark.main([*arguments, "--repeats", "1", "--profile", "5", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    names, spent, times = zip(*record["kernels"], strict=True)
+    assert len(set(names)) == 5 and list(spent) == sorted(spent, reverse=True)
+    assert 0 < sum(spent) <= record["kernel_milliseconds"] and sum(times) <= record["kernel_count"]
+    assert min(times) >= 1 and not any(name.startswith(("while", "call", "end:")) for name in names)
+
+
 def small(name, kwargs):
     cls = benchmark.models.MODELS[name]
     return cls(features=8, groups=2, front_blocks=1, back_blocks=1, hidden=(8, 8, 8), **kwargs)
