@@ -50,3 +50,19 @@ def config(linear_config, clip_folder):
     config = linear_config.get_config()
     config.data.path = str(clip_folder)
     return config
+
+
+@pytest.fixture
+def params():
+    """Return parameters of the network of tests/linear_config.py."""
+    rng = np.random.default_rng(0)
+    return {"into": rng.normal(size=(3, 4)).astype("f"), "out": rng.normal(size=(4, 3)).astype("f")}
+
+
+@pytest.fixture
+def run(config, tmp_path):
+    """Return the directory of a run of four steps with checkpoints of steps 2 and 4."""
+    from stvsr_jax import train
+
+    train.train_and_evaluate(config, tmp_path / "run")
+    return tmp_path / "run"

@@ -10,19 +10,6 @@ SPEC = checkpoint.ModelSpec("linear", {"features": 4})
 
 
 @pytest.fixture
-def params():
-    rng = np.random.default_rng(0)
-    return {"into": rng.normal(size=(3, 4)).astype("f"), "out": rng.normal(size=(4, 3)).astype("f")}
-
-
-@pytest.fixture
-def run(config, tmp_path):
-    """Return the directory of a run of four steps with checkpoints of steps 2 and 4."""
-    train.train_and_evaluate(config, tmp_path / "run")
-    return tmp_path / "run"
-
-
-@pytest.fixture
 def weights(linear_config, params, tmp_path):
     """Return a directory of weights alone."""
     checkpoint.save_params(tmp_path / "weights", params, SPEC)

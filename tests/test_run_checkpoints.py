@@ -13,19 +13,6 @@ from stvsr_jax import checkpoint, models, optim, run_checkpoints, sharding, trai
 SPEC = checkpoint.ModelSpec("linear", {"features": 4})
 
 
-@pytest.fixture
-def params():
-    rng = np.random.default_rng(0)
-    return {"into": rng.normal(size=(3, 4)).astype("f"), "out": rng.normal(size=(4, 3)).astype("f")}
-
-
-@pytest.fixture
-def run(config, tmp_path):
-    """Return the directory of a run of four steps with checkpoints of steps 2 and 4."""
-    train.train_and_evaluate(config, tmp_path / "run")
-    return tmp_path / "run"
-
-
 OPTIMIZER = optim.make_optimizer(optim.OptimizerConfig(1e-2, 1e-3, 10, 0.9, 0.99))
 
 
