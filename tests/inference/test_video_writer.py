@@ -66,20 +66,6 @@ def test_codecs_keep_pictures_times_and_tags(tmp_path, codec, suffix, tolerance)
         assert error.mean() <= tolerance
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_hevc_of_a_frame_or_two_has_decoding_times(tmp_path, count):
-    # x265 leaves them uninitialised there: now and then the file could not be written.
-    for turn in range(5):
-        path = tmp_path / f"{turn}.mp4"
-        write(path, images(count), codec="hevc")
-        with av.open(str(path)) as container:
-            packets = [packet for packet in container.demux(video=0) if packet.size]
-        assert [packet.dts for packet in packets] == [packet.pts for packet in packets]
-        assert [frame.time for frame in video_reader.read_frames(video_reader.probe(path))] == [
-            n / RATE for n in range(count)
-        ]
-
-
 def test_odd_sizes_lose_their_last_row_and_column(tmp_path):
     pictures = images(2, (37, 51))
     file = write(tmp_path / "a.mp4", pictures)
