@@ -44,10 +44,7 @@ def make_eval_step(model: nn.Module, mesh: Mesh) -> Callable[[Any, Mapping[str, 
             "psnr_y_bicubic": metrics.psnr_y(baseline, target),
         }
 
-    on_devices = sharding.on_each_device(
-        step, mesh, in_specs=(sharding.WHOLE, sharding.ROWS), out_specs=sharding.ROWS
-    )
-    return jax.jit(on_devices, out_shardings=sharding.replicated(mesh))
+    return sharding.jit_on_rows(step, mesh)
 
 
 def score(eval_step: Callable, params: Any, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh) -> dict:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from stvsr_jax import checkpoint, distributed, evaluate, panels, run_checkpoints, sharding, train_state
+from stvsr_jax import checkpoint, distributed, evaluate, panels, run_checkpoints, sharding
 from stvsr_jax.metric_writer import MetricWriter, format_seconds
 from stvsr_jax.train_state import TrainState
 from stvsr_jax.train_step import make_offset_probe, make_train_step
@@ -119,8 +119,7 @@ def _go_back(run, state, watch, offsets, services):
         raise FloatingPointError(
             f"{cause}; stopped{tried}. Lower optimizer.learning_rate or set optimizer.clip_norm"
         )
-    described = train_state.describe(run.model, run.optimizer, run.mesh, has_ema=run.ema_decay > 0)
-    state = run_checkpoints.restore_latest(services.manager, described, run.spec, last=first)
+    state = run_checkpoints.restore_latest(services.manager, run.describe_state(), run.spec, last=first)
     count = jax.device_put(np.int32(rollbacks + 1), sharding.replicated(run.mesh))
     factor = run.loop.rollback_rate ** (rollbacks + 1)
     services.writer.rewind(int(state.step))

@@ -12,6 +12,7 @@ from absl import logging
 from etils import epath
 from tqdm import tqdm
 
+METRICS_FILE = "metrics.csv"
 CSV_HEADER = ("step", "name", "value")
 
 
@@ -32,7 +33,7 @@ class MetricWriter:
         if is_writer:
             folder = epath.Path(workdir)
             folder.mkdir(parents=True, exist_ok=True)
-            self._csv = folder / "metrics.csv"
+            self._csv = folder / METRICS_FILE
             self.rewind(first_step)
             self._scalars = tensorboardX.SummaryWriter(
                 str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-METRICS_FILE = "metrics.csv"
-HEADER = ["step", "name", "value"]
+from stvsr_jax.metric_writer import CSV_HEADER, METRICS_FILE
+
 _COLUMNS = 3
 # Height and width of a panel in inches.
 _PANEL = (2.6, 4.2)
@@ -43,9 +43,9 @@ def read_metrics(path: str | os.PathLike) -> dict[str, dict[int, float]]:
     if not lines:
         raise ValueError(f"{path} is empty; has the run written its first numbers yet?")
     rows = csv.reader(lines)
-    if (header := next(rows)) != HEADER:
+    if (header := next(rows)) != [*CSV_HEADER]:
         raise ValueError(
-            f"{path}, line 1: the header is {','.join(header)!r}, it must be {','.join(HEADER)!r}"
+            f"{path}, line 1: the header is {','.join(header)!r}, it must be {','.join(CSV_HEADER)!r}"
         )
     curves = {}
     for number, row in enumerate(rows, 2):

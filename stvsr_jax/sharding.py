@@ -55,6 +55,12 @@ def on_each_device(
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
+def jit_on_rows(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Return the jitted function of (params, batch), run on every device's rows; every device gets all results."""
+    on_devices = on_each_device(function, mesh, in_specs=(WHOLE, ROWS), out_specs=ROWS)
+    return jax.jit(on_devices, out_shardings=replicated(mesh))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())

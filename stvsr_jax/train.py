@@ -93,6 +93,10 @@ class Run:
     seed: int
     init_from: str
 
+    def describe_state(self) -> train_state.TrainState:
+        """Return shape, dtype and sharding of each array of the state, computing nothing."""
+        return train_state.describe(self.model, self.optimizer, self.mesh, has_ema=self.ema_decay > 0)
+
 
 def prepare(config: ml_collections.ConfigDict) -> Run:
     """Check a config and build what it describes; nothing has been computed or written afterwards.
@@ -209,14 +213,12 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: str | pathlib.Path
 
 def _first_state(run, manager):
     """Returns the state to begin with, and where it is from."""
-    has_ema = run.ema_decay > 0
     if manager.latest_step() is not None:
-        described = train_state.describe(run.model, run.optimizer, run.mesh, has_ema=has_ema)
-        state = run_checkpoints.restore_latest(manager, described, run.spec)
+        state = run_checkpoints.restore_latest(manager, run.describe_state(), run.spec)
         return state, f"resuming after step {int(state.step)}"
     if run.init_from:
         params = checkpoint.load_params(run.init_from, run.spec, sharding.replicated(run.mesh))
     else:
         params = train_state.draw_params(run.model, jax.random.key(run.seed))
-    state = train_state.create_on(run.mesh, params, run.optimizer, has_ema=has_ema)
+    state = train_state.create_on(run.mesh, params, run.optimizer, has_ema=run.ema_decay > 0)
     return state, run.init_from or "from scratch"

@@ -151,7 +151,7 @@ def identify(plan: Plan, network: predictor.Predictor) -> dict[str, Any]:
         **settings,
         "input": str(request.input.resolve()),
         "input's content": hashlib.sha256(json.dumps(facts).encode()).hexdigest(),
-        "network": network.identity(),
+        "network": network.identity,
         "segment": plan.segment,
         "version": stvsr_jax.__version__,
     }

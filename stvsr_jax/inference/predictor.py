@@ -151,8 +151,9 @@ class Predictor:
         fields = {**loaded.model_kwargs, **({"dtype": dtype} if dtype else {})}
         return cls(loaded.model_name, models.build(loaded.model_name, **fields), loaded.params, **kwargs)
 
+    @functools.cached_property
     def identity(self) -> str:
-        """Returns a digest of the network, its settings and its parameters."""
+        """A digest of the network, its settings and its parameters."""
         digest = hashlib.sha256(f"{self._model!r} {self._is_ensemble}".encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self._params[0]):
             digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())

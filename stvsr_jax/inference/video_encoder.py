@@ -207,8 +207,7 @@ class VideoEncoder:
     def _finish(self, packets):
         for packet in packets:
             packet.duration = self._durations.pop(packet.pts)
+            # Of so short a stream x265 leaves them uninitialised; frames are decoded in the order they are shown.
             if self._count < 3:
-                packet.dts = (
-                    packet.pts
-                )  # the order is the same; x265 leaves it uninitialised in so short a stream
+                packet.dts = packet.pts
             yield packet

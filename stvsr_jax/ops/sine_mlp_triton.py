@@ -31,7 +31,6 @@ _SINE_PTX = """
 """
 
 
-DTYPES = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
 SUPPORTED_WIDTHS = (
     f"3 or 4 layers whose widths, but for the outputs, are powers of two from {_NARROWEST} on, the second hidden one "
     f"from {_SLICE}"
@@ -42,7 +41,7 @@ def is_supported(x: jax.Array, kernels: tuple[jax.Array, ...], dtype) -> bool:
     """Return whether the kernel can run these widths in this dtype."""
     widths = [x.shape[-1], *(k.shape[1] for k in kernels)]
     return (
-        jnp.dtype(dtype) in DTYPES
+        jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
         and len(widths) in (4, 5)
         and all(w >= _NARROWEST and w & (w - 1) == 0 for w in widths[:-1])
         and widths[2] >= _SLICE

@@ -174,7 +174,7 @@ def test_ensemble_puts_every_flip_back(fake_models):
 def test_identity_tells_networks_apart():
     def identity(value, **kwargs):
         params = {"w": np.float32([value])}
-        return Predictor("videoinr", RampVideoINR(), params, **kwargs).identity()
+        return Predictor("videoinr", RampVideoINR(), params, **kwargs).identity
 
     assert identity(1) == identity(1) and len({identity(1), identity(2), identity(1, ensemble=True)}) == 3
 

@@ -19,10 +19,7 @@ import tensorflow_datasets as tfds
 
 from stvsr_jax.data import tiles
 from stvsr_jax.data.builders import records, shards
-from stvsr_jax.data.builders.source_clip import SourceClip
-
-# Missing things that a message spells out.
-_SHOWN = 10
+from stvsr_jax.data.builders.source_clip import SourceClip, first_few
 
 
 class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -85,9 +82,8 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def check_missing(self, source: Path, missing: Sequence[str]) -> None:
         """Raise ValueError if anything is missing and nothing may be."""
         if missing and not self._is_partial:
-            shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
             raise ValueError(
-                f"{source} lacks {len(missing)} of what belongs to {self.name}: {shown}. "
+                f"{source} lacks {len(missing)} of what belongs to {self.name}: {first_few(missing)}. "
                 "Complete it, or take what is there with --partial"
             )
 

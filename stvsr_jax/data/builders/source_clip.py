@@ -180,9 +180,15 @@ def open_image_folder(folder: Path, name: str) -> ImageClip:
         there = {int(parts[-1]) for parts in numbers}
         missing = [n for n in range(min(there), max(there)) if n not in there]
         if missing:
-            shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-            raise ValueError(f"{folder} lacks {len(missing)} frames between its first and last: {shown}")
+            raise ValueError(
+                f"{folder} lacks {len(missing)} frames between its first and last: {first_few(missing)}"
+            )
     return ImageClip(name, str(folder), files)
+
+
+def first_few(missing: Sequence) -> str:
+    """Return the first ten of them for a message."""
+    return ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
 
 
 def open_video(path: Path, name: str) -> VideoClip:
