@@ -20,7 +20,7 @@ import numpy as np
 from stvsr_jax.ops import deform_conv_triton, deform_conv_windowed
 from stvsr_jax.ops.deform_conv_triton import Geometry
 from stvsr_jax.ops.devices import is_single_device
-from stvsr_jax.ops.sampling import sample_groups
+from stvsr_jax.ops.sampling import sample_groups, spread_groups
 
 
 def deform_conv2d(
@@ -130,17 +130,24 @@ def _run_on_any_platform(x, head, kernel, bias, geometry, logits, has_kernels):
 
 
 def _gather(x, head, kernel, bias, geometry, logits):
-    batch, height, width, channels = x.shape
-    _, out_height, out_width, taps, _, groups = head.shape
-    head = head.reshape(batch, -1, taps, 3, groups).astype(jnp.float32)
-    positions = _tap_positions((out_height, out_width), geometry)  # [H', W', K, 2]
-    coords = jnp.moveaxis(head[..., :2, :], 3, 4) + positions.reshape(-1, taps, 1, 2)  # [B, P, K, G, 2]
-    image = x.reshape(batch, height, width, groups, channels // groups)
-    values = sample_groups(image, coords)  # [B, P, K, G, c]
-    mask = jax.nn.sigmoid(head[..., 2, :]) if logits else head[..., 2, :]
+    values = sample_groups(x.reshape(_in_groups(x, head)), _coords(head, geometry))  # [B, P, K, G, c]
+    mask = head[..., 2, :].reshape(values.shape[:-1]).astype(jnp.float32)
+    mask = jax.nn.sigmoid(mask) if logits else mask
     values = values * mask[..., None].astype(values.dtype)
-    columns = values.reshape(batch, out_height, out_width, taps * channels)
-    return columns @ kernel.reshape(taps * channels, -1) + bias.astype(x.dtype)
+    columns = values.reshape(*head.shape[:3], -1)  # [B, H', W', K C]
+    return columns @ kernel.reshape(columns.shape[-1], -1) + bias.astype(x.dtype)
+
+
+def _in_groups(x, head):
+    """Returns the shape of x with its channels as (G, c)."""
+    return (*x.shape[:3], head.shape[-1], x.shape[-1] // head.shape[-1])
+
+
+def _coords(head, geometry):
+    """Returns where is sampled, [B, P, K, G, 2] (y, x) in pixels of x, float32; P = H' W'."""
+    batch, *out_size, taps, _, groups = head.shape
+    displacement = head[..., :2, :].reshape(batch, -1, taps, 2, groups).astype(jnp.float32)
+    return jnp.moveaxis(displacement, 3, 4) + _tap_positions(out_size, geometry).reshape(-1, taps, 1, 2)
 
 
 def _pallas_triton(x, head, kernel, bias, geometry, logits):
@@ -154,7 +161,7 @@ def _pallas_triton(x, head, kernel, bias, geometry, logits):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _triton_forward(x, head, kernel, bias, geometry, logits, interpret):
-    """The kernel, with the derivative of `_gather`: XLA's scatter-add proved as fast as atomics in a kernel."""
+    """The kernel with its derivative, whose scatter-add is XLA's: it proved as fast as atomics in a kernel."""
     return deform_conv_triton.run(x, head, kernel, bias, geometry, logits=logits, interpret=interpret)
 
 
@@ -162,12 +169,24 @@ def _save_operands(x, head, kernel, bias, *options):
     return _triton_forward(x, head, kernel, bias, *options), (x, head, kernel, bias)
 
 
-def _gather_backward(geometry, logits, interpret, operands, cotangent):
-    _, vjp = jax.vjp(functools.partial(_gather, geometry=geometry, logits=logits), *operands)
-    return vjp(cotangent)
+def _triton_backward(geometry, logits, interpret, operands, cotangent):
+    x, head, kernel, bias = operands
+    made = deform_conv_triton.run_backward(
+        x, head, kernel, cotangent, geometry, logits=logits, interpret=interpret
+    )
+    coords, shape = _coords(head, geometry), _in_groups(x, head)
+    d_x = spread_groups(made.samples.reshape(*coords.shape[:-1], -1), coords, shape)
+    d_kernel = jnp.einsum("bhwkc,bhwf->kcf", made.columns, cotangent, preferred_element_type=jnp.float32)
+    d_bias = jnp.sum(cotangent, axis=(0, 1, 2), dtype=jnp.float32)
+    return (
+        d_x.reshape(x.shape).astype(x.dtype),
+        made.head,
+        d_kernel.reshape(kernel.shape).astype(kernel.dtype),
+        d_bias.astype(bias.dtype),
+    )
 
 
-_triton_forward.defvjp(_save_operands, _gather_backward)
+_triton_forward.defvjp(_save_operands, _triton_backward)
 
 
 def _windowed(x, head, kernel, bias, geometry, logits):

@@ -1,4 +1,4 @@
-"""The GPU back end of the deformable convolution (Pallas, Triton lowering): nothing between input and output is stored.
+"""The GPU back end of the deformable convolution (Pallas, Triton lowering): between input and output nothing is stored.
 
 A program makes a block of output pixels, tap by tap. One row of values is one pixel, tap and group: its four corners
 are 16-byte reads for the networks' 8 channels, and the samples of a tap go straight into the matrix product with that
@@ -64,19 +64,65 @@ def run(
     Returns:
       [B, H', W', C'] in the dtype of x.
     """
-    features, pixels = kernel.shape[-1], math.prod(head.shape[:3])
-    problem = _Problem(x.shape[1:3], head.shape[1:3], pixels, head.shape[-1], x.shape[-1], geometry, logits)
+    features, problem = kernel.shape[-1], _problem(x, head, geometry, logits)
     call = pl.pallas_call(
-        functools.partial(_kernel, problem=problem),
-        out_shape=jax.ShapeDtypeStruct((pixels * features,), x.dtype),
-        grid=(pl.cdiv(pixels, _BLOCK),),
-        compiler_params=plgpu.CompilerParams(num_warps=8, num_stages=2),
-        interpret=interpret,
+        functools.partial(_forward_kernel, problem=problem),
+        out_shape=jax.ShapeDtypeStruct((problem.pixels * features,), x.dtype),
         name="deform_conv",
+        interpret=interpret,
+        **_launch(problem),
     )
     kernel = kernel.reshape(-1, *kernel.shape[2:])
     y = call(x.reshape(-1), head.reshape(-1), kernel, bias.astype(jnp.float32))
     return y.reshape(*head.shape[:3], features)
+
+
+class Gradients(NamedTuple):
+    """What the backward kernel makes.
+
+    Attributes:
+      samples: [B, H', W', K, C], of what was read, before the mask.
+      head: as the head.
+      columns: [B, H', W', K, C], not a gradient: what was multiplied with the kernel.
+    """
+
+    samples: jax.Array
+    head: jax.Array
+    columns: jax.Array
+
+
+def run_backward(
+    x: jax.Array,
+    head: jax.Array,
+    kernel: jax.Array,
+    cotangent: jax.Array,
+    geometry: Geometry,
+    *,
+    logits: bool,
+    interpret: bool = False,
+) -> Gradients:
+    """Run the kernel of all that the derivative needs but its sums over pixels, which are left to XLA.
+
+    Args:
+      x, head, kernel, geometry, logits, interpret: as of `run`.
+      cotangent: [B, H', W', C'], the dtype of x.
+
+    Returns:
+      The gradients, in the dtypes of x and head.
+    """
+    problem = _problem(x, head, geometry, logits)
+    columns = jax.ShapeDtypeStruct((head.size // (3 * problem.groups) * problem.channels,), x.dtype)
+    call = pl.pallas_call(
+        functools.partial(_backward_kernel, problem=problem),
+        out_shape=(columns, jax.ShapeDtypeStruct((head.size,), head.dtype), columns),
+        name="deform_conv_backward",
+        interpret=interpret,
+        **_launch(problem),
+    )
+    transposed = kernel.reshape(-1, *kernel.shape[2:]).swapaxes(1, 2)  # [K, C', C]
+    d_samples, d_head, columns = call(x.reshape(-1), head.reshape(-1), transposed, cotangent.reshape(-1))
+    shape = (*head.shape[:4], x.shape[-1])
+    return Gradients(d_samples.reshape(shape), d_head.reshape(head.shape), columns.reshape(shape))
 
 
 class _Problem(NamedTuple):
@@ -91,38 +137,128 @@ class _Problem(NamedTuple):
     logits: bool
 
 
-def _kernel(x_ref, head_ref, kernel_ref, bias_ref, out_ref, *, problem):
-    p = problem
-    features, each = kernel_ref.shape[2], p.channels // p.groups
-    row, group = _divide(jnp.arange(_BLOCK * p.groups, dtype=jnp.int32)[:, None], p.groups)  # [rows, 1]
-    pixel = _pixel(row, p)
-    image, position = _divide(pixel, math.prod(p.out_size))
-    image = (
-        image * (math.prod(p.size) * p.channels) + group * each + jnp.arange(each, dtype=jnp.int32)[None, :]
+def _problem(x, head, geometry, logits):
+    pixels = math.prod(head.shape[:3])
+    return _Problem(x.shape[1:3], head.shape[1:3], pixels, head.shape[-1], x.shape[-1], geometry, logits)
+
+
+def _launch(problem):
+    return dict(
+        grid=(pl.cdiv(problem.pixels, _BLOCK),),
+        compiler_params=plgpu.CompilerParams(num_warps=8, num_stages=2),
     )
-    taps = math.prod(p.geometry.kernel_size)
+
+
+def _forward_kernel(x_ref, head_ref, kernel_ref, bias_ref, out_ref, *, problem):
+    rows, at = _rows(problem), _channels_of_pixels(kernel_ref.shape[2], problem)
 
     def add_tap(tap, total):
-        at = (pixel * taps + tap) * (3 * p.groups) + group
-        offset_y, offset_x, mask = (
-            jnp.broadcast_to(plgpu.load(head_ref.at[at + i * p.groups]).astype(jnp.float32), image.shape)
-            for i in range(3)
-        )
-        if p.logits:
-            mask = 1.0 / (1.0 + jnp.exp(-mask))
-        start = _tap_position(position, tap, p)
-        sample = jnp.zeros(image.shape, jnp.float32)
-        for index, weight in _corners(start[0] + offset_y, start[1] + offset_x, p.size):
-            value = plgpu.load(x_ref.at[image + index * p.channels])
-            sample += value.astype(jnp.float32) * (weight * mask)
-        column = sample.astype(x_ref.dtype).reshape(_BLOCK, p.channels)
+        read = _read_tap(x_ref, head_ref, rows, tap, problem)
+        sample = jnp.zeros(rows.image.shape, jnp.float32)
+        for corner in read.corners:
+            sample += corner.value * (corner.weight * read.mask)
+        column = sample.astype(x_ref.dtype).reshape(_BLOCK, problem.channels)
         return total + plgpu.dot(column, plgpu.load(kernel_ref.at[tap, :, :]))
 
-    total = jnp.zeros((_BLOCK, features), jnp.float32) + plgpu.load(bias_ref.at[:])[None, :]
-    total = jax.lax.fori_loop(0, taps, add_tap, total)
-    pixel = _pixel(jnp.arange(_BLOCK, dtype=jnp.int32)[:, None], p)
-    at = pixel * features + jnp.arange(features, dtype=jnp.int32)[None, :]
+    total = jnp.zeros(at.shape, jnp.float32) + plgpu.load(bias_ref.at[:])[None, :]
+    total = jax.lax.fori_loop(0, _count_taps(problem), add_tap, total)
     plgpu.store(out_ref.at[at], total.astype(out_ref.dtype))
+
+
+def _backward_kernel(
+    x_ref, head_ref, kernel_ref, cotangent_ref, d_sample_ref, d_head_ref, column_ref, *, problem
+):
+    p = problem
+    rows, taps = _rows(p), _count_taps(p)
+    cotangent = plgpu.load(cotangent_ref.at[_channels_of_pixels(kernel_ref.shape[1], p)])
+
+    def do_tap(tap, _):
+        read = _read_tap(x_ref, head_ref, rows, tap, p)
+        d_column = plgpu.dot(cotangent, plgpu.load(kernel_ref.at[tap, :, :])).reshape(rows.image.shape)
+        d_sample = d_column * read.mask
+        sample = along_y = along_x = jnp.zeros(rows.image.shape, jnp.float32)
+        for corner in read.corners:
+            sample += corner.value * corner.weight
+            along_y += corner.value * corner.slope_y
+            along_x += corner.value * corner.slope_x
+        d_mask = d_column * sample
+        if p.logits:
+            d_mask *= read.mask * (1.0 - read.mask)
+        for number, product in enumerate((d_sample * along_y, d_sample * along_x, d_mask)):
+            gradient = jnp.sum(product, axis=1)[:, None]
+            plgpu.store(d_head_ref.at[_head_index(rows, tap, number, p)], gradient.astype(d_head_ref.dtype))
+        at = (rows.pixel * taps + tap) * p.channels + rows.channel
+        plgpu.store(d_sample_ref.at[at], d_sample.astype(d_sample_ref.dtype))
+        plgpu.store(column_ref.at[at], (sample * read.mask).astype(column_ref.dtype))
+        return _
+
+    jax.lax.fori_loop(0, taps, do_tap, 0)
+
+
+class _Rows(NamedTuple):
+    """What the rows (output pixel, group) of a program are: [rows, 1] or, with the channels, [rows, c]."""
+
+    pixel: jax.Array  # of all images
+    position: jax.Array  # in its image
+    group: jax.Array
+    channel: jax.Array  # [rows, c]
+    image: jax.Array  # [rows, c], where the channel's first pixel stands
+
+
+def _rows(p):
+    row, group = _divide(jnp.arange(_BLOCK * p.groups, dtype=jnp.int32)[:, None], p.groups)
+    pixel, each = _pixel(row, p), p.channels // p.groups
+    image, position = _divide(pixel, math.prod(p.out_size))
+    channel = group * each + jnp.arange(each, dtype=jnp.int32)[None, :]
+    return _Rows(pixel, position, group, channel, image * (math.prod(p.size) * p.channels) + channel)
+
+
+class _Tap(NamedTuple):
+    """What the rows of a program read for one tap: the mask's factor [rows, c] and four corners."""
+
+    mask: jax.Array
+    corners: list["_Corner"]
+
+
+class _Corner(NamedTuple):
+    """One of the four pixels around, all [rows, c] float32: value, weight and the weight's derivatives."""
+
+    value: jax.Array
+    weight: jax.Array
+    slope_y: jax.Array
+    slope_x: jax.Array
+
+
+def _read_tap(x_ref, head_ref, rows, tap, p):
+    offset_y, offset_x, mask = (
+        jnp.broadcast_to(
+            plgpu.load(head_ref.at[_head_index(rows, tap, number, p)]).astype(jnp.float32), rows.image.shape
+        )
+        for number in range(3)
+    )
+    if p.logits:
+        mask = 1.0 / (1.0 + jnp.exp(-mask))
+    start = _tap_position(rows.position, tap, p)
+    corners = []
+    for index, *weights in _corners(start[0] + offset_y, start[1] + offset_x, p.size):
+        value = plgpu.load(x_ref.at[rows.image + index * p.channels]).astype(jnp.float32)
+        corners.append(_Corner(value, *weights))
+    return _Tap(mask, corners)
+
+
+def _head_index(rows, tap, number, p):
+    """Return where displacement y (0), displacement x (1) or mask (2) of the rows stands."""
+    return ((rows.pixel * _count_taps(p) + tap) * 3 + number) * p.groups + rows.group
+
+
+def _count_taps(p):
+    return math.prod(p.geometry.kernel_size)
+
+
+def _channels_of_pixels(channels, p):
+    """Return where the program's pixels stand in [pixels, channels]: [_BLOCK, channels]."""
+    pixel = _pixel(jnp.arange(_BLOCK, dtype=jnp.int32)[:, None], p)
+    return pixel * channels + jnp.arange(channels, dtype=jnp.int32)[None, :]
 
 
 def _pixel(row, p):
@@ -147,7 +283,7 @@ def _tap_position(position, tap, p):
 
 
 def _corners(y, x, size):
-    """Return (pixel index in the image, weight) of the four pixels around; zero weight outside."""
+    """Return (pixel index in the image, weight, its derivatives by y and x) of the four pixels around; outside: zero."""
     floor_y, floor_x = jnp.floor(y), jnp.floor(x)
     part_y, part_x = y - floor_y, x - floor_x
     # Far-away or non-finite coordinates must not overflow the integers.
@@ -160,6 +296,8 @@ def _corners(y, x, size):
             inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
             row = jnp.minimum(jnp.maximum(row, 0), size[0] - 1)
             column = jnp.minimum(jnp.maximum(column, 0), size[1] - 1)
-            weight = (part_y if step_y else 1.0 - part_y) * (part_x if step_x else 1.0 - part_x)
-            corners.append((row * size[1] + column, jnp.where(inside, weight, 0.0)))
+            weight_y, slope_y = (part_y, 1.0) if step_y else (1.0 - part_y, -1.0)
+            weight_x, slope_x = (part_x, 1.0) if step_x else (1.0 - part_x, -1.0)
+            weights = (weight_y * weight_x, slope_y * weight_x, slope_x * weight_y)
+            corners.append((row * size[1] + column, *(jnp.where(inside, w, 0.0) for w in weights)))
     return corners

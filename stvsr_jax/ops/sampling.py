@@ -7,6 +7,7 @@ float32 whatever the dtype of the image.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -101,14 +102,29 @@ def _sample_groups_backward(residuals, cotangent):
     image, coords = residuals
     cotangent = cotangent.astype(jnp.float32)
     rows = image.reshape(-1, image.shape[-1])
-    d_rows = jnp.zeros(rows.shape, jnp.float32)
     d_y = d_x = 0.0
-    for index, weight, (slope_y, slope_x) in _corners(image.shape, coords):
-        d_rows = d_rows.at[index].add(cotangent * weight[..., None])
+    for index, _, (slope_y, slope_x) in _corners(image.shape, coords):
         along = jnp.sum(cotangent * rows[index].astype(jnp.float32), axis=-1)  # [B, P, K, G]
         d_y, d_x = d_y + along * slope_y, d_x + along * slope_x
     d_coords = jnp.stack([d_y, d_x], axis=-1).astype(coords.dtype)
-    return d_rows.reshape(image.shape).astype(image.dtype), d_coords
+    return spread_groups(cotangent, coords, image.shape).astype(image.dtype), d_coords
+
+
+def spread_groups(values: jax.Array, coords: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Adds values to the pixels that `sample_groups` reads for them, with the same weights: its transpose.
+
+    Args:
+      values: [B, P, K, G, c].
+      coords: [B, P, K, G, 2] (y, x) in pixels, float32.
+      shape: (B, H, W, G, c) of the image.
+
+    Returns:
+      [B, H, W, G, c] float32.
+    """
+    rows = jnp.zeros((math.prod(shape[:-1]), shape[-1]), jnp.float32)
+    for index, weight, _ in _corners(shape, coords):
+        rows = rows.at[index].add(values.astype(jnp.float32) * weight[..., None])
+    return rows.reshape(shape)
 
 
 sample_groups.defvjp(_sample_groups_forward, _sample_groups_backward)
