@@ -1,33 +1,35 @@
 """The GPU back end of `sine_mlp`: all layers of a block of points in one kernel (Pallas, Triton lowering).
 
-A block's activations stay in registers; the widest layer is made and consumed in slices of 64 channels. Only
-products of 16 bits: Triton would run float32 ones in TF32.
+A block's activations stay in registers; the widest layer is made and consumed in slices of 64 channels. The backward
+kernel makes them again and stores, in 16 bits, what the weights' gradients are sums over points of; these sums are
+plain matrix products and left to XLA. Only products of 16 bits: Triton would run float32 ones in TF32.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from stvsr_jax.ops.sine import sine
+from stvsr_jax.ops.sine import cosine, sine
 
 _BLOCK = 64  # points of a program
 _SLICE = 64  # channels of the widest layer made at a time
 _NARROWEST = 16  # the matrix units' smallest side; narrower outputs are padded
 
-# sin.approx is right to 5e-7 on [-pi, pi]; the argument is reduced by the nearest multiple of 2 pi, which adding
-# and subtracting 1.5 * 2**23 finds, in two parts.
-_SINE_PTX = """
-{
+# sin.approx and cos.approx are right to 5e-7 on [-pi, pi]; the argument is reduced by the nearest multiple of 2 pi,
+# which adding and subtracting 1.5 * 2**23 finds, in two parts.
+_PTX = """
+{{
     .reg .f32 turns, rest;
     fma.rn.f32 turns, $1, 0f3E22F983, 0f4B400000;
     sub.rn.f32 turns, turns, 0f4B400000;
     fma.rn.f32 rest, turns, 0fC0C90FDB, $1;
     fma.rn.f32 rest, turns, 0f343BBD2E, rest;
-    sin.approx.f32 $0, rest;
-}
+    {function}.approx.f32 $0, rest;
+}}
 """
 
 
@@ -59,60 +61,189 @@ def run(
 ) -> jax.Array:
     """Run the kernel; arguments as for `ops.sine_mlp`, `interpret` runs it anywhere, slowly, for tests."""
     outputs = kernels[-1].shape[1]
-    # Triton's block sides are powers of two.
-    padded = max(_NARROWEST, 1 << (outputs - 1).bit_length())
-    kernels = (*kernels[:-1], jnp.pad(kernels[-1], ((0, 0), (0, padded - outputs))))
-    biases = (*biases[:-1], jnp.pad(biases[-1], (0, padded - outputs)))
-    points = x.reshape(-1, x.shape[-1])
-    count = points.shape[0]
-    call = pl.pallas_call(
-        functools.partial(
-            _kernel, count=count, layers=len(kernels), frequency=frequency, dtype=dtype, interpret=interpret
-        ),
-        out_shape=jax.ShapeDtypeStruct((count, padded), jnp.float32),
-        grid=(pl.cdiv(count, _BLOCK),),
-        compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2),
-        interpret=interpret,
-        name="sine_mlp",
+    points = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    operands = [*(k.astype(dtype) for k in kernels[:-1]), _pad_outputs(kernels[-1]).astype(dtype)]
+    padded = operands[-1].shape[1]
+    operands += [*(b.astype(jnp.float32) for b in biases[:-1]), _pad_outputs(biases[-1]).astype(jnp.float32)]
+    call = _call(
+        _forward_kernel,
+        jax.ShapeDtypeStruct((len(points), padded), jnp.float32),
+        _Problem(len(points), len(kernels), frequency, dtype, interpret),
+        "sine_mlp",
+        warps=4,
     )
-    operands = [points.astype(jnp.float32)]
-    operands += [k.astype(dtype) for k in kernels]
-    operands += [b.astype(jnp.float32) for b in biases]
-    return call(*operands)[:, :outputs].reshape(*x.shape[:-1], outputs)
+    return call(points, *operands)[:, :outputs].reshape(*x.shape[:-1], outputs)
 
 
-def _kernel(x_ref, *refs, count, layers, frequency, dtype, interpret):
-    kernel_refs, bias_refs, out_ref = refs[:layers], refs[layers:-1], refs[-1]
-    rows = pl.ds(pl.program_id(0) * _BLOCK, _BLOCK)
-    inside = pl.program_id(0) * _BLOCK + jnp.arange(_BLOCK) < count
+def run_backward(
+    x: jax.Array,
+    kernels: tuple[jax.Array, ...],
+    biases: tuple[jax.Array, ...],
+    cotangent: jax.Array,
+    frequency: float,
+    dtype: jnp.dtype,
+    *,
+    interpret: bool = False,
+) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """Return the gradients of x, kernels and biases from the cotangent [..., outputs] of what `run` returns."""
+    points, outputs = x.reshape(-1, x.shape[-1]).astype(jnp.float32), kernels[-1].shape[1]
+    cotangent = cotangent.reshape(-1, outputs).astype(jnp.float32)
+    operands = [*(k.astype(dtype) for k in kernels[:-1]), _pad_outputs(kernels[-1]).astype(dtype)]
+    operands += [b.astype(jnp.float32) for b in biases[:-1]]
+    # Of every layer between x and the outputs: its activation and the gradient before it.
+    kept = [jax.ShapeDtypeStruct((len(points), k.shape[0]), dtype) for k in kernels]
+    call = _call(
+        _backward_kernel,
+        (jax.ShapeDtypeStruct(points.shape, jnp.float32), *kept, *kept[1:]),
+        _Problem(len(points), len(kernels), frequency, dtype, interpret),
+        "sine_mlp_backward",
+        warps=8,
+    )
+    d_x, *kept = call(points, *operands, _pad_outputs(cotangent).astype(dtype))
+    activations, gradients = kept[: len(kernels)], [*kept[len(kernels) :], cotangent.astype(dtype)]
+    d_kernels = tuple(
+        jnp.matmul(a.T, g, preferred_element_type=jnp.float32)
+        for a, g in zip(activations, gradients, strict=True)
+    )
+    d_biases = tuple(jnp.sum(g, axis=0, dtype=jnp.float32) for g in (d_x, *gradients[:-1], cotangent))
+    return d_x.reshape(x.shape), d_kernels, d_biases
 
-    def activate(y):
-        y = y * jnp.float32(frequency)
-        if interpret:
-            return sine(y).astype(dtype)
-        out = jax.ShapeDtypeStruct(y.shape, jnp.float32)
-        (y,) = plgpu.elementwise_inline_asm(
-            _SINE_PTX, args=[y], constraints="=f,f", pack=1, result_shape_dtypes=[out]
-        )
-        return y.astype(dtype)
 
-    def product(y, kernel, bias):
-        return plgpu.dot(y, kernel) + bias[None]
+class _Problem(NamedTuple):
+    """Sizes and options known when a kernel is compiled."""
 
-    def load(ref, *index):
-        return plgpu.load(ref.at[index])
+    count: int
+    layers: int
+    frequency: float
+    dtype: jnp.dtype
+    interpret: bool
 
-    whole = slice(None)
-    mask = jnp.broadcast_to(inside[:, None], (_BLOCK, x_ref.shape[1]))
-    x = plgpu.load(x_ref.at[rows, whole], mask=mask, other=0.0)
-    x = activate(x + load(bias_refs[0], whole)[None])
-    x = activate(product(x, load(kernel_refs[0], whole, whole), load(bias_refs[1], whole)))
-    # The widest layer, slice by slice, straight into the one after it.
-    total = jnp.zeros((_BLOCK, kernel_refs[2].shape[1]), jnp.float32) + load(bias_refs[3], whole)[None]
-    for start in range(0, kernel_refs[1].shape[1], _SLICE):
-        part = pl.ds(start, _SLICE)
-        hidden = activate(product(x, load(kernel_refs[1], whole, part), load(bias_refs[2], part)))
-        total += plgpu.dot(hidden, load(kernel_refs[2], part, whole))
+
+def _pad_outputs(x):
+    """Return x with zeros at the end of its last axis: Triton's block sides are powers of two."""
+    outputs = x.shape[-1]
+    padded = max(_NARROWEST, 1 << (outputs - 1).bit_length())
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, padded - outputs)])
+
+
+def _call(kernel, out_shape, problem, name, *, warps):
+    return pl.pallas_call(
+        functools.partial(kernel, problem=problem),
+        out_shape=out_shape,
+        grid=(pl.cdiv(problem.count, _BLOCK),),
+        compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=2),
+        interpret=problem.interpret,
+        name=name,
+    )
+
+
+def _forward_kernel(x_ref, *refs, problem):
+    kernel_refs, bias_refs, out_ref = refs[: problem.layers], refs[problem.layers : -1], refs[-1]
+    block = _Block(problem)
+    x = block.activate(block.read(x_ref) + _row(bias_refs[0]))
+    x = block.activate(_product(x, kernel_refs[0], bias_refs[1]))
+    total = block.pass_widest(x, kernel_refs, bias_refs)
+    if problem.layers == 4:
+        total = _product(block.activate(total), kernel_refs[3], bias_refs[4])
+    block.write(out_ref, total)
+
+
+def _backward_kernel(x_ref, *refs, problem):
+    p, layers = problem, problem.layers
+    kernel_refs, bias_refs, cotangent_ref, d_x_ref = (
+        refs[:layers],
+        refs[layers : 2 * layers],
+        refs[2 * layers],
+        refs[2 * layers + 1],
+    )
+    activation_refs, gradient_refs = refs[2 * layers + 2 : 3 * layers + 2], refs[3 * layers + 2 :]
+    block = _Block(p)
+
+    first, first_slope = block.activate_with_slope(block.read(x_ref) + _row(bias_refs[0]))
+    second, second_slope = block.activate_with_slope(_product(first, kernel_refs[0], bias_refs[1]))
+    above = block.read(cotangent_ref)
     if layers == 4:
-        total = product(activate(total), load(kernel_refs[3], whole, whole), load(bias_refs[4], whole))
-    plgpu.store(out_ref.at[rows, whole], total, mask=jnp.broadcast_to(inside[:, None], total.shape))
+        fourth, slope = block.activate_with_slope(block.pass_widest(second, kernel_refs, bias_refs))
+        above = (_product_transposed(above, plgpu.load(kernel_refs[3].at[:, :])) * slope).astype(p.dtype)
+        block.write(activation_refs[3], fourth)
+        block.write(gradient_refs[2], above)
+
+    def pass_slice(number, total):
+        part = pl.ds(number * _SLICE, _SLICE)
+        kernel = plgpu.load(kernel_refs[1].at[:, part])
+        third, slope = block.activate_with_slope(plgpu.dot(second, kernel) + _row(bias_refs[2], part))
+        gradient = _product_transposed(above, plgpu.load(kernel_refs[2].at[part, :])) * slope
+        gradient = gradient.astype(p.dtype)
+        block.write(activation_refs[2], third, part)
+        block.write(gradient_refs[1], gradient, part)
+        return total + _product_transposed(gradient, kernel)
+
+    slices = kernel_refs[1].shape[1] // _SLICE
+    total = jax.lax.fori_loop(0, slices, pass_slice, jnp.zeros(second.shape, jnp.float32))
+    gradient = (total * second_slope).astype(p.dtype)
+    block.write(activation_refs[1], second)
+    block.write(gradient_refs[0], gradient)
+    block.write(activation_refs[0], first)
+    d_x = _product_transposed(gradient, plgpu.load(kernel_refs[0].at[:, :])) * first_slope
+    block.write(d_x_ref, d_x)
+
+
+class _Block:
+    """The points of a program."""
+
+    def __init__(self, problem: _Problem):
+        self._problem = problem
+        self._rows = pl.ds(pl.program_id(0) * _BLOCK, _BLOCK)
+        self._inside = (pl.program_id(0) * _BLOCK + jnp.arange(_BLOCK) < problem.count)[:, None]
+
+    def read(self, ref):
+        mask = jnp.broadcast_to(self._inside, (_BLOCK, ref.shape[1]))
+        return plgpu.load(ref.at[self._rows, slice(None)], mask=mask, other=0.0)
+
+    def write(self, ref, x, part=slice(None)):
+        mask = jnp.broadcast_to(self._inside, x.shape)
+        plgpu.store(ref.at[self._rows, part], x.astype(ref.dtype), mask=mask)
+
+    def activate(self, y):
+        return self._apply("sin", y * jnp.float32(self._problem.frequency)).astype(self._problem.dtype)
+
+    def activate_with_slope(self, y):
+        """Return the activation in 16 bits and its derivative by y in float32."""
+        frequency = jnp.float32(self._problem.frequency)
+        return self.activate(y), self._apply("cos", y * frequency) * frequency
+
+    def _apply(self, function, y):
+        if self._problem.interpret:
+            return {"sin": sine, "cos": cosine}[function](y)
+        (y,) = plgpu.elementwise_inline_asm(
+            _PTX.format(function=function),
+            args=[y],
+            constraints="=f,f",
+            pack=1,
+            result_shape_dtypes=[jax.ShapeDtypeStruct(y.shape, jnp.float32)],
+        )
+        return y
+
+    def pass_widest(self, x, kernel_refs, bias_refs):
+        """Return what the layers into and out of the widest one make of x, slice by slice."""
+        total = jnp.zeros((_BLOCK, kernel_refs[2].shape[1]), jnp.float32) + _row(bias_refs[3])
+        for part in _slices(kernel_refs[1]):
+            hidden = plgpu.dot(x, plgpu.load(kernel_refs[1].at[:, part])) + _row(bias_refs[2], part)
+            total += plgpu.dot(self.activate(hidden), plgpu.load(kernel_refs[2].at[part, :]))
+        return total
+
+
+def _slices(kernel_ref):
+    return [pl.ds(start, _SLICE) for start in range(0, kernel_ref.shape[1], _SLICE)]
+
+
+def _row(bias_ref, part=slice(None)):
+    return plgpu.load(bias_ref.at[part])[None]
+
+
+def _product(x, kernel_ref, bias_ref):
+    return plgpu.dot(x, plgpu.load(kernel_ref.at[:, :])) + _row(bias_ref)
+
+
+def _product_transposed(x, kernel):
+    return plgpu.dot(x, kernel, trans_b=True)

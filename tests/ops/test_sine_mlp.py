@@ -50,6 +50,22 @@ def test_triton_kernel_equals_definition_to_16_bits(widths, dtype, limit):
     assert relative_l2(got, np.asarray(xla, np.float64)) < 1e-3
 
 
+@pytest.mark.parametrize("widths", [(64, 64, 256, 4), (64, 64, 256, 256, 3)])
+def test_triton_gradient_equals_that_of_the_definition_in_float32(widths):
+    x, kernels, biases = network(widths)  # 111 points: the last block is not full
+    cotangent = np.random.default_rng(1).standard_normal((3, 37, widths[-1])).astype(np.float32)
+
+    def run(*operands):
+        return sine_mlp(*operands, frequency=FREQUENCY)
+
+    want = jax.jit(lambda *operands: jax.vjp(run, *operands)[1](cotangent))(x, kernels, biases)
+    options = dict(frequency=FREQUENCY, dtype=jnp.float16, interpret=True)
+    got = sine_mlp_triton.run_backward(x, kernels, biases, cotangent, **options)
+    assert jax.tree.map(jnp.shape, got) == jax.tree.map(jnp.shape, want)
+    for value, reference in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert relative_l2(value, np.asarray(reference, np.float64)) < 3e-3
+
+
 def test_triton_kernel_lowers_for_cuda_and_has_a_gradient():
     operands = network((64, 64, 256, 256, 3))
 
