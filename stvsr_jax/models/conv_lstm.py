@@ -9,13 +9,14 @@ Both directions share their weights, so they run as one batch of 2B. What depend
 computed for all times before the scan.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from stvsr_jax.models import offsets, pcd
+from stvsr_jax.models import offsets, pcd, recurrence
 from stvsr_jax.models.layers import Conv, Weights, convolve
 
 
@@ -77,15 +78,18 @@ class BidirectionalConvLSTM(nn.Module):
             y = y.reshape(batch, times, *y.shape[1:]).swapaxes(0, 1)  # [T, B, h, w, .]
             return jnp.concatenate([y, y[::-1]], axis=1)  # [T, 2B, h, w, .]
 
-        def step(states, known):
+        def step(weights, states, known):
             with offsets.collect_in_loop() as found:
                 states = advance(weights, states, known)
             return states, (states[0], found)
 
-        if self.remat:
-            step = jax.checkpoint(step, prevent_cse=False)
         zeros = jnp.zeros((2 * batch, *frame), self.dtype)
-        _, (hidden, found) = jax.lax.scan(step, (zeros, zeros), jax.tree.map(both_directions, known))
+        known = jax.tree.map(both_directions, known)
+        if self.remat:
+            step = functools.partial(jax.checkpoint(step, prevent_cse=False), weights)
+            _, (hidden, found) = jax.lax.scan(step, (zeros, zeros), known)
+        else:
+            _, (hidden, found) = recurrence.scan(step, weights, (zeros, zeros), known)
         offsets.record_means(found)
 
         forward, backward = hidden[:, :batch], hidden[::-1, batch:]  # [T, B, H, W, C]

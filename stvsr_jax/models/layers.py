@@ -4,6 +4,7 @@ Parameters are float32; `dtype` is the dtype of the computation. Initial values 
 defaults, which the published networks started from, unless a layer says otherwise.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from stvsr_jax import ops
+from stvsr_jax.models import recurrence
+from stvsr_jax.ops.devices import loop_unroll
 
 Initializer = Callable[..., jax.Array]
 
@@ -26,9 +29,27 @@ def fan_in_uniform(fan_in: int) -> Initializer:
     return init
 
 
-def leaky_relu(x: jax.Array) -> jax.Array:
-    """Leaky ReLU with the slope 0.1 that both networks use."""
-    return jnp.where(x >= 0, x, 0.1 * x)
+def _derived_from_result(
+    slope: float, rectify: Callable[[jax.Array], jax.Array]
+) -> Callable[[jax.Array], jax.Array]:
+    """Gives a rectifier a derivative that is read off its result.
+
+    The next layer keeps the result for its own derivative, so nothing else has to be stored. At zero the derivative
+    is the slope of the negative side, as in PyTorch.
+    """
+    function = jax.custom_vjp(rectify)
+
+    def forward(x):
+        y = function(x)
+        return y, y
+
+    function.defvjp(forward, lambda y, cotangent: (jnp.where(y > 0, cotangent, slope * cotangent),))
+    return function
+
+
+# ReLU, and leaky ReLU with the slope 0.1 that both networks use.
+relu = _derived_from_result(0.0, lambda x: jnp.maximum(x, 0))
+leaky_relu = _derived_from_result(0.1, lambda x: jnp.where(x >= 0, x, 0.1 * x))
 
 
 class Conv(nn.Module):
@@ -77,7 +98,11 @@ def convolve(weights: Weights, *inputs: jax.Array, stride: int = 1) -> jax.Array
       [B, ceil(H / stride), ceil(W / stride), C'].
     """
     x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
-    x = x.astype(weights.kernel.dtype)
+    run = functools.partial(_convolve, stride=stride)
+    return recurrence.apply(run, weights, x.astype(weights.kernel.dtype))
+
+
+def _convolve(weights, x, stride):
     return ops.conv2d(x, weights.kernel, stride, (weights.kernel.shape[0] - 1) // 2) + weights.bias
 
 
@@ -97,7 +122,7 @@ class ResidualBlock(nn.Module):
             kernel_init=nn.initializers.variance_scaling(0.02, "fan_in", "normal"),
             bias_init=nn.initializers.zeros_init(),
         )
-        y = nn.relu(Conv(**conv, name="conv1")(x))
+        y = relu(Conv(**conv, name="conv1")(x))
         return x + Conv(**conv, name="conv2")(y)
 
 
@@ -118,6 +143,7 @@ class ResidualStack(nn.Module):
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.num_blocks,
+            unroll=loop_unroll(),
         )
         y, _ = scan(block(self.features, dtype=self.dtype, name="blocks"), x.astype(self.dtype), None)
         return y

@@ -1,4 +1,4 @@
-"""Where hand-written kernels can run."""
+"""What is known, while a program is traced, of the devices that will run it."""
 
 import functools
 from collections.abc import Callable
@@ -19,6 +19,17 @@ def is_single_device() -> bool:
     if mesh.empty:
         return jax.device_count() == 1
     return mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names)
+
+
+def loop_unroll() -> int:
+    """Return how many steps of a loop are to be written out one after the other.
+
+    On a GPU every array that goes into or out of a step of a loop is copied from or to where all steps' lie, by a
+    kernel of its own; for the networks' small frames that costs more than a longer compilation.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    platform = jax.default_backend() if device is None else device.platform
+    return 8 if platform in ("gpu", "cuda", "rocm") else 1
 
 
 def on_one_device(function: Callable[..., Any]) -> Callable[..., Any]:

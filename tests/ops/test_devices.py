@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import jax
+from jax.sharding import AbstractDevice, AbstractMesh
 
-from stvsr_jax.ops.devices import is_single_device
+from stvsr_jax.ops.devices import is_single_device, loop_unroll
 
 PROGRAM = """
 import jax, jax.numpy as jnp
@@ -44,3 +45,13 @@ def test_of_several_devices_only_a_part_or_a_mesh_of_one_is_single():
     }
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "[False, False, True, True, True]", done.stderr
+
+
+def test_loops_are_written_out_for_a_gpu_only():
+    def traced_for(platform):
+        device = AbstractDevice(device_kind="any", num_cores=None, platform=platform)
+        with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("device",), abstract_device=device)):
+            return loop_unroll()
+
+    assert loop_unroll() == 1  # these tests run on a CPU
+    assert [traced_for(p) for p in ("cuda", "tpu", "cpu")] == [8, 1, 1]

@@ -1,0 +1,157 @@
+"""A loop over time whose weights get their gradients once, from all times together.
+
+The derivative of `jax.lax.scan` makes a gradient of every weight in every step and adds them up. For a small frame
+these are many small kernels. `scan` keeps what a layer read and what came back to its output at each step instead,
+and takes the gradient of the layer after the loop, as of one batch of T B samples: the same sum, rounded once.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from stvsr_jax.ops.devices import loop_unroll
+
+
+class _Call(NamedTuple):
+    """A layer's run in a step: y = function(weights, x)."""
+
+    function: Callable[[Any, jax.Array], jax.Array]
+    weights: Any
+    x: jax.Array
+    y: jax.Array
+
+
+class _Recording(NamedTuple):
+    """The calls of a step so far, and the places whose gradients will be those of the calls' outputs, if wanted."""
+
+    calls: list[_Call]
+    places: Iterator[jax.Array] | None
+
+
+_recording: contextvars.ContextVar[_Recording | None] = contextvars.ContextVar("recording", default=None)
+
+
+def apply(function: Callable[[Any, jax.Array], jax.Array], weights: Any, x: jax.Array) -> jax.Array:
+    """Runs a layer, whose gradient waits for the end of the loop where `scan` differentiates one.
+
+    Args:
+      function: of (weights, x); it treats each sample of x by itself.
+      weights: a pytree, inside of `scan` one of arrays that are leaves of the loop's weights.
+      x: [B, ...].
+
+    Returns:
+      function(weights, x).
+    """
+    recording = _recording.get()
+    if recording is None:
+        return function(weights, x)
+    y = function(jax.lax.stop_gradient(weights), x)
+    if recording.places is not None:
+        y = _send_gradient_to(y, next(recording.places))
+    recording.calls.append(_Call(function, weights, x, y))
+    return y
+
+
+@contextlib.contextmanager
+def _record(places):
+    recording = _Recording([], None if places is None else iter(places))
+    token = _recording.set(recording)
+    try:
+        yield recording.calls
+    finally:
+        _recording.reset(token)
+
+
+@jax.custom_vjp
+def _send_gradient_to(y, place):
+    """Returns y; the gradient of the result is also that of `place`, which is not read."""
+    del place
+    return y
+
+
+_send_gradient_to.defvjp(lambda y, place: (y, None), lambda _, cotangent: (cotangent, cotangent))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def scan(
+    step: Callable[[Any, Any, Any], tuple[Any, Any]], weights: Any, carry: Any, xs: Any
+) -> tuple[Any, Any]:
+    """Loops as `jax.lax.scan` does.
+
+    Args:
+      step: of (weights, carry, x), returns (next carry, y); it may close over no array. Weights that do not go
+        through `apply` get their gradients as usual.
+      weights: a pytree of arrays, the same in every step.
+      carry: before the first step.
+      xs: a pytree of arrays [T, ...].
+
+    Returns:
+      The last carry and the stacked ys.
+    """
+    return jax.lax.scan(functools.partial(step, weights), carry, xs, unroll=loop_unroll())
+
+
+def _forward(step, weights, carry, xs):
+    def one_step(weights, carry, x, places=None):
+        with _record(places) as calls:
+            return step(weights, carry, x), calls
+
+    x = jax.tree.map(lambda x: x[0], xs)
+    made = jax.eval_shape(lambda *args: [call.y for call in one_step(*args)[1]], weights, carry, x)
+    length = len(jax.tree.leaves(xs)[0])
+    places = [jnp.zeros((length, *y.shape), y.dtype) for y in made]
+    layers = []
+
+    def all_steps(weights, carry, xs, places):
+        def body(carry, x_and_places):
+            (carry, y), calls = one_step(weights, carry, *x_and_places)
+            layers[:] = [(call.function, _find(call.weights, weights)) for call in calls]
+            return carry, (y, [call.x for call in calls])
+
+        carry, (ys, read) = jax.lax.scan(body, carry, (xs, places), unroll=loop_unroll())
+        return (carry, ys), read
+
+    results, derivative, read = jax.vjp(all_steps, weights, carry, xs, places, has_aux=True)
+
+    def run_layers(weights):
+        """Returns what the layers make of all times, [T, B, ...] each; only its derivative is used."""
+        return [
+            _of_all_times(functools.partial(function, find(weights)), x)
+            for (function, find), x in zip(layers, read, strict=True)
+        ]
+
+    _, of_layers = jax.vjp(run_layers, weights)
+    return results, (derivative, of_layers)
+
+
+def _find(part, whole):
+    """Returns a function that takes the leaves of `part`, which are leaves of `whole`, from a tree like `whole`."""
+    numbers = {id(leaf): number for number, leaf in enumerate(jax.tree.leaves(whole))}
+    leaves, structure = jax.tree.flatten(part)
+    at = [numbers[id(leaf)] for leaf in leaves]
+
+    def find(tree):
+        leaves = jax.tree.leaves(tree)
+        return structure.unflatten([leaves[number] for number in at])
+
+    return find
+
+
+def _of_all_times(function, x):
+    y = function(x.reshape(-1, *x.shape[2:]))
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def _backward(step, residuals, cotangents):
+    derivative, of_layers = residuals
+    d_weights, d_carry, d_xs, d_places = derivative(cotangents)
+    (d_layers,) = of_layers(d_places)
+    return jax.tree.map(jnp.add, d_weights, d_layers), d_carry, d_xs
+
+
+scan.defvjp(_forward, _backward)
