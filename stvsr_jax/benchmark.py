@@ -3,7 +3,8 @@
 Prints time (median and spread), frames per second, TFLOP/s and its share of what a large matrix product reaches on
 the same device in the same dtype, peak memory, and compile time, cold and from the persistent cache. Every call
 gets other inputs than the one before and is waited for. The defaults are the shapes of the README's table.
-`--profile` adds what the device did in that time, kernel by kernel.
+`--profile` adds what the device did in that time, kernel by kernel. Started as several processes (see
+`distributed.initialize`), it times all their devices together.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from stvsr_jax import models, optim, sharding, train, train_state, train_step
+from stvsr_jax import distributed, models, optim, sharding, train, train_state, train_step
 from stvsr_jax.inference import predictor
 
 _INPUTS = 3  # sets of inputs that take turns
@@ -72,8 +73,12 @@ def make_job(args: argparse.Namespace) -> Job:
     batch, count, height, width, times = (d if g is None else g for g, d in zip(given, default, strict=True))
     if args.model == "zooming_slowmo":
         times = 2 * count - 1
-    if not 1 <= args.devices <= jax.device_count():
-        raise ValueError(f"--devices {args.devices} must be between 1 and the {jax.device_count()} there are")
+    least = 1 if jax.process_count() == 1 else jax.device_count()
+    if not least <= args.devices <= jax.device_count():
+        raise ValueError(
+            f"--devices {args.devices} must be between {least} and {jax.device_count()}: those there are, and "
+            "all of them where there are several processes"
+        )
     batch *= args.devices
     out_size = (4 * height, 4 * width)
     keys = jax.random.split(jax.random.key(1), _INPUTS)
@@ -88,7 +93,8 @@ def make_job(args: argparse.Namespace) -> Job:
         return made
 
     mesh = sharding.make_mesh(jax.devices()[: args.devices])
-    batches = [jax.device_put(make_batch(key), sharding.batch_sharding(mesh)) for key in keys]
+    place = jax.jit(make_batch, out_shardings=sharding.batch_sharding(mesh))
+    batches = [place(key) for key in keys]
     params = _random_params(model)
     shapes = f"{batch} x {count}x{height}x{width} -> {times}x{out_size[0]}x{out_size[1]}"
     if not args.train:
@@ -246,7 +252,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--remat", action="store_true", help="recompute in the backward pass, for memory")
     for name in ("batch", "frames", "height", "width", "times"):
         parser.add_argument(f"--{name}", type=int, help="default: of the README's table")
-    parser.add_argument("--devices", type=int, default=1, help="each gets a batch of its own (weak scaling)")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=1 if jax.process_count() == 1 else jax.device_count(),
+        help="each gets a batch of its own (weak scaling)",
+    )
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument(
         "--profile", type=int, default=0, metavar="N", help="also list the N kernels with most time"
@@ -262,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, NotImplementedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     peak = matmul_peak(predictor.DTYPES[args.dtype], 8192 if device.platform != "cpu" else 1024)
     rate = result["teraflops"] / result["milliseconds"] * 1e3
     record = {
@@ -270,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "job": "training step" if args.train else "inference",
         "shapes": job.shapes,
         "dtype": args.dtype,
-        "device": f"{args.devices} x {device.device_kind}",
+        "device": f"{args.devices} x {device.device_kind}, {jax.process_count()} processes",
         "jax": jax.__version__,
         **result,
         "frames_per_second": job.frames / result["milliseconds"] * 1e3,
@@ -282,6 +293,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if kernels:
         record["kernel_milliseconds"] = sum(spent for _, spent, _ in kernels)
         record["kernel_count"] = sum(times for _, _, times in kernels)
+    if jax.process_index() > 0:
+        return 0
     if args.json:
         print(json.dumps(record | ({"kernels": kernels[: args.profile]} if kernels else {})))
     else:
@@ -292,5 +305,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def entry() -> int:
+    """Joins the other processes, if there are any, and runs `main`."""
+    try:
+        distributed.initialize()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

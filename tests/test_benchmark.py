@@ -83,3 +83,11 @@ def test_devices_beyond_those_there_are_named(capsys, monkeypatch):
     monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
     assert benchmark.main(["--model", "videoinr", "--devices", "99"]) == 2
     assert "--devices 99" in capsys.readouterr().err
+
+
+def test_of_several_processes_every_device_takes_part(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    assert benchmark.main(["--model", "videoinr", "--devices", "2"]) == 2
+    assert "--devices 2 must be between 4 and 4" in capsys.readouterr().err
