@@ -117,10 +117,10 @@ def run_backward(
         out_shape=(columns, jax.ShapeDtypeStruct((head.size,), head.dtype), columns),
         name="deform_conv_backward",
         interpret=interpret,
-        **_launch(problem),
+        **_launch(problem, taps=_count_taps(problem)),
     )
-    transposed = kernel.reshape(-1, *kernel.shape[2:]).swapaxes(1, 2)  # [K, C', C]
-    d_samples, d_head, columns = call(x.reshape(-1), head.reshape(-1), transposed, cotangent.reshape(-1))
+    d_columns = jnp.einsum("bhwf,ijcf->bhwijc", cotangent, kernel)
+    d_samples, d_head, columns = call(x.reshape(-1), head.reshape(-1), d_columns.reshape(-1))
     shape = (*head.shape[:4], x.shape[-1])
     return Gradients(d_samples.reshape(shape), d_head.reshape(head.shape), columns.reshape(shape))
 
@@ -142,9 +142,9 @@ def _problem(x, head, geometry, logits):
     return _Problem(x.shape[1:3], head.shape[1:3], pixels, head.shape[-1], x.shape[-1], geometry, logits)
 
 
-def _launch(problem):
+def _launch(problem, *, taps=1):
     return dict(
-        grid=(pl.cdiv(problem.pixels, _BLOCK),),
+        grid=(pl.cdiv(problem.pixels, _BLOCK), taps),
         compiler_params=plgpu.CompilerParams(num_warps=8, num_stages=2),
     )
 
@@ -165,34 +165,27 @@ def _forward_kernel(x_ref, head_ref, kernel_ref, bias_ref, out_ref, *, problem):
     plgpu.store(out_ref.at[at], total.astype(out_ref.dtype))
 
 
-def _backward_kernel(
-    x_ref, head_ref, kernel_ref, cotangent_ref, d_sample_ref, d_head_ref, column_ref, *, problem
-):
-    p = problem
-    rows, taps = _rows(p), _count_taps(p)
-    cotangent = plgpu.load(cotangent_ref.at[_channels_of_pixels(kernel_ref.shape[1], p)])
-
-    def do_tap(tap, _):
-        read = _read_tap(x_ref, head_ref, rows, tap, p)
-        d_column = plgpu.dot(cotangent, plgpu.load(kernel_ref.at[tap, :, :])).reshape(rows.image.shape)
-        d_sample = d_column * read.mask
-        sample = along_y = along_x = jnp.zeros(rows.image.shape, jnp.float32)
-        for corner in read.corners:
-            sample += corner.value * corner.weight
-            along_y += corner.value * corner.slope_y
-            along_x += corner.value * corner.slope_x
-        d_mask = d_column * sample
-        if p.logits:
-            d_mask *= read.mask * (1.0 - read.mask)
-        for number, product in enumerate((d_sample * along_y, d_sample * along_x, d_mask)):
-            gradient = jnp.sum(product, axis=1)[:, None]
-            plgpu.store(d_head_ref.at[_head_index(rows, tap, number, p)], gradient.astype(d_head_ref.dtype))
-        at = (rows.pixel * taps + tap) * p.channels + rows.channel
-        plgpu.store(d_sample_ref.at[at], d_sample.astype(d_sample_ref.dtype))
-        plgpu.store(column_ref.at[at], (sample * read.mask).astype(column_ref.dtype))
-        return _
-
-    jax.lax.fori_loop(0, taps, do_tap, 0)
+def _backward_kernel(x_ref, head_ref, d_column_ref, d_sample_ref, d_head_ref, column_ref, *, problem):
+    """Make the rows (output pixel, group) of a block for one tap; all of a row sits in one thread."""
+    p, tap = problem, pl.program_id(1)
+    rows = _rows(p)
+    read = _read_tap(x_ref, head_ref, rows, tap, p)
+    at = (rows.pixel * _count_taps(p) + tap) * p.channels + rows.channel
+    d_column = plgpu.load(d_column_ref.at[at]).astype(jnp.float32)
+    d_sample = d_column * read.mask
+    sample = along_y = along_x = jnp.zeros(rows.image.shape, jnp.float32)
+    for corner in read.corners:
+        sample += corner.value * corner.weight
+        along_y += corner.value * corner.slope_y
+        along_x += corner.value * corner.slope_x
+    d_mask = d_column * sample
+    if p.logits:
+        d_mask *= read.mask * (1.0 - read.mask)
+    for number, product in enumerate((d_sample * along_y, d_sample * along_x, d_mask)):
+        gradient = jnp.sum(product, axis=1)[:, None]
+        plgpu.store(d_head_ref.at[_head_index(rows, tap, number, p)], gradient.astype(d_head_ref.dtype))
+    plgpu.store(d_sample_ref.at[at], d_sample.astype(d_sample_ref.dtype))
+    plgpu.store(column_ref.at[at], (sample * read.mask).astype(column_ref.dtype))
 
 
 class _Rows(NamedTuple):
