@@ -171,6 +171,9 @@ def _save_operands(x, head, kernel, bias, *options):
 
 def _triton_backward(geometry, logits, interpret, operands, cotangent):
     x, head, kernel, bias = operands
+    if not deform_conv_triton.is_backward_supported(x, head):
+        _, vjp = jax.vjp(functools.partial(_gather, geometry=geometry, logits=logits), *operands)
+        return vjp(cotangent)
     made = deform_conv_triton.run_backward(
         x, head, kernel, cotangent, geometry, logits=logits, interpret=interpret
     )

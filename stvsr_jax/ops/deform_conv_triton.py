@@ -1,6 +1,6 @@
 """The GPU back end of the deformable convolution (Pallas, Triton lowering): between input and output nothing is stored.
 
-A program makes a block of output pixels, tap by tap. One row of values is one pixel, tap and group: its four corners
+A program makes a block of output pixels, tap by tap (the derivative's one tap of a block). One row of values is one pixel, tap and group: its four corners
 are 16-byte reads for the networks' 8 channels, and the samples of a tap go straight into the matrix product with that
 tap's kernel. Coordinates and weights are repeated along the channels of a row: all of them sit in one thread, which
 computes them once, and no value has to change threads.
@@ -38,6 +38,11 @@ def is_supported(x: jax.Array, head: jax.Array, kernel: jax.Array) -> bool:
         and all(side & (side - 1) == 0 for side in sides)
         and max(x.size, head.size, math.prod(head.shape[:3]) * features) < 2**31  # indices are int32
     )
+
+
+def is_backward_supported(x: jax.Array, head: jax.Array) -> bool:
+    """Return whether the backward kernel's largest arrays, [B, H', W', K, C], have indices of 32 bits, too."""
+    return math.prod(head.shape[:4]) * x.shape[-1] < 2**31
 
 
 def run(

@@ -86,6 +86,9 @@ def _pallas_triton(x, kernels, biases, frequency, dtype):
         return run(*operands), operands
 
     def backward(operands, cotangent):
+        if not sine_mlp_triton.is_backward_supported(*operands[:2]):
+            _, vjp = jax.vjp(lambda *args: _xla(*args, frequency, dtype), *operands)
+            return vjp(cotangent)
         return sine_mlp_triton.run_backward(*operands, cotangent, frequency, dtype)
 
     run.defvjp(forward, backward)

@@ -50,6 +50,11 @@ def is_supported(x: jax.Array, kernels: tuple[jax.Array, ...], dtype) -> bool:
     )
 
 
+def is_backward_supported(x: jax.Array, kernels: tuple[jax.Array, ...]) -> bool:
+    """Return whether the arrays that the backward kernel stores have indices of 32 bits."""
+    return x.size // x.shape[-1] * max(k.shape[0] for k in kernels) < 2**31
+
+
 def run(
     x: jax.Array,
     kernels: tuple[jax.Array, ...],

@@ -319,3 +319,30 @@ def test_cuda_takes_the_kernel_for_16_bits_and_gathers_otherwise():
 def test_kernel_refuses_what_the_matrix_units_cannot_do():
     with pytest.raises(NotImplementedError, match="pallas_triton runs 16 bits.*float32"):
         deform_conv2d(**zeros(), implementation="pallas_triton")
+
+
+def test_derivative_too_large_for_the_kernel_is_that_of_gathers(monkeypatch):
+    operands = head_example(jnp.float32)
+
+    def gradients(implementation):
+        def loss(*operands):
+            return jnp.sum(deform_conv2d_of_head(*operands, groups=4, implementation=implementation) ** 2)
+
+        return jax.jit(jax.grad(loss, range(4)))(*operands)
+
+    want = gradients("gather")
+    monkeypatch.setattr(deform_conv.deform_conv_triton, "is_backward_supported", lambda x, head: False)
+    monkeypatch.setattr(deform_conv.deform_conv_triton, "run_backward", None)
+    for got, reference in zip(gradients("pallas_interpreted"), want, strict=True):
+        np.testing.assert_allclose(got, reference, rtol=1e-4, atol=1e-4)
+
+
+def test_derivative_of_larger_than_32_bit_arrays_is_left_to_gathers():
+    def supported(size):
+        shapes = (
+            jax.ShapeDtypeStruct((2, *size, 64), jnp.bfloat16),
+            jax.ShapeDtypeStruct((2, *size, 9, 3, 8), jnp.bfloat16),
+        )
+        return deform_conv.deform_conv_triton.is_backward_supported(*shapes)
+
+    assert supported((1080, 1720)) and not supported((1080, 1920))

@@ -66,6 +66,15 @@ def test_triton_gradient_equals_that_of_the_definition_in_float32(widths):
         assert relative_l2(value, np.asarray(reference, np.float64)) < 3e-3
 
 
+def test_gradient_of_larger_than_32_bit_arrays_is_left_to_xla():
+    _, kernels, _ = network((64, 64, 256, 4))
+
+    def supported(points):
+        return sine_mlp_triton.is_backward_supported(jax.ShapeDtypeStruct((points, 64), jnp.float32), kernels)
+
+    assert supported(2**23 - 1) and not supported(2**23)
+
+
 def test_triton_kernel_lowers_for_cuda_and_has_a_gradient():
     operands = network((64, 64, 256, 256, 3))
 
