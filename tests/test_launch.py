@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -296,9 +297,88 @@ def test_slurm_submits_the_script(world):
     assert calls(world) == [["sbatch"]] and (world / "run").is_dir()
 
 
+# Notes how it was started; waits for a signal where the test wants that, and fails in the third process if told to.
+PROCESS = """#!/usr/bin/env python3
+import json, os, pathlib, signal, sys, time
+world, index = pathlib.Path(os.environ["WORLD"]), os.environ.get("PROCESS_ID", "alone")
+names = ("CUDA_VISIBLE_DEVICES", "COORDINATOR_ADDRESS", "NUM_PROCESSES")
+(world / f"process{index}").write_text(json.dumps([*(os.environ.get(n) for n in names), *sys.argv[1:]]))
+if (world / "wait").exists():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    (world / f"ready{index}").touch()
+    time.sleep(30)
+sys.exit(int((world / "fail").read_text()) if index == "2" and (world / "fail").exists() else 0)
+"""
+
+
+def gpus(world, *arguments, **settings):
+    write_program(world / "python", PROCESS)
+    return launch(world, "gpus.sh", *arguments, PYTHON=str(world / "python"), **settings)
+
+
+def process(world, index):
+    return json.loads((world / f"process{index}").read_text())
+
+
+def test_every_gpu_gets_a_process(world):
+    write_program(world / "bin" / "nvidia-smi", "#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    done = gpus(world, *TRAIN)
+    assert done.returncode == 0, done.stderr
+    command = ["-u", "-m", "stvsr_jax.main", *TRAIN[1:]]
+    for index in range(3):
+        assert process(world, index) == [str(index), "localhost:12355", "3", *command]
+
+
+def test_chosen_gpus_and_a_module(world):
+    assert (
+        gpus(world, "--", "--train", DEVICES="3,1", PORT="77", MODULE="stvsr_jax.benchmark").returncode == 0
+    )
+    assert process(world, 0) == ["3", "localhost:77", "2", "-u", "-m", "stvsr_jax.benchmark", "--train"]
+    assert process(world, 1)[0] == "1"
+
+
+def test_one_gpu_is_alone(world):
+    assert gpus(world, *TRAIN, CUDA_VISIBLE_DEVICES="2").returncode == 0
+    assert process(world, "alone")[:3] == ["2", None, None]
+
+
+def test_dry_run_prints_the_commands_of_all_gpus(world):
+    done = gpus(world, "--dry-run", *TRAIN, DEVICES="0,1")
+    assert not list(world.glob("process*"))
+    for index, line in enumerate(done.stdout.splitlines()):
+        assert subprocess.run(
+            ["bash", "-c", f"{line} wait"], env=os.environ | {"WORLD": str(world)}, check=True
+        )
+        assert process(world, index) == [
+            str(index), "localhost:12355", "2", "-u", "-m", "stvsr_jax.main", *TRAIN[1:]
+        ]  # fmt: skip
+    assert index == 1
+
+
+def test_failure_of_one_gpu_is_that_of_the_run(world):
+    (world / "fail").write_text("7")
+    assert gpus(world, *TRAIN, DEVICES="0,1,2").returncode == 7
+
+
+def test_signal_reaches_all_gpus(world):
+    (world / "wait").touch()
+    write_program(world / "python", PROCESS)
+    environment = os.environ | {"WORLD": str(world), "DEVICES": "0,1", "PYTHON": str(world / "python")}
+    run = subprocess.Popen(["bash", str(LAUNCH / "gpus.sh"), *TRAIN], env=environment, cwd=world)
+    deadline = time.monotonic() + 30
+    while len(list(world.glob("ready*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.terminate()
+    assert run.wait(timeout=20) == 143
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "settings", "message"),
     [
+        ("gpus.sh", [], {"DEVICES": "0"}, "no arguments given; put those of stvsr_jax.main behind --"),
+        ("gpus.sh", TRAIN, {"DEVICES": "0;1"}, "DEVICES=0;1 should look like 0,1,2,3"),
+        ("gpus.sh", TRAIN, {"DEVICES": "0", "PORT": "x"}, "PORT=x should look like 12355"),
+        ("gpus.sh", TRAIN[1:], {}, "unknown argument --config"),
         ("tpu.sh", ["train", *TRAIN], {}, "set PROJECT ZONE BUCKET in the environment"),
         ("tpu.sh", ["train", *TRAIN], CLOUD | {"BUCKET": ""}, "set BUCKET in the environment"),
         ("tpu.sh", ["train", *TRAIN], CLOUD | {"BUCKET": "b"}, "BUCKET=b should look like gs://my-bucket"),
@@ -331,7 +411,7 @@ def test_missing_and_wrong_settings_end_with_one_line(world, script, arguments, 
     assert not calls(world)
 
 
-@pytest.mark.parametrize("script", ["tpu.sh", "slurm.sh", "gke.sh"])
+@pytest.mark.parametrize("script", ["gpus.sh", "tpu.sh", "slurm.sh", "gke.sh"])
 def test_help_is_the_head_of_the_script(world, script):
     done = launch(world, script, "--help")
     assert done.returncode == 0

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Trains on the GPUs of this machine, one process for each: a single process cannot start the kernels of several fast enough.
+#
+#   launch/gpus.sh [--dry-run] -- ARGUMENTS
+#
+# ARGUMENTS are those of stvsr_jax.main: --config configs/videoinr.py --config.data.path=CLIPS ...
+# Waits for all processes; only the first one reports. SIGTERM and Ctrl-C are handed on: the run saves its state and ends
+# with exit code 143. --dry-run prints the commands.
+#
+# Settings, from the environment:
+#   DEVICES   numbers of the GPUs, like 0,1,2,3 (CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists)
+#   PORT      where the processes find each other on this machine (12355)
+#   MODULE    what is run: stvsr_jax.main, or stvsr_jax.benchmark with arguments of its own
+#   PYTHON    with the project installed: pip install '.[cuda]' (.venv/bin/python)
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/settings.sh"
+
+arguments=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --dry-run) dry_run=yes ;;
+    -h | --help) print_help && exit 0 ;;
+    --) shift && arguments=("$@") && break ;;
+    *) fail "unknown argument $1; those of stvsr_jax.main go behind --" ;;
+  esac
+  shift
+done
+DEVICES=${DEVICES:-${CUDA_VISIBLE_DEVICES:-}} PORT=${PORT:-12355} MODULE=${MODULE:-stvsr_jax.main} PYTHON=${PYTHON:-.venv/bin/python}
+[ ${#arguments[@]} -gt 0 ] || fail "no arguments given; put those of $MODULE behind --, like: -- --config configs/videoinr.py"
+require_form PORT '[1-9][0-9]*' 12355
+if [ -z "$DEVICES" ]; then
+  command -v nvidia-smi > /dev/null || fail "nvidia-smi is not installed on this machine; set DEVICES, like DEVICES=0,1"
+  DEVICES=$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -sd, -)
+fi
+require_form DEVICES '[0-9]+(,[0-9]+)*' 0,1,2,3
+IFS=, read -ra devices <<< "$DEVICES"
+
+processes=()
+for index in "${!devices[@]}"; do
+  variables=("CUDA_VISIBLE_DEVICES=${devices[index]}")
+  if [ ${#devices[@]} -gt 1 ]; then
+    variables+=("COORDINATOR_ADDRESS=localhost:$PORT" "NUM_PROCESSES=${#devices[@]}" "PROCESS_ID=$index")
+  fi
+  words=(env "${variables[@]}" "$PYTHON" -u -m "$MODULE" "${arguments[@]}")
+  if [ "$dry_run" = yes ]; then
+    echo "$(quote "${words[@]}") &"
+  else
+    "${words[@]}" &
+    processes+=("$!")
+  fi
+done
+
+# Processes in the background do not see Ctrl-C; a run of several asks for SIGTERM anyway.
+trap 'kill -TERM ${processes[@]+"${processes[@]}"} 2> /dev/null || true' TERM INT
+code=0
+for process in ${processes[@]+"${processes[@]}"}; do
+  while true; do
+    status=0
+    wait "$process" || status=$?
+    # A signal ends the waiting before the process ends.
+    kill -0 "$process" 2> /dev/null || break
+  done
+  [ "$code" -ne 0 ] || code=$status
+done
+exit "$code"
