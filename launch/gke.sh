@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on GPUs of a GKE cluster with JobSet, one process per machine.
+# Trains on GPUs of a GKE cluster with JobSet, one pod per machine and one process per GPU.
 #
 #   PROJECT=my-project ZONE=us-east5-b BUCKET=gs://my-bucket CLUSTER=my-cluster IMAGE=us-docker.pkg.dev/my-project/my-repo/stvsr:1 \
 #     launch/gke.sh [--dry-run] COMMAND [-- ARGUMENTS]
@@ -107,10 +107,12 @@ spec:
             containers:
             - name: train
               image: $IMAGE
-              command: $(yaml_list python -u -m stvsr_jax.main "${arguments[@]}" --workdir "$BUCKET/$NAME")
+              command: $(yaml_list bash launch/gpus.sh -- "${arguments[@]}" --workdir "$BUCKET/$NAME")
               ports:
               - containerPort: 8476
               env:
+              - {name: PYTHON, value: python}
+              - {name: DEVICES, value: "$(seq -s, 0 $((GPUS - 1)))"}
               - {name: COORDINATOR_ADDRESS, value: "$NAME-worker-0-0.$NAME:8476"}
               - {name: NUM_PROCESSES, value: "$NODES"}
               - name: PROCESS_ID

@@ -9,7 +9,8 @@
 #
 # Settings, from the environment:
 #   DEVICES   numbers of the GPUs, like 0,1,2,3 (CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists)
-#   PORT      where the processes find each other on this machine (12355)
+#   COORDINATOR_ADDRESS, NUM_PROCESSES, PROCESS_ID  of several machines, each with as many GPUs: host:port of the first,
+#             how many machines there are and which this is, from 0 (localhost:12355, 1, 0)
 #   MODULE    what is run: stvsr_jax.main, or stvsr_jax.benchmark with arguments of its own
 #   PYTHON    with the project installed: pip install '.[cuda]' (.venv/bin/python)
 set -euo pipefail
@@ -26,9 +27,12 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-DEVICES=${DEVICES:-${CUDA_VISIBLE_DEVICES:-}} PORT=${PORT:-12355} MODULE=${MODULE:-stvsr_jax.main} PYTHON=${PYTHON:-.venv/bin/python}
+machines=${NUM_PROCESSES:-1} machine=${PROCESS_ID:-0} COORDINATOR_ADDRESS=${COORDINATOR_ADDRESS:-localhost:12355}
+DEVICES=${DEVICES:-${CUDA_VISIBLE_DEVICES:-}} MODULE=${MODULE:-stvsr_jax.main} PYTHON=${PYTHON:-.venv/bin/python}
 [ ${#arguments[@]} -gt 0 ] || fail "no arguments given; put those of $MODULE behind --, like: -- --config configs/videoinr.py"
-require_form PORT '[1-9][0-9]*' 12355
+require_form COORDINATOR_ADDRESS '[^[:space:]]+:[0-9]+' localhost:12355
+[[ $machines =~ ^[1-9][0-9]*$ && $machine =~ ^[0-9]+$ ]] || fail "NUM_PROCESSES=$machines and PROCESS_ID=$machine should look like 2 and 0"
+[ "$machine" -lt "$machines" ] || fail "PROCESS_ID=$machine must be a number from 0 to below NUM_PROCESSES=$machines"
 if [ -z "$DEVICES" ]; then
   command -v nvidia-smi > /dev/null || fail "nvidia-smi is not installed on this machine; set DEVICES, like DEVICES=0,1"
   DEVICES=$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -sd, -)
@@ -39,8 +43,10 @@ IFS=, read -ra devices <<< "$DEVICES"
 processes=()
 for index in "${!devices[@]}"; do
   variables=("CUDA_VISIBLE_DEVICES=${devices[index]}")
-  if [ ${#devices[@]} -gt 1 ]; then
-    variables+=("COORDINATOR_ADDRESS=localhost:$PORT" "NUM_PROCESSES=${#devices[@]}" "PROCESS_ID=$index")
+  count=$((machines * ${#devices[@]}))
+  if [ "$count" -gt 1 ]; then
+    variables+=("COORDINATOR_ADDRESS=$COORDINATOR_ADDRESS" "NUM_PROCESSES=$count")
+    variables+=("PROCESS_ID=$((machine * ${#devices[@]} + index))")
   fi
   words=(env "${variables[@]}" "$PYTHON" -u -m "$MODULE" "${arguments[@]}")
   if [ "$dry_run" = yes ]; then

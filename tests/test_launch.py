@@ -219,7 +219,7 @@ def test_tpu_training_that_was_stopped_goes_on(world):
     assert "the run was stopped: going on" in done.stdout
 
 
-def test_jobset_has_a_process_per_machine_that_finds_the_first(world):
+def test_jobset_has_a_pod_per_machine_that_finds_the_first(world):
     settings = GKE | {"NODES": "4", "GPUS": "2", "SPOT": "yes", "DATA_CLAIM": "adobe240", "NAME": "run7"}
     done = launch(world, "gke.sh", "render", *TRAIN, **settings)
     assert done.returncode == 0, done.stderr
@@ -230,16 +230,16 @@ def test_jobset_has_a_process_per_machine_that_finds_the_first(world):
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 4, 4)
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
-    assert container["command"] == [
-        *("python", "-u", "-m", "stvsr_jax.main", *TRAIN[1:], "--workdir", "gs://my-bucket/run7")
-    ]
+    assert container["command"] == [*("bash", "launch/gpus.sh", *TRAIN, "--workdir", "gs://my-bucket/run7")]
     environment = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert environment == {
+        "PYTHON": "python",
+        "DEVICES": "0,1",
         "COORDINATOR_ADDRESS": "run7-worker-0-0.run7:8476",
         "NUM_PROCESSES": "4",
         "PROCESS_ID": None,
     }
-    assert container["env"][2]["valueFrom"]["fieldRef"]["fieldPath"] == (
+    assert container["env"][-1]["valueFrom"]["fieldRef"]["fieldPath"] == (
         "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     )
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 2}
@@ -330,11 +330,15 @@ def test_every_gpu_gets_a_process(world):
 
 
 def test_chosen_gpus_and_a_module(world):
-    assert (
-        gpus(world, "--", "--train", DEVICES="3,1", PORT="77", MODULE="stvsr_jax.benchmark").returncode == 0
-    )
-    assert process(world, 0) == ["3", "localhost:77", "2", "-u", "-m", "stvsr_jax.benchmark", "--train"]
+    assert gpus(world, "--", "--train", DEVICES="3,1", MODULE="stvsr_jax.benchmark").returncode == 0
+    assert process(world, 0) == ["3", "localhost:12355", "2", "-u", "-m", "stvsr_jax.benchmark", "--train"]
     assert process(world, 1)[0] == "1"
+
+
+def test_variables_of_several_machines_count_machines(world):
+    machines = dict(COORDINATOR_ADDRESS="first:77", NUM_PROCESSES="3", PROCESS_ID="2")
+    assert gpus(world, *TRAIN, DEVICES="0,1", **machines).returncode == 0
+    assert process(world, 4)[:3] == ["0", "first:77", "6"] and process(world, 5)[:3] == ["1", "first:77", "6"]
 
 
 def test_one_gpu_is_alone(world):
@@ -377,7 +381,13 @@ def test_signal_reaches_all_gpus(world):
     [
         ("gpus.sh", [], {"DEVICES": "0"}, "no arguments given; put those of stvsr_jax.main behind --"),
         ("gpus.sh", TRAIN, {"DEVICES": "0;1"}, "DEVICES=0;1 should look like 0,1,2,3"),
-        ("gpus.sh", TRAIN, {"DEVICES": "0", "PORT": "x"}, "PORT=x should look like 12355"),
+        (
+            "gpus.sh",
+            TRAIN,
+            {"DEVICES": "0", "COORDINATOR_ADDRESS": "first"},
+            "COORDINATOR_ADDRESS=first should look like localhost:12355",
+        ),
+        ("gpus.sh", TRAIN, {"DEVICES": "0", "PROCESS_ID": "1"}, "PROCESS_ID=1 must be a number from 0"),
         ("gpus.sh", TRAIN[1:], {}, "unknown argument --config"),
         ("tpu.sh", ["train", *TRAIN], {}, "set PROJECT ZONE BUCKET in the environment"),
         ("tpu.sh", ["train", *TRAIN], CLOUD | {"BUCKET": ""}, "set BUCKET in the environment"),
