@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on the GPUs of this machine, one process for each: a single process cannot start the kernels of several fast enough.
+# Trains on the GPUs of this machine, one process for each: a single one has to start the kernels of all of them.
 #
 #   launch/gpus.sh [--dry-run] -- ARGUMENTS
 #
