@@ -17,16 +17,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/settings.sh"
 
-arguments=()
-while [ $# -gt 0 ]; do
-  case $1 in
-    --dry-run) dry_run=yes ;;
-    -h | --help) print_help && exit 0 ;;
-    --) shift && arguments=("$@") && break ;;
-    *) fail "unknown argument $1; those of stvsr_jax.main go behind --" ;;
-  esac
-  shift
-done
+parse_arguments "$@"
 machines=${NUM_PROCESSES:-1} machine=${PROCESS_ID:-0} COORDINATOR_ADDRESS=${COORDINATOR_ADDRESS:-localhost:12355}
 DEVICES=${DEVICES:-${CUDA_VISIBLE_DEVICES:-}} MODULE=${MODULE:-stvsr_jax.main} PYTHON=${PYTHON:-.venv/bin/python}
 [ ${#arguments[@]} -gt 0 ] || fail "no arguments given; put those of $MODULE behind --, like: -- --config configs/videoinr.py"

@@ -75,6 +75,20 @@ print_help() {
   sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0"
 }
 
+# parse_arguments ARGUMENT...: [--dry-run] -- ARGUMENTS, into dry_run and arguments.
+# shellcheck disable=SC2034 # the scripts read them
+parse_arguments() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --dry-run) dry_run=yes ;;
+      -h | --help) print_help && exit 0 ;;
+      --) shift && arguments=("$@") && break ;;
+      *) fail "unknown argument $1; those of stvsr_jax.main go behind --" ;;
+    esac
+    shift
+  done
+}
+
 # parse_command_line ARGUMENT...: [--dry-run] COMMAND [-- ARGUMENTS], into dry_run, command and arguments.
 # shellcheck disable=SC2034 # the scripts read them
 parse_command_line() {

@@ -21,16 +21,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/settings.sh"
 
-arguments=()
-while [ $# -gt 0 ]; do
-  case $1 in
-    --dry-run) dry_run=yes ;;
-    -h | --help) print_help && exit 0 ;;
-    --) shift && arguments=("$@") && break ;;
-    *) fail "unknown argument $1; those of stvsr_jax.main go behind --" ;;
-  esac
-  shift
-done
+parse_arguments "$@"
 NODES=${NODES:-1} GPUS=${GPUS:-8} CPUS=${CPUS:-8} TIME=${TIME:-24:00:00} NAME=${NAME:-stvsr}
 PARTITION=${PARTITION:-} ACCOUNT=${ACCOUNT:-} QOS=${QOS:-} PYTHON=${PYTHON:-.venv/bin/python}
 require WORKDIR
