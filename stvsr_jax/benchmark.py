@@ -73,7 +73,7 @@ def make_job(args: argparse.Namespace) -> Job:
     batch, count, height, width, times = (d if g is None else g for g, d in zip(given, default, strict=True))
     if args.model == "zooming_slowmo":
         times = 2 * count - 1
-    least = 1 if jax.process_count() == 1 else jax.device_count()
+    least = _fewest_devices()
     if not least <= args.devices <= jax.device_count():
         raise ValueError(
             f"--devices {args.devices} must be between {least} and {jax.device_count()}: those there are, and "
@@ -112,6 +112,11 @@ def make_job(args: argparse.Namespace) -> Job:
     state = train_state.create_on(mesh, params, optimizer, has_ema=False)
     step = train_step.make_train_step(model, optimizer, train_step.LossConfig("charbonnier", "mean"), mesh)
     return Job(step, state, batches, True, batch * times, shapes)
+
+
+def _fewest_devices():
+    """Returns how many devices must take part: one, but of several processes all."""
+    return 1 if jax.process_count() == 1 else jax.device_count()
 
 
 def _random_params(model):
@@ -255,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--devices",
         type=int,
-        default=1 if jax.process_count() == 1 else jax.device_count(),
+        default=_fewest_devices(),
         help="each gets a batch of its own (weak scaling)",
     )
     parser.add_argument("--repeats", type=int, default=20)

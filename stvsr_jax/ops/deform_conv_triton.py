@@ -116,7 +116,8 @@ def run_backward(
       The gradients, in the dtypes of x and head.
     """
     problem = _problem(x, head, geometry, logits)
-    columns = jax.ShapeDtypeStruct((head.size // (3 * problem.groups) * problem.channels,), x.dtype)
+    shape = (*head.shape[:4], x.shape[-1])
+    columns = jax.ShapeDtypeStruct((math.prod(shape),), x.dtype)
     call = pl.pallas_call(
         functools.partial(_backward_kernel, problem=problem),
         out_shape=(columns, jax.ShapeDtypeStruct((head.size,), head.dtype), columns),
@@ -126,7 +127,6 @@ def run_backward(
     )
     d_columns = jnp.einsum("bhwf,ijcf->bhwijc", cotangent, kernel)
     d_samples, d_head, columns = call(x.reshape(-1), head.reshape(-1), d_columns.reshape(-1))
-    shape = (*head.shape[:4], x.shape[-1])
     return Gradients(d_samples.reshape(shape), d_head.reshape(head.shape), columns.reshape(shape))
 
 

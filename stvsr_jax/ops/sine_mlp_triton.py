@@ -67,12 +67,10 @@ def run(
     """Run the kernel; arguments as for `ops.sine_mlp`, `interpret` runs it anywhere, slowly, for tests."""
     outputs = kernels[-1].shape[1]
     points = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    operands = [*(k.astype(dtype) for k in kernels[:-1]), _pad_outputs(kernels[-1]).astype(dtype)]
-    padded = operands[-1].shape[1]
-    operands += [*(b.astype(jnp.float32) for b in biases[:-1]), _pad_outputs(biases[-1]).astype(jnp.float32)]
+    operands = _operands(kernels, (*biases[:-1], _pad_outputs(biases[-1])), dtype)
     call = _call(
         _forward_kernel,
-        jax.ShapeDtypeStruct((len(points), padded), jnp.float32),
+        jax.ShapeDtypeStruct((len(points), *operands[-1].shape), jnp.float32),
         _Problem(len(points), len(kernels), frequency, dtype, interpret),
         "sine_mlp",
         warps=4,
@@ -93,8 +91,7 @@ def run_backward(
     """Return the gradients of x, kernels and biases from the cotangent [..., outputs] of what `run` returns."""
     points, outputs = x.reshape(-1, x.shape[-1]).astype(jnp.float32), kernels[-1].shape[1]
     cotangent = cotangent.reshape(-1, outputs).astype(jnp.float32)
-    operands = [*(k.astype(dtype) for k in kernels[:-1]), _pad_outputs(kernels[-1]).astype(dtype)]
-    operands += [b.astype(jnp.float32) for b in biases[:-1]]
+    operands = _operands(kernels, biases[:-1], dtype)
     # Of every layer between x and the outputs: its activation and the gradient before it.
     kept = [jax.ShapeDtypeStruct((len(points), k.shape[0]), dtype) for k in kernels]
     call = _call(
@@ -122,6 +119,12 @@ class _Problem(NamedTuple):
     frequency: float
     dtype: jnp.dtype
     interpret: bool
+
+
+def _operands(kernels, biases, dtype):
+    """Return the weights as the kernels read them."""
+    kernels = (*kernels[:-1], _pad_outputs(kernels[-1]))
+    return [*(k.astype(dtype) for k in kernels), *(b.astype(jnp.float32) for b in biases)]
 
 
 def _pad_outputs(x):

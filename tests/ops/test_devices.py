@@ -1,4 +1,4 @@
-"""Where hand-written kernels may run: on a single device, or on one device's part."""
+"""Where hand-written kernels may run (on a single device, or on one device's part), and loops written out."""
 
 import os
 import subprocess
