@@ -49,7 +49,7 @@ def _derived_from_result(
 
 # ReLU, and leaky ReLU with the slope 0.1 that both networks use.
 relu = _derived_from_result(0.0, lambda x: jnp.maximum(x, 0))
-leaky_relu = _derived_from_result(0.1, lambda x: jnp.where(x >= 0, x, 0.1 * x))
+leaky_relu = _derived_from_result(0.1, lambda x: jnp.maximum(x, 0.1 * x))
 
 
 class Conv(nn.Module):

@@ -120,7 +120,7 @@ def _run(x, head, kernel, bias, geometry, logits, implementation):
 )  # traced once for equal shapes
 def _run_on_any_platform(x, head, kernel, bias, geometry, logits, has_kernels):
     names = {"tpu": "windowed", "default": "gather"}
-    if has_kernels and deform_conv_triton.is_supported(x, head, kernel):
+    if has_kernels and deform_conv_triton.is_supported(x, head):
         names["cuda"] = "pallas_triton"
     options = dict(geometry=geometry, logits=logits)
     functions = {
@@ -151,10 +151,10 @@ def _coords(head, geometry):
 
 
 def _pallas_triton(x, head, kernel, bias, geometry, logits):
-    if not deform_conv_triton.is_supported(x, head, kernel):
+    if not deform_conv_triton.is_supported(x, head):
         raise NotImplementedError(
-            "deform_conv2d: pallas_triton runs 16 bits, groups and channels that are powers of two, 16 channels "
-            f"and more, not {x.dtype} with {head.shape[-1]} groups and {kernel.shape[2:]} channels"
+            "deform_conv2d: pallas_triton runs 16 bits, groups and channels that are powers of two, "
+            f"not {x.dtype} with {head.shape[-1]} groups and {x.shape[-1]} channels"
         )
     return _triton_forward(x, head, kernel, bias, geometry, logits, False)
 

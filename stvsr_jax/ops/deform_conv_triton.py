@@ -1,9 +1,8 @@
-"""The GPU back end of the deformable convolution (Pallas, Triton lowering): between input and output nothing is stored.
+"""The GPU back end of the deformable convolution (Pallas, Triton lowering): all but matrix products and sums.
 
-A program makes a block of output pixels, tap by tap (the derivative's one tap of a block). One row of values is one pixel, tap and group: its four corners
-are 16-byte reads for the networks' 8 channels, and the samples of a tap go straight into the matrix product with that
-tap's kernel. Coordinates and weights are repeated along the channels of a row: all of them sit in one thread, which
-computes them once, and no value has to change threads.
+A program makes one tap of a block of output pixels. One row of values is one pixel, tap and group: its four corners
+are 16-byte reads for the networks' 8 channels. Coordinates and weights are repeated along the channels of a row: all
+of them sit in one thread, which computes them once, and no value has to change threads.
 """
 
 import functools
@@ -16,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 _BLOCK = 32  # output pixels of a program
-_NARROWEST = 16  # the matrix units' smallest side
+_MOST_PIXELS = 1 << 18  # of which samples are kept before they are multiplied with the kernel
 
 
 class Geometry(NamedTuple):
@@ -28,15 +27,13 @@ class Geometry(NamedTuple):
     kernel_size: tuple[int, int]
 
 
-def is_supported(x: jax.Array, head: jax.Array, kernel: jax.Array) -> bool:
+def is_supported(x: jax.Array, head: jax.Array) -> bool:
     """Return whether a GPU can run the kernel for these arguments."""
-    groups, (channels, features) = head.shape[-1], kernel.shape[2:]
-    sides = (groups, channels // groups, channels, features)
+    sides = (head.shape[-1], x.shape[-1] // head.shape[-1])
     return (
         x.dtype in (jnp.bfloat16, jnp.float16)
-        and min(channels, features) >= _NARROWEST
         and all(side & (side - 1) == 0 for side in sides)
-        and max(x.size, head.size, math.prod(head.shape[:3]) * features) < 2**31  # indices are int32
+        and max(x.size, head.size) < 2**31  # indices are int32
     )
 
 
@@ -55,7 +52,7 @@ def run(
     logits: bool,
     interpret: bool = False,
 ) -> jax.Array:
-    """Run the kernel.
+    """Run the kernel and multiply what it sampled with the convolution's.
 
     Args:
       x: [B, H, W, C].
@@ -69,17 +66,24 @@ def run(
     Returns:
       [B, H', W', C'] in the dtype of x.
     """
-    features, problem = kernel.shape[-1], _problem(x, head, geometry, logits)
+    problem = _problem(x, head, geometry, logits)
+    parts = pl.cdiv(problem.pixels, _MOST_PIXELS)
+    blocks = pl.cdiv(problem.pixels, parts * _BLOCK)
     call = pl.pallas_call(
         functools.partial(_forward_kernel, problem=problem),
-        out_shape=jax.ShapeDtypeStruct((problem.pixels * features,), x.dtype),
+        out_shape=jax.ShapeDtypeStruct((blocks * _BLOCK * _count_taps(problem) * x.shape[-1],), x.dtype),
         name="deform_conv",
         interpret=interpret,
-        **_launch(problem),
+        **_launch(blocks, problem),
     )
-    kernel = kernel.reshape(-1, *kernel.shape[2:])
-    y = call(x.reshape(-1), head.reshape(-1), kernel, bias.astype(jnp.float32))
-    return y.reshape(*head.shape[:3], features)
+
+    def of_part(first):
+        columns = call(first, x.reshape(-1), head.reshape(-1)).reshape(blocks * _BLOCK, -1)
+        return columns @ kernel.reshape(columns.shape[-1], -1) + bias.astype(x.dtype)
+
+    firsts = jnp.arange(parts, dtype=jnp.int32)[:, None] * (blocks * _BLOCK)
+    y = jax.lax.map(of_part, firsts) if parts > 1 else of_part(firsts[0])
+    return y.reshape(-1, kernel.shape[-1])[: problem.pixels].reshape(*head.shape[:3], -1)
 
 
 class Gradients(NamedTuple):
@@ -123,7 +127,7 @@ def run_backward(
         out_shape=(columns, jax.ShapeDtypeStruct((head.size,), head.dtype), columns),
         name="deform_conv_backward",
         interpret=interpret,
-        **_launch(problem, taps=_count_taps(problem)),
+        **_launch(pl.cdiv(problem.pixels, _BLOCK), problem),
     )
     d_columns = jnp.einsum("bhwf,ijcf->bhwijc", cotangent, kernel)
     d_samples, d_head, columns = call(x.reshape(-1), head.reshape(-1), d_columns.reshape(-1))
@@ -147,27 +151,23 @@ def _problem(x, head, geometry, logits):
     return _Problem(x.shape[1:3], head.shape[1:3], pixels, head.shape[-1], x.shape[-1], geometry, logits)
 
 
-def _launch(problem, *, taps=1):
+def _launch(blocks, problem):
     return dict(
-        grid=(pl.cdiv(problem.pixels, _BLOCK), taps),
+        grid=(blocks, _count_taps(problem)),
         compiler_params=plgpu.CompilerParams(num_warps=8, num_stages=2),
     )
 
 
-def _forward_kernel(x_ref, head_ref, kernel_ref, bias_ref, out_ref, *, problem):
-    rows, at = _rows(problem), _channels_of_pixels(kernel_ref.shape[2], problem)
-
-    def add_tap(tap, total):
-        read = _read_tap(x_ref, head_ref, rows, tap, problem)
-        sample = jnp.zeros(rows.image.shape, jnp.float32)
-        for corner in read.corners:
-            sample += corner.value * (corner.weight * read.mask)
-        column = sample.astype(x_ref.dtype).reshape(_BLOCK, problem.channels)
-        return total + plgpu.dot(column, plgpu.load(kernel_ref.at[tap, :, :]))
-
-    total = jnp.zeros(at.shape, jnp.float32) + plgpu.load(bias_ref.at[:])[None, :]
-    total = jax.lax.fori_loop(0, _count_taps(problem), add_tap, total)
-    plgpu.store(out_ref.at[at], total.astype(out_ref.dtype))
+def _forward_kernel(first_ref, x_ref, head_ref, column_ref, *, problem):
+    """Make the samples of a block for one tap, from output pixel `first` on; rows as in the backward kernel."""
+    p, tap, first = problem, pl.program_id(1), first_ref[0]
+    rows = _rows(p, first)
+    read = _read_tap(x_ref, head_ref, rows, tap, p)
+    sample = jnp.zeros(rows.image.shape, jnp.float32)
+    for corner in read.corners:
+        sample += corner.value * (corner.weight * read.mask)
+    at = ((rows.pixel - first) * _count_taps(p) + tap) * p.channels + rows.channel
+    plgpu.store(column_ref.at[at], sample.astype(column_ref.dtype))
 
 
 def _backward_kernel(x_ref, head_ref, d_column_ref, d_sample_ref, d_head_ref, column_ref, *, problem):
@@ -203,9 +203,14 @@ class _Rows(NamedTuple):
     image: jax.Array  # [rows, c], where the channel's first pixel stands
 
 
-def _rows(p):
+def _rows(p, first=0):
+    """Return the rows of this program's block of the pixels from `first` on.
+
+    The image's last pixel fills up the last block: it is made several times.
+    """
     row, group = _divide(jnp.arange(_BLOCK * p.groups, dtype=jnp.int32)[:, None], p.groups)
-    pixel, each = _pixel(row, p), p.channels // p.groups
+    pixel = jnp.minimum(first + pl.program_id(0) * _BLOCK + row, p.pixels - 1)
+    each = p.channels // p.groups
     image, position = _divide(pixel, math.prod(p.out_size))
     channel = group * each + jnp.arange(each, dtype=jnp.int32)[None, :]
     return _Rows(pixel, position, group, channel, image * (math.prod(p.size) * p.channels) + channel)
@@ -251,17 +256,6 @@ def _head_index(rows, tap, number, p):
 
 def _count_taps(p):
     return math.prod(p.geometry.kernel_size)
-
-
-def _channels_of_pixels(channels, p):
-    """Return where the program's pixels stand in [pixels, channels]: [_BLOCK, channels]."""
-    pixel = _pixel(jnp.arange(_BLOCK, dtype=jnp.int32)[:, None], p)
-    return pixel * channels + jnp.arange(channels, dtype=jnp.int32)[None, :]
-
-
-def _pixel(row, p):
-    """Return which output pixel a row of the block is; the last one, made several times, fills up the last block."""
-    return jnp.minimum(pl.program_id(0) * _BLOCK + row, p.pixels - 1)
 
 
 def _divide(dividend, divisor):

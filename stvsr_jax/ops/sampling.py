@@ -122,9 +122,9 @@ def spread_groups(values: jax.Array, coords: jax.Array, shape: tuple[int, ...]) 
       [B, H, W, G, c] float32.
     """
     rows = jnp.zeros((math.prod(shape[:-1]), shape[-1]), jnp.float32)
-    for index, weight, _ in _corners(shape, coords):
-        rows = rows.at[index].add(values.astype(jnp.float32) * weight[..., None])
-    return rows.reshape(shape)
+    indices, weights, _ = zip(*_corners(shape, coords), strict=True)
+    weighted = values.astype(jnp.float32) * jnp.stack(weights)[..., None]
+    return rows.at[jnp.stack(indices)].add(weighted).reshape(shape)
 
 
 sample_groups.defvjp(_sample_groups_forward, _sample_groups_backward)

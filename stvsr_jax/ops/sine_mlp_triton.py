@@ -99,7 +99,7 @@ def run_backward(
         (jax.ShapeDtypeStruct(points.shape, jnp.float32), *kept, *kept[1:]),
         _Problem(len(points), len(kernels), frequency, dtype, interpret),
         "sine_mlp_backward",
-        warps=8,
+        warps=4,
     )
     d_x, *kept = call(points, *operands, _pad_outputs(cotangent).astype(dtype))
     activations, gradients = kept[: len(kernels)], [*kept[len(kernels) :], cotangent.astype(dtype)]
