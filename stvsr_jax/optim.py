@@ -1,7 +1,6 @@
 """The optimiser and its learning-rate schedule."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -62,7 +61,7 @@ def make_schedule(config: OptimizerConfig) -> optax.Schedule:
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Return clipping, Adam and the schedule. The structure of its state is the same for all configs."""
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm or math.inf),
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         optax.scale_by_adam(b1=config.b1, b2=config.b2),
         optax.stateless(lambda updates, _: scale_offset_heads(updates, config.offset_rate)),
         # Keeps the rate it has used in its state; a skipped step does not advance the schedule.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
@@ -76,7 +77,10 @@ def make_train_step(
 
     def step(state, batch):
         (value, mse), grads = grad_fn(state.params, batch)
-        grad_norm = optax.tree.norm(grads)
+        # One array has one norm and one layout, several hundred small ones a kernel for each.
+        flat, restore = jax.flatten_util.ravel_pytree(grads)
+        flat = jax.lax.optimization_barrier(flat)
+        grads, grad_norm = restore(flat), jnp.linalg.norm(flat)
         finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         factor = jnp.float32(rollback_rate) ** state.rollbacks

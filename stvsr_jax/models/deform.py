@@ -15,9 +15,9 @@ TAPS = 9
 
 
 class DeformWeights(NamedTuple):
-    """The sampled convolution and the head that says where to sample.
+    """The product with what is sampled, a 1x1 convolution of [.., K C], and the head that says where to sample.
 
-    The head's channels are in the order of `ops.deform_conv2d_of_head`.
+    Their channels are in the order of `ops.deform_columns`.
     """
 
     conv: Weights
@@ -42,6 +42,7 @@ class DeformConv(nn.Module):
         head = Conv(3 * TAPS * self.groups, kernel_init=zeros, bias_init=zeros, dtype=self.dtype, name="head")
         kernel = self.param("kernel", fan_in_uniform(TAPS * channels), (3, 3, channels, self.features))
         bias = self.param("bias", zeros, (self.features,))
+        kernel = kernel.reshape(1, 1, TAPS * channels, self.features)
         conv = Weights(kernel.astype(self.dtype), bias.astype(self.dtype))
         order = _channel_order(self.groups)
         return DeformWeights(conv, Weights(*(w[..., order] for w in head.weights(guide_channels))))
@@ -70,8 +71,7 @@ def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array) -> jax.Array:
     Returns:
       [B, H, W, features] in the dtype of the weights.
     """
-    kernel, bias = weights.conv
     head = convolve(weights.head, guide)
     groups = head.shape[-1] // (3 * TAPS)
     offsets.record(head.reshape(*head.shape[:-1], TAPS, 3, groups)[..., :2, :].astype(jnp.float32))
-    return ops.deform_conv2d_of_head(x.astype(kernel.dtype), head, kernel, bias, groups=groups)
+    return convolve(weights.conv, ops.deform_columns(x.astype(head.dtype), head, groups=groups))

@@ -103,7 +103,10 @@ def convolve(weights: Weights, *inputs: jax.Array, stride: int = 1) -> jax.Array
 
 
 def _convolve(weights, x, stride):
-    return ops.conv2d(x, weights.kernel, stride, (weights.kernel.shape[0] - 1) // 2) + weights.bias
+    kernel, bias = weights
+    if kernel.shape[:2] == (1, 1) and stride == 1:
+        return x @ kernel[0, 0] + bias
+    return ops.conv2d(x, kernel, stride, (kernel.shape[0] - 1) // 2) + bias
 
 
 class ResidualBlock(nn.Module):

@@ -150,7 +150,8 @@ def _of_all_times(function, x):
 def _backward(step, residuals, cotangents):
     derivative, of_layers = residuals
     d_weights, d_carry, d_xs, d_places = derivative(cotangents)
-    (d_layers,) = of_layers(d_places)
+    # Else XLA would take sums over all times apart again, one for each time.
+    (d_layers,) = of_layers(jax.lax.optimization_barrier(d_places))
     return jax.tree.map(jnp.add, d_weights, d_layers), d_carry, d_xs
 
 

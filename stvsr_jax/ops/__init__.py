@@ -1,7 +1,7 @@
 """Pure array operations, NHWC; coordinates are (y, x) in pixels with centres at integers."""
 
 from stvsr_jax.ops.conv import conv2d
-from stvsr_jax.ops.deform_conv import deform_conv2d, deform_conv2d_of_head
+from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
 from stvsr_jax.ops.sampling import bilinear_sample, grid_sample, nearest_sample
 from stvsr_jax.ops.shuffle import pixel_shuffle
@@ -11,8 +11,8 @@ from stvsr_jax.ops.sine_mlp import sine_mlp
 __all__ = [
     "bilinear_sample",
     "conv2d",
+    "deform_columns",
     "deform_conv2d",
-    "deform_conv2d_of_head",
     "grid_sample",
     "imresize",
     "nearest_sample",

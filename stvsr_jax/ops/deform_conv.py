@@ -7,8 +7,9 @@
 `sample` is `ops.sampling.bilinear_sample`: zero outside the image. Channel c belongs to offset group
 c // (C / G); taps run row by row.
 
-The back ends read offsets and masks as one array, the head, [B, H', W', K, 3, G]: y, x and mask. So does
-`deform_conv2d_of_head`, which a network calls with what its convolution made.
+What is multiplied with the kernel, the modulated samples of all taps side by side, are the columns. The back ends
+make these, and read offsets and masks as one array, the head, [B, H', W', K, 3, G]: y, x and mask. So does
+`deform_columns`, which a network calls with what its convolution made.
 """
 
 import functools
@@ -58,67 +59,79 @@ def deform_conv2d(
       NotImplementedError: the implementation cannot run these arguments.
     """
     geometry = Geometry(_pair(stride), _pair(dilation), _pair(padding), kernel.shape[:2])
-    _check_shapes(x, offset.shape, mask.shape, kernel, bias, geometry)
+    if x.ndim != 4 or kernel.ndim != 4 or offset.ndim != 6 or kernel.shape[2] != x.shape[3]:
+        raise ValueError(
+            "deform_conv2d: x must be [B, H, W, C], kernel [kh, kw, C, C'] and offset [B, H', W', G, K, 2], "
+            f"got {x.shape}, {kernel.shape} and {offset.shape}"
+        )
+    if bias is not None and bias.shape != kernel.shape[3:]:
+        raise ValueError(f"deform_conv2d: bias must be {kernel.shape[3:]} as the kernel, got {bias.shape}")
+    _check_shapes(f"deform_conv2d with a kernel {kernel.shape}", x, offset.shape, mask.shape, geometry)
     head = jnp.concatenate([offset.astype(jnp.float32), mask[..., None].astype(jnp.float32)], axis=-1)
     head = head.transpose(0, 1, 2, 4, 5, 3)  # [B, H', W', K, 3, G]
-    return _run(x, head, kernel, bias, geometry, False, implementation)
+    columns = _run(x, head, geometry, False, implementation)
+    y = columns @ kernel.reshape(columns.shape[-1], -1).astype(x.dtype)
+    return y if bias is None else y + bias.astype(x.dtype)
 
 
-def deform_conv2d_of_head(
+def deform_columns(
     x: jax.Array,
     head: jax.Array,
-    kernel: jax.Array,
-    bias: jax.Array,
     *,
     groups: int,
+    kernel_size: tuple[int, int] = (3, 3),
     implementation: str | None = None,
 ) -> jax.Array:
-    """Convolves with the displacements and mask logits that one convolution made.
+    """Reads all that a deformable convolution multiplies with its kernel, from what one convolution made.
 
-    Stride and dilation are 1 and the output has the size of x. The masks are the logits' sigmoids.
+    Stride and dilation are 1 and the output has the size of x. The masks are the sigmoids of the head's logits.
+    The convolution is `deform_columns(x, head, groups=G) @ kernel.reshape(K C, C') + bias`.
 
     Args:
       x: [B, H, W, C].
       head: [B, H, W, 3 K G], in the order tap, then displacement y, displacement x, logit, then group.
-      kernel: [kh, kw, C, C'], K = kh * kw, both odd.
-      bias: [C'].
       groups: G.
+      kernel_size: (kh, kw), both odd; K = kh * kw.
       implementation: as of `deform_conv2d`.
 
     Returns:
-      [B, H, W, C'] in the dtype of x.
+      [B, H, W, K C] in the dtype of x: tap, then channel.
 
     Raises:
       ValueError: a shape does not follow from the others, or an unknown implementation.
       NotImplementedError: the implementation cannot run these arguments.
     """
-    size = kernel.shape[:2]
-    geometry = Geometry((1, 1), (1, 1), (size[0] // 2, size[1] // 2), size)
-    head = head.reshape(*head.shape[:-1], size[0] * size[1], 3, groups)
-    mask_shape = (*head.shape[:-3], groups, head.shape[-3])
-    _check_shapes(x, (*mask_shape, 2), mask_shape, kernel, bias, geometry)
-    return _run(x, head, kernel, bias, geometry, True, implementation)
+    geometry = Geometry((1, 1), (1, 1), (kernel_size[0] // 2, kernel_size[1] // 2), kernel_size)
+    taps = kernel_size[0] * kernel_size[1]
+    if x.ndim != 4 or head.ndim != 4 or head.shape[3] != 3 * taps * groups:
+        raise ValueError(
+            f"deform_columns: x must be [B, H, W, C] and head [B, H, W, {3 * taps * groups}] for {taps} taps and "
+            f"{groups} groups, got {x.shape} and {head.shape}"
+        )
+    head = head.reshape(*head.shape[:-1], taps, 3, groups)
+    mask_shape = (*head.shape[:-3], groups, taps)
+    _check_shapes("deform_columns", x, (*mask_shape, 2), mask_shape, geometry)
+    return _run(x, head, geometry, True, implementation)
 
 
-def _run(x, head, kernel, bias, geometry, logits, implementation):
-    if bias is None:
-        bias = jnp.zeros(kernel.shape[3], kernel.dtype)
-    kernel = kernel.astype(x.dtype)
+def _run(x, head, geometry, logits, implementation):
     if implementation is not None:
         if implementation not in IMPLEMENTATIONS:
             raise ValueError(
                 f"deform_conv2d: implementation {implementation!r} is not one of {sorted(IMPLEMENTATIONS)}"
             )
-        return IMPLEMENTATIONS[implementation](x, head, kernel, bias, geometry, logits)
-    return _run_on_any_platform(
-        x, head, kernel, bias, geometry=geometry, logits=logits, has_kernels=is_single_device()
-    )
+        columns = IMPLEMENTATIONS[implementation](x, head, geometry, logits)
+    else:
+        columns = _run_on_any_platform(
+            x, head, geometry=geometry, logits=logits, has_kernels=is_single_device()
+        )
+    return columns.reshape(*head.shape[:3], -1)
 
 
 @functools.partial(
     jax.jit, static_argnames=("geometry", "logits", "has_kernels")
 )  # traced once for equal shapes
-def _run_on_any_platform(x, head, kernel, bias, geometry, logits, has_kernels):
+def _run_on_any_platform(x, head, geometry, logits, has_kernels):
     names = {"tpu": "windowed", "default": "gather"}
     if has_kernels and deform_conv_triton.is_supported(x, head):
         names["cuda"] = "pallas_triton"
@@ -126,16 +139,15 @@ def _run_on_any_platform(x, head, kernel, bias, geometry, logits, has_kernels):
     functions = {
         platform: functools.partial(IMPLEMENTATIONS[name], **options) for platform, name in names.items()
     }
-    return jax.lax.platform_dependent(x, head, kernel, bias, **functions)
+    return jax.lax.platform_dependent(x, head, **functions)
 
 
-def _gather(x, head, kernel, bias, geometry, logits):
+def _gather(x, head, geometry, logits):
     values = sample_groups(x.reshape(_in_groups(x, head)), _coords(head, geometry))  # [B, P, K, G, c]
     mask = head[..., 2, :].reshape(values.shape[:-1]).astype(jnp.float32)
     mask = jax.nn.sigmoid(mask) if logits else mask
     values = values * mask[..., None].astype(values.dtype)
-    columns = values.reshape(*head.shape[:3], -1)  # [B, H', W', K C]
-    return columns @ kernel.reshape(columns.shape[-1], -1) + bias.astype(x.dtype)
+    return values.reshape(*head.shape[:4], -1)
 
 
 def _in_groups(x, head):
@@ -150,59 +162,59 @@ def _coords(head, geometry):
     return jnp.moveaxis(displacement, 3, 4) + _tap_positions(out_size, geometry).reshape(-1, taps, 1, 2)
 
 
-def _pallas_triton(x, head, kernel, bias, geometry, logits):
+def _pallas_triton(x, head, geometry, logits):
     if not deform_conv_triton.is_supported(x, head):
         raise NotImplementedError(
-            "deform_conv2d: pallas_triton runs 16 bits, groups and channels that are powers of two, "
-            f"not {x.dtype} with {head.shape[-1]} groups and {x.shape[-1]} channels"
+            "deform_conv2d: pallas_triton runs 16 bits, groups and channels that are powers of two and images with "
+            f"fewer than 2**31 samples, not {x.dtype} {x.shape} with {head.shape[-1]} groups"
         )
-    return _triton_forward(x, head, kernel, bias, geometry, logits, False)
+    return _run_kernels(x, head, geometry, logits, interpret=False)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _triton_forward(x, head, kernel, bias, geometry, logits, interpret):
+def _run_kernels(x, head, geometry, logits, *, interpret):
+    if deform_conv_triton.is_indexable(x, head):
+        return _triton_columns(x, head, geometry, logits, interpret)
+
+    def of_image(operands):
+        x, head = (a[None] for a in operands)
+        return _triton_columns(x, head, geometry, logits, interpret)[0]
+
+    return jax.lax.map(of_image, (x, head))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _triton_columns(x, head, geometry, logits, interpret):
     """The kernel with its derivative, whose scatter-add is XLA's: it proved as fast as atomics in a kernel."""
-    return deform_conv_triton.run(x, head, kernel, bias, geometry, logits=logits, interpret=interpret)
+    return deform_conv_triton.run(x, head, geometry, logits=logits, interpret=interpret)
 
 
-def _save_operands(x, head, kernel, bias, *options):
-    return _triton_forward(x, head, kernel, bias, *options), (x, head, kernel, bias)
+def _save_operands(x, head, *options):
+    return _triton_columns(x, head, *options), (x, head)
 
 
 def _triton_backward(geometry, logits, interpret, operands, cotangent):
-    x, head, kernel, bias = operands
-    if not deform_conv_triton.is_backward_supported(x, head):
-        _, vjp = jax.vjp(functools.partial(_gather, geometry=geometry, logits=logits), *operands)
-        return vjp(cotangent)
-    made = deform_conv_triton.run_backward(
-        x, head, kernel, cotangent, geometry, logits=logits, interpret=interpret
+    x, head = operands
+    d_samples, d_head = deform_conv_triton.run_backward(
+        x, head, cotangent, geometry, logits=logits, interpret=interpret
     )
-    coords, shape = _coords(head, geometry), _in_groups(x, head)
-    d_x = spread_groups(made.samples.reshape(*coords.shape[:-1], -1), coords, shape)
-    d_kernel = jnp.einsum("bhwkc,bhwf->kcf", made.columns, cotangent, preferred_element_type=jnp.float32)
-    d_bias = jnp.sum(cotangent, axis=(0, 1, 2), dtype=jnp.float32)
-    return (
-        d_x.reshape(x.shape).astype(x.dtype),
-        made.head,
-        d_kernel.reshape(kernel.shape).astype(kernel.dtype),
-        d_bias.astype(bias.dtype),
-    )
+    coords = _coords(head, geometry)
+    d_x = spread_groups(d_samples.reshape(*coords.shape[:-1], -1), coords, _in_groups(x, head))
+    return d_x.reshape(x.shape).astype(x.dtype), d_head
 
 
-_triton_forward.defvjp(_save_operands, _triton_backward)
+_triton_columns.defvjp(_save_operands, _triton_backward)
 
 
-def _windowed(x, head, kernel, bias, geometry, logits):
+def _windowed(x, head, geometry, logits):
     return jax.lax.cond(
         deform_conv_windowed.fits(head),
         functools.partial(deform_conv_windowed.run, geometry=geometry, logits=logits),
         functools.partial(_gather, geometry=geometry, logits=logits),
-        *(x, head, kernel, bias),
+        *(x, head),
     )
 
 
-# Each takes (x, head [B, H', W', K, 3, G], kernel, bias, geometry, whether masks are logits) and returns
-# [B, H', W', C'].
+# Each takes (x, head [B, H', W', K, 3, G], geometry, whether masks are logits) and returns [B, H', W', K, C].
 IMPLEMENTATIONS = {"gather": _gather, "pallas_triton": _pallas_triton, "windowed": _windowed}
 
 
@@ -222,12 +234,7 @@ def _tap_positions(out_size, geometry):
     return grid.reshape(*out_size, kernel_size[0] * kernel_size[1], 2)
 
 
-def _check_shapes(x, offset_shape, mask_shape, kernel, bias, geometry):
-    if x.ndim != 4 or kernel.ndim != 4 or len(offset_shape) != 6:
-        raise ValueError(
-            "deform_conv2d: x must be [B, H, W, C], kernel [kh, kw, C, C'] and offset [B, H', W', G, K, 2], "
-            f"got {x.shape}, {kernel.shape} and {offset_shape}"
-        )
+def _check_shapes(function, x, offset_shape, mask_shape, geometry):
     groups, (stride, dilation, padding, kernel_size) = offset_shape[3], geometry
     out_size = tuple(
         (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -236,14 +243,9 @@ def _check_shapes(x, offset_shape, mask_shape, kernel, bias, geometry):
     want = (x.shape[0], *out_size, groups, kernel_size[0] * kernel_size[1])
     if offset_shape != (*want, 2) or mask_shape != want:
         raise ValueError(
-            f"deform_conv2d: offset must be {(*want, 2)} and mask {want} for x {x.shape}, kernel "
-            f"{kernel.shape}, stride {stride}, dilation {dilation}, padding {padding}; "
+            f"{function}: offset must be {(*want, 2)} and mask {want} for x {x.shape}, kernel of "
+            f"{kernel_size}, stride {stride}, dilation {dilation}, padding {padding}; "
             f"got {offset_shape} and {mask_shape}"
         )
-    if bias is not None and bias.shape != kernel.shape[3:]:
-        raise ValueError(f"deform_conv2d: bias must be {kernel.shape[3:]} as the kernel, got {bias.shape}")
-    if kernel.shape[2] != x.shape[3] or x.shape[3] % groups:
-        raise ValueError(
-            f"deform_conv2d: {x.shape[3]} channels must equal the kernel's {kernel.shape[2]} and divide "
-            f"by the {groups} offset groups"
-        )
+    if x.shape[3] % groups:
+        raise ValueError(f"{function}: {x.shape[3]} channels must divide by the {groups} offset groups")

@@ -1,4 +1,4 @@
-"""The GPU back end of the deformable convolution (Pallas, Triton lowering): all but matrix products and sums.
+"""The GPU back end of the deformable convolution's samples (Pallas, Triton lowering).
 
 A program makes one tap of a block of output pixels. One row of values is one pixel, tap and group: its four corners
 are 16-byte reads for the networks' 8 channels. Coordinates and weights are repeated along the channels of a row: all
@@ -15,7 +15,6 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 _BLOCK = 32  # output pixels of a program
-_MOST_PIXELS = 1 << 18  # of which samples are kept before they are multiplied with the kernel
 
 
 class Geometry(NamedTuple):
@@ -28,110 +27,73 @@ class Geometry(NamedTuple):
 
 
 def is_supported(x: jax.Array, head: jax.Array) -> bool:
-    """Return whether a GPU can run the kernel for these arguments."""
+    """Return whether a GPU can run the kernels for these arguments, if need be for one image after the other."""
     sides = (head.shape[-1], x.shape[-1] // head.shape[-1])
     return (
         x.dtype in (jnp.bfloat16, jnp.float16)
         and all(side & (side - 1) == 0 for side in sides)
-        and max(x.size, head.size) < 2**31  # indices are int32
+        and is_indexable(x[:1], head[:1])
     )
 
 
-def is_backward_supported(x: jax.Array, head: jax.Array) -> bool:
-    """Return whether the backward kernel's largest arrays, [B, H', W', K, C], have indices of 32 bits, too."""
-    return math.prod(head.shape[:4]) * x.shape[-1] < 2**31
+def is_indexable(x: jax.Array, head: jax.Array) -> bool:
+    """Return whether 32 bits suffice for the indices of all images at once, as the kernels need it."""
+    return max(x.size, head.size, math.prod(head.shape[:4]) * x.shape[-1]) < 2**31
 
 
 def run(
-    x: jax.Array,
-    head: jax.Array,
-    kernel: jax.Array,
-    bias: jax.Array,
-    geometry: Geometry,
-    *,
-    logits: bool,
-    interpret: bool = False,
+    x: jax.Array, head: jax.Array, geometry: Geometry, *, logits: bool, interpret: bool = False
 ) -> jax.Array:
-    """Run the kernel and multiply what it sampled with the convolution's.
+    """Run the kernel.
 
     Args:
       x: [B, H, W, C].
       head: [B, H', W', K, 3, G], displacement y, x and mask.
-      kernel: [kh, kw, C, C'], the dtype of x.
-      bias: [C'].
       geometry: of the convolution.
       logits: whether the masks go through a sigmoid first.
       interpret: run anywhere, slowly, for tests.
 
     Returns:
-      [B, H', W', C'] in the dtype of x.
+      [B, H', W', K, C] in the dtype of x.
     """
-    problem = _problem(x, head, geometry, logits)
-    parts = pl.cdiv(problem.pixels, _MOST_PIXELS)
-    blocks = pl.cdiv(problem.pixels, parts * _BLOCK)
+    shape = (*head.shape[:4], x.shape[-1])
     call = pl.pallas_call(
-        functools.partial(_forward_kernel, problem=problem),
-        out_shape=jax.ShapeDtypeStruct((blocks * _BLOCK * _count_taps(problem) * x.shape[-1],), x.dtype),
+        functools.partial(_forward_kernel, problem=_problem(x, head, geometry, logits)),
+        out_shape=jax.ShapeDtypeStruct((math.prod(shape),), x.dtype),
         name="deform_conv",
         interpret=interpret,
-        **_launch(blocks, problem),
+        **_launch(head),
     )
-
-    def of_part(first):
-        columns = call(first, x.reshape(-1), head.reshape(-1)).reshape(blocks * _BLOCK, -1)
-        return columns @ kernel.reshape(columns.shape[-1], -1) + bias.astype(x.dtype)
-
-    firsts = jnp.arange(parts, dtype=jnp.int32)[:, None] * (blocks * _BLOCK)
-    y = jax.lax.map(of_part, firsts) if parts > 1 else of_part(firsts[0])
-    return y.reshape(-1, kernel.shape[-1])[: problem.pixels].reshape(*head.shape[:3], -1)
-
-
-class Gradients(NamedTuple):
-    """What the backward kernel makes.
-
-    Attributes:
-      samples: [B, H', W', K, C], of what was read, before the mask.
-      head: as the head.
-      columns: [B, H', W', K, C], not a gradient: what was multiplied with the kernel.
-    """
-
-    samples: jax.Array
-    head: jax.Array
-    columns: jax.Array
+    return call(x.reshape(-1), head.reshape(-1)).reshape(shape)
 
 
 def run_backward(
     x: jax.Array,
     head: jax.Array,
-    kernel: jax.Array,
     cotangent: jax.Array,
     geometry: Geometry,
     *,
     logits: bool,
     interpret: bool = False,
-) -> Gradients:
-    """Run the kernel of all that the derivative needs but its sums over pixels, which are left to XLA.
+) -> tuple[jax.Array, jax.Array]:
+    """Run the kernel of all that the derivative needs but its sum over pixels, which is left to XLA.
 
     Args:
-      x, head, kernel, geometry, logits, interpret: as of `run`.
-      cotangent: [B, H', W', C'], the dtype of x.
+      x, head, geometry, logits, interpret: as of `run`.
+      cotangent: [B, H', W', K, C], the dtype of x.
 
     Returns:
-      The gradients, in the dtypes of x and head.
+      The gradients of what was read, before the mask, [B, H', W', K, C], and of the head, in the dtypes of x and head.
     """
-    problem = _problem(x, head, geometry, logits)
-    shape = (*head.shape[:4], x.shape[-1])
-    columns = jax.ShapeDtypeStruct((math.prod(shape),), x.dtype)
     call = pl.pallas_call(
-        functools.partial(_backward_kernel, problem=problem),
-        out_shape=(columns, jax.ShapeDtypeStruct((head.size,), head.dtype), columns),
+        functools.partial(_backward_kernel, problem=_problem(x, head, geometry, logits)),
+        out_shape=tuple(jax.ShapeDtypeStruct((a.size,), a.dtype) for a in (cotangent, head)),
         name="deform_conv_backward",
         interpret=interpret,
-        **_launch(pl.cdiv(problem.pixels, _BLOCK), problem),
+        **_launch(head),
     )
-    d_columns = jnp.einsum("bhwf,ijcf->bhwijc", cotangent, kernel)
-    d_samples, d_head, columns = call(x.reshape(-1), head.reshape(-1), d_columns.reshape(-1))
-    return Gradients(d_samples.reshape(shape), d_head.reshape(head.shape), columns.reshape(shape))
+    d_samples, d_head = call(x.reshape(-1), head.reshape(-1), cotangent.reshape(-1))
+    return d_samples.reshape(cotangent.shape), d_head.reshape(head.shape)
 
 
 class _Problem(NamedTuple):
@@ -151,31 +113,30 @@ def _problem(x, head, geometry, logits):
     return _Problem(x.shape[1:3], head.shape[1:3], pixels, head.shape[-1], x.shape[-1], geometry, logits)
 
 
-def _launch(blocks, problem):
+def _launch(head):
     return dict(
-        grid=(blocks, _count_taps(problem)),
+        grid=(pl.cdiv(math.prod(head.shape[:3]), _BLOCK), head.shape[3]),
         compiler_params=plgpu.CompilerParams(num_warps=8, num_stages=2),
     )
 
 
-def _forward_kernel(first_ref, x_ref, head_ref, column_ref, *, problem):
-    """Make the samples of a block for one tap, from output pixel `first` on; rows as in the backward kernel."""
-    p, tap, first = problem, pl.program_id(1), first_ref[0]
-    rows = _rows(p, first)
-    read = _read_tap(x_ref, head_ref, rows, tap, p)
-    sample = jnp.zeros(rows.image.shape, jnp.float32)
-    for corner in read.corners:
-        sample += corner.value * (corner.weight * read.mask)
-    at = ((rows.pixel - first) * _count_taps(p) + tap) * p.channels + rows.channel
-    plgpu.store(column_ref.at[at], sample.astype(column_ref.dtype))
-
-
-def _backward_kernel(x_ref, head_ref, d_column_ref, d_sample_ref, d_head_ref, column_ref, *, problem):
+def _forward_kernel(x_ref, head_ref, column_ref, *, problem):
     """Make the rows (output pixel, group) of a block for one tap; all of a row sits in one thread."""
     p, tap = problem, pl.program_id(1)
     rows = _rows(p)
     read = _read_tap(x_ref, head_ref, rows, tap, p)
-    at = (rows.pixel * _count_taps(p) + tap) * p.channels + rows.channel
+    sample = jnp.zeros(rows.image.shape, jnp.float32)
+    for corner in read.corners:
+        sample += corner.value * (corner.weight * read.mask)
+    plgpu.store(column_ref.at[_column_index(rows, tap, p)], sample.astype(column_ref.dtype))
+
+
+def _backward_kernel(x_ref, head_ref, d_column_ref, d_sample_ref, d_head_ref, *, problem):
+    """Make the gradients of the same rows."""
+    p, tap = problem, pl.program_id(1)
+    rows = _rows(p)
+    read = _read_tap(x_ref, head_ref, rows, tap, p)
+    at = _column_index(rows, tap, p)
     d_column = plgpu.load(d_column_ref.at[at]).astype(jnp.float32)
     d_sample = d_column * read.mask
     sample = along_y = along_x = jnp.zeros(rows.image.shape, jnp.float32)
@@ -190,7 +151,6 @@ def _backward_kernel(x_ref, head_ref, d_column_ref, d_sample_ref, d_head_ref, co
         gradient = jnp.sum(product, axis=1)[:, None]
         plgpu.store(d_head_ref.at[_head_index(rows, tap, number, p)], gradient.astype(d_head_ref.dtype))
     plgpu.store(d_sample_ref.at[at], d_sample.astype(d_sample_ref.dtype))
-    plgpu.store(column_ref.at[at], (sample * read.mask).astype(column_ref.dtype))
 
 
 class _Rows(NamedTuple):
@@ -203,13 +163,10 @@ class _Rows(NamedTuple):
     image: jax.Array  # [rows, c], where the channel's first pixel stands
 
 
-def _rows(p, first=0):
-    """Return the rows of this program's block of the pixels from `first` on.
-
-    The image's last pixel fills up the last block: it is made several times.
-    """
+def _rows(p):
+    """Return the rows of this program's block; the last pixel fills up the last block, made several times."""
     row, group = _divide(jnp.arange(_BLOCK * p.groups, dtype=jnp.int32)[:, None], p.groups)
-    pixel = jnp.minimum(first + pl.program_id(0) * _BLOCK + row, p.pixels - 1)
+    pixel = jnp.minimum(pl.program_id(0) * _BLOCK + row, p.pixels - 1)
     each = p.channels // p.groups
     image, position = _divide(pixel, math.prod(p.out_size))
     channel = group * each + jnp.arange(each, dtype=jnp.int32)[None, :]
@@ -247,6 +204,11 @@ def _read_tap(x_ref, head_ref, rows, tap, p):
         value = plgpu.load(x_ref.at[rows.image + index * p.channels]).astype(jnp.float32)
         corners.append(_Corner(value, *weights))
     return _Tap(mask, corners)
+
+
+def _column_index(rows, tap, p):
+    """Return where the samples of the rows stand."""
+    return (rows.pixel * _count_taps(p) + tap) * p.channels + rows.channel
 
 
 def _head_index(rows, tap, number, p):

@@ -23,21 +23,17 @@ def fits(head: jax.Array) -> jax.Array:
     return jnp.all((offset >= -REACH) & (offset < REACH))
 
 
-def run(
-    x: jax.Array, head: jax.Array, kernel: jax.Array, bias: jax.Array, geometry: Geometry, *, logits: bool
-) -> jax.Array:
-    """Convolve, if `fits(head)`.
+def run(x: jax.Array, head: jax.Array, geometry: Geometry, *, logits: bool) -> jax.Array:
+    """Read the samples, if `fits(head)`.
 
     Args:
       x: [B, H, W, C].
       head: [B, H', W', K, 3, G], displacement y, x and mask.
-      kernel: [kh, kw, C, C'], the dtype of x.
-      bias: [C'].
       geometry: of the convolution.
       logits: whether the masks go through a sigmoid first.
 
     Returns:
-      [B, H', W', C'] in the dtype of x.
+      [B, H', W', K, C] in the dtype of x, modulated.
     """
     batch, *size, channels = x.shape
     out_size, groups = head.shape[1:3], head.shape[-1]
@@ -55,8 +51,8 @@ def run(
     image = jnp.pad(image, ((0, 0), *pads, (0, 0), (0, 0)))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def add_tap(total, inputs):
-        tap, head, kernel = inputs  # head [B, H', W', 3, G]
+    def read_tap(_, inputs):
+        tap, head = inputs  # head [B, H', W', 3, G]
         offset_y, offset_x, mask = jnp.moveaxis(head.astype(jnp.float32), 3, 0)
         mask = jax.nn.sigmoid(mask) if logits else mask
         start = [
@@ -71,14 +67,11 @@ def run(
             for step_x, weight_x in enumerate(weights_x):
                 line += weight_x * rows[:, :, step_x :: geometry.stride[1]][:, :, : out_size[1]]
             sample += weight_y * line
-        column = (sample * mask[..., None]).astype(x.dtype).reshape(batch, *out_size, channels)
-        return total + jnp.matmul(column, kernel, preferred_element_type=jnp.float32), None
+        return None, (sample * mask[..., None]).astype(x.dtype).reshape(batch, *out_size, channels)
 
-    taps = math.prod(geometry.kernel_size)
-    total = jnp.zeros((batch, *out_size, kernel.shape[-1]), jnp.float32) + bias.astype(jnp.float32)
-    inputs = jnp.arange(taps), jnp.moveaxis(head, 3, 0), kernel.reshape(taps, *kernel.shape[2:])
-    total, _ = jax.lax.scan(add_tap, total, inputs)
-    return total.astype(x.dtype)
+    inputs = jnp.arange(math.prod(geometry.kernel_size)), jnp.moveaxis(head, 3, 0)
+    _, columns = jax.lax.scan(read_tap, None, inputs)
+    return jnp.moveaxis(columns, 0, 3)
 
 
 def _weights(offset):

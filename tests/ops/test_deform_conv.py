@@ -9,18 +9,15 @@ import pytest
 from jax.sharding import AbstractDevice
 
 from stvsr_jax.ops import deform_conv
-from stvsr_jax.ops.deform_conv import deform_conv2d, deform_conv2d_of_head
+from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d
 
 every_implementation = pytest.mark.parametrize("implementation", ["gather", "pallas_interpreted", "windowed"])
 
 
 @pytest.fixture(autouse=True)
 def interpreted_kernel(monkeypatch):
-    """Adds the GPU's kernel as any machine can run it, slowly and without the limits of the matrix units."""
-
-    def run(x, head, kernel, bias, geometry, logits):
-        return deform_conv._triton_forward(x, head, kernel, bias, geometry, logits, True)
-
+    """Adds the GPU's kernels as any machine can run them, slowly and for any dtype."""
+    run = functools.partial(deform_conv._run_kernels, interpret=True)
     monkeypatch.setitem(deform_conv.IMPLEMENTATIONS, "pallas_interpreted", run)
 
 
@@ -287,25 +284,31 @@ def head_example(dtype=jnp.bfloat16):
     return [jax.random.normal(k, s).astype(dtype) for k, s in zip(keys, shapes, strict=True)]
 
 
-def test_of_head_equals_offsets_and_sigmoids_given_apart():
+def convolve_columns(x, head, kernel, bias, **options):
+    return deform_columns(x, head, groups=4, **options) @ kernel.reshape(-1, 16) + bias
+
+
+def test_columns_times_kernel_equal_offsets_and_sigmoids_given_apart():
     x, head, kernel, bias = head_example(jnp.float32)
     parts = head.reshape(1, 8, 9, 9, 3, 4)  # tap, (y, x, logit), group
     offset = jnp.moveaxis(parts[..., :2, :], -1, 3)  # [B, H, W, G, K, 2]
     mask = jax.nn.sigmoid(jnp.moveaxis(parts[..., 2, :], -1, 3))
     want = deform_conv2d(x, offset, mask, kernel, bias)
-    np.testing.assert_allclose(deform_conv2d_of_head(x, head, kernel, bias, groups=4), want, atol=1e-5)
+    np.testing.assert_allclose(convolve_columns(x, head, kernel, bias), want, atol=1e-5)
 
 
-def test_of_head_names_a_head_that_does_not_fit():
-    x, head, kernel, bias = head_example()
+def test_columns_name_a_head_that_does_not_fit():
+    x, head, _, _ = head_example()
     with pytest.raises(ValueError, match=r"offset must be \(1, 8, 9, 4, 9, 2\)"):
-        deform_conv2d_of_head(x, head[:, :7], kernel, bias, groups=4)
+        deform_columns(x, head[:, :7], groups=4)
+    with pytest.raises(ValueError, match=r"head \[B, H, W, 108\].*got .*107"):
+        deform_columns(x, head[..., :107], groups=4)
 
 
 def test_cuda_takes_the_kernel_for_16_bits_and_gathers_otherwise():
     def lower(dtype):
         def loss(*operands):
-            return jnp.sum(deform_conv2d_of_head(*operands, groups=4).astype(jnp.float32) ** 2)
+            return jnp.sum(convolve_columns(*operands).astype(jnp.float32) ** 2)
 
         device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="cuda")
         with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
@@ -316,33 +319,36 @@ def test_cuda_takes_the_kernel_for_16_bits_and_gathers_otherwise():
     assert "triton" not in lower(jnp.float32)
 
 
-def test_kernel_refuses_what_the_matrix_units_cannot_do():
+def test_kernel_refuses_32_bits():
     with pytest.raises(NotImplementedError, match="pallas_triton runs 16 bits.*float32"):
         deform_conv2d(**zeros(), implementation="pallas_triton")
 
 
-def test_derivative_too_large_for_the_kernel_is_that_of_gathers(monkeypatch):
-    operands = head_example(jnp.float32)
+def test_more_images_than_32_bits_index_are_read_one_after_the_other(monkeypatch):
+    x, head, _, _ = (jnp.concatenate([a, 2 * a, 3 * a]) for a in head_example(jnp.float32))
 
     def gradients(implementation):
         def loss(*operands):
-            return jnp.sum(deform_conv2d_of_head(*operands, groups=4, implementation=implementation) ** 2)
+            return jnp.sum(deform_columns(*operands, groups=4, implementation=implementation) ** 2)
 
-        return jax.jit(jax.grad(loss, range(4)))(*operands)
+        return jax.jit(jax.value_and_grad(loss, (0, 1)))(x, head)
 
-    want = gradients("gather")
-    monkeypatch.setattr(deform_conv.deform_conv_triton, "is_backward_supported", lambda x, head: False)
-    monkeypatch.setattr(deform_conv.deform_conv_triton, "run_backward", None)
-    for got, reference in zip(gradients("pallas_interpreted"), want, strict=True):
-        np.testing.assert_allclose(got, reference, rtol=1e-4, atol=1e-4)
+    want = jax.tree.leaves(gradients("pallas_interpreted"))
+    monkeypatch.setattr(deform_conv.deform_conv_triton, "is_indexable", lambda x, head: len(x) == 1)
+    for got, reference in zip(jax.tree.leaves(gradients("pallas_interpreted")), want, strict=True):
+        np.testing.assert_allclose(got, reference, rtol=1e-5, atol=1e-5)
 
 
-def test_derivative_of_larger_than_32_bit_arrays_is_left_to_gathers():
-    def supported(size):
-        shapes = (
-            jax.ShapeDtypeStruct((2, *size, 64), jnp.bfloat16),
-            jax.ShapeDtypeStruct((2, *size, 9, 3, 8), jnp.bfloat16),
+def test_indices_of_32_bits_are_counted_for_all_images():
+    def shapes(images, size):
+        return (
+            jax.ShapeDtypeStruct((images, *size, 64), jnp.bfloat16),
+            jax.ShapeDtypeStruct((images, *size, 9, 3, 8), jnp.bfloat16),
         )
-        return deform_conv.deform_conv_triton.is_backward_supported(*shapes)
 
-    assert supported((1080, 1720)) and not supported((1080, 1920))
+    fits = deform_conv.deform_conv_triton.is_indexable
+    assert (
+        fits(*shapes(2, (1080, 1720)))
+        and not fits(*shapes(2, (1080, 1920)))
+        and fits(*shapes(1, (1080, 1920)))
+    )
