@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from stvsr_jax import losses, models, optim, sharding
+from stvsr_jax import compilation, losses, models, optim, sharding
 from stvsr_jax.models import offsets
 from stvsr_jax.train_state import TrainState
 
@@ -151,7 +151,7 @@ def _on_mesh(step, mesh):
         state = jax.lax.with_sharding_constraint(state, sharding.of_state(state, mesh))
         return state, jax.lax.with_sharding_constraint(numbers, sharding.replicated(mesh))
 
-    return jax.jit(run, donate_argnums=0)
+    return jax.jit(run, donate_argnums=0, compiler_options=compilation.options() or None)
 
 
 def _over_devices(grad_fn, *, reduction, mesh):

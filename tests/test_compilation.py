@@ -1,6 +1,9 @@
-"""Where compiled programs are kept."""
+"""How programs are compiled and where they are kept."""
+
+import types
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from stvsr_jax import compilation
@@ -31,3 +34,36 @@ def test_a_directory_that_is_set_stays(monkeypatch, tmp_path):
 def test_cpus_keep_none():
     compilation.keep_compiled_programs()
     assert jax.config.jax_compilation_cache_dir is None
+
+
+def pretend_device(monkeypatch, platform_version):
+    client = types.SimpleNamespace(platform_version=platform_version)
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(client=client)])
+
+
+def test_cuda_devices_start_convolutions_and_loops_in_graphs(monkeypatch):
+    pretend_device(monkeypatch, "PJRT C API\ncuda 13000")
+    options = compilation.options()
+    assert {"CONVOLUTION", "WHILE"} <= set(options["xla_gpu_enable_command_buffer"].split(","))
+    # This version of XLA knows all of their names and values.
+    double = jax.jit(lambda x: 2 * x, compiler_options=options)
+    assert double(jnp.float32(3.0)) == 6.0
+
+
+@pytest.mark.parametrize("platform_version", ["PJRT C API\nrocm 60300", "cpu", "PJRT C API\nTFRT TPU v5"])
+def test_other_devices_get_no_options(monkeypatch, platform_version):
+    pretend_device(monkeypatch, platform_version)
+    assert compilation.options() == {}
+
+
+def test_own_flags_for_graphs_stay(monkeypatch):
+    pretend_device(monkeypatch, "PJRT C API\ncuda 13000")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_command_buffer=")
+    assert compilation.options() == {}
+
+
+def test_jit_takes_static_arguments_and_looks_at_devices_late(monkeypatch):
+    monkeypatch.setattr(compilation, "options", lambda: pytest.fail("too early"))
+    power = compilation.jit(lambda x, *, n: x**n, static_argnames="n")
+    monkeypatch.setattr(compilation, "options", dict)
+    assert power(jnp.float32(3.0), n=2) == 9.0
