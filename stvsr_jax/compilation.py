@@ -7,14 +7,14 @@ from typing import Any
 
 import jax
 
-from stvsr_jax.data.scan_cache import default_cache_dir
-
 
 def keep_compiled_programs() -> None:
     """Turn on JAX's persistent compilation cache, unless it is set already or the devices are CPUs.
 
     Programs compiled for one kind of CPU may not run on another that shares the directory.
     """
+    from stvsr_jax.data.scan_cache import default_cache_dir  # with all of the data pipeline
+
     if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu":
         jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))
 
@@ -36,10 +36,7 @@ def options() -> dict[str, str]:
         return {}
     if "cuda" not in jax.devices()[0].client.platform_version.lower():
         return {}
-    return {
-        "xla_gpu_enable_command_buffer": _IN_GRAPHS,
-        "xla_gpu_command_buffer_scheduling_mode": "CONCURRENT_REGIONS",
-    }
+    return {"xla_gpu_enable_command_buffer": _IN_GRAPHS}
 
 
 def jit(function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
