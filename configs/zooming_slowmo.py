@@ -77,6 +77,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "max_skipped_steps": 100,
                 "max_rollbacks": 3,
                 "rollback_rate": 0.5,
+                "concurrent_kernels": False,
             },
             "mesh": {"fsdp": 1},
             "seed": 0,

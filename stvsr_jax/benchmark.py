@@ -4,7 +4,8 @@ Prints time (median and spread), frames per second, TFLOP/s and its share of wha
 the same device in the same dtype, peak memory, and compile time, cold and from the persistent cache. Every call
 gets other inputs than the one before. Inference is waited for call by call; training steps, of which nobody reads a
 result, are started ahead of the device as in a run, and timed several at once. The defaults are the shapes of the README's table.
-`--profile` adds what the device did in that time, kernel by kernel. Started as several processes (see
+`--profile` adds what the device did in that time, kernel by kernel; a GPU's kernels are then started one by one, which
+takes longer. Started as several processes (see
 `distributed.initialize`), it times all their devices together.
 """
 
@@ -98,6 +99,8 @@ def make_job(args: argparse.Namespace) -> Job:
     place = jax.jit(make_batch, out_shardings=sharding.batch_sharding(mesh))
     batches = [place(key) for key in keys]
     params = _random_params(model)
+    # The profiler does not see the kernels of loops inside of a graph.
+    compiler_options = {} if args.profile else compilation.options(concurrent=args.concurrent_kernels)
     shapes = f"{batch} x {count}x{height}x{width} -> {times}x{out_size[0]}x{out_size[1]}"
     if not args.train:
         # VideoINR renders one instant after the other, as for a video.
@@ -109,11 +112,12 @@ def make_job(args: argparse.Namespace) -> Job:
             out_specs=sharding.ROWS,
         )
         params = jax.device_put(params, sharding.replicated(mesh))
-        function = jax.jit(run, compiler_options=compilation.options() or None)
+        function = jax.jit(run, compiler_options=compiler_options or None)
         return Job(function, params, batches, False, batch * times, shapes)
     optimizer = optim.make_optimizer(optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99))
     state = train_state.create_on(mesh, params, optimizer, has_ema=False)
-    step = train_step.make_train_step(model, optimizer, train_step.LossConfig("charbonnier", "mean"), mesh)
+    loss = train_step.LossConfig("charbonnier", "mean")
+    step = train_step.make_train_step(model, optimizer, loss, mesh, compiler_options=compiler_options)
     return Job(step, state, batches, True, batch * times, shapes)
 
 
@@ -142,9 +146,7 @@ def measure(job: Job, *, repeats: int, profiled: bool = False) -> dict[str, Any]
       gigabytes (of the compiled program on a device: arguments, results and work space), teraflops (operations of
       a device counted in the program as written, in units of 1e12); if `profiled` also kernels, see `profile`.
     """
-    # Only shapes are needed from here on; the arrays themselves may be consumed by a call.
-    abstract = jax.tree.map(jax.typeof, (job.carry, job.batches[0]))
-    flops = count_flops(jax.make_jaxpr(job.function)(*abstract).jaxpr)
+    flops = count_flops(job.function.trace(job.carry, job.batches[0]).jaxpr.jaxpr)
     with tempfile.TemporaryDirectory() as cache:
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -262,6 +264,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=sorted(predictor.DTYPES), default="bfloat16")
     parser.add_argument("--implementation", help="of ops.sine_mlp (videoinr): xla or pallas_triton")
     parser.add_argument("--remat", action="store_true", help="recompute in the backward pass, for memory")
+    parser.add_argument(
+        "--concurrent_kernels",
+        action="store_true",
+        help="side by side where they can: faster, with more memory",
+    )
     for name in ("batch", "frames", "height", "width", "times"):
         parser.add_argument(f"--{name}", type=int, help="default: of the README's table")
     parser.add_argument(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from stvsr_jax import checkpoint, distributed, evaluate, panels, run_checkpoints, sharding
+from stvsr_jax import checkpoint, compilation, distributed, evaluate, panels, run_checkpoints, sharding
 from stvsr_jax.metric_writer import MetricWriter, format_seconds
 from stvsr_jax.train_state import TrainState
 from stvsr_jax.train_step import make_offset_probe, make_train_step
@@ -49,6 +49,7 @@ def train(run, state: TrainState, services: Services) -> dict[str, float]:
         micro_batches=run.loop.micro_batches,
         ema_decay=run.ema_decay,
         rollback_rate=run.loop.rollback_rate,
+        compiler_options=compilation.options(concurrent=run.loop.concurrent_kernels),
     )
     report = _Report(run, writer)
     watch, last, began = _Watch(), run.loop.num_steps, time.perf_counter()

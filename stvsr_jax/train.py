@@ -44,6 +44,7 @@ class LoopConfig:
       max_skipped_steps: this many non-finite losses or gradients in a row are a divergence.
       max_rollbacks: how often a run that diverged goes back to the last good checkpoint; then it stops.
       rollback_rate: factor of the learning rate from then on, each time.
+      concurrent_kernels: on a CUDA device, run kernels side by side where they can: faster, with more memory.
     """
 
     num_steps: int
@@ -57,6 +58,7 @@ class LoopConfig:
     max_skipped_steps: int
     max_rollbacks: int
     rollback_rate: float
+    concurrent_kernels: bool
 
     def __post_init__(self):
         for name in (

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from stvsr_jax import compilation, losses, models, optim, sharding
+from stvsr_jax import losses, models, optim, sharding
 from stvsr_jax.models import offsets
 from stvsr_jax.train_state import TrainState
 
@@ -42,6 +42,7 @@ def make_train_step(
     micro_batches: int = 1,
     ema_decay: float = 0.0,
     rollback_rate: float = 1.0,
+    compiler_options: Mapping[str, str] | None = None,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """Return the jitted step (state, batch) -> (state, metrics); the state passed in is consumed.
 
@@ -58,6 +59,7 @@ def make_train_step(
         are the same but for rounding.
       ema_decay: of the state's average of the parameters.
       rollback_rate: factor of the learning rate for each rollback of the state.
+      compiler_options: see `compilation.options`.
 
     Returns:
       The step. Batches are {frames [B, N, H, W, 3], target [B, T, H', W', 3], times [B, T]}; metrics are
@@ -110,7 +112,7 @@ def make_train_step(
         }
         return state, numbers
 
-    return _on_mesh(step, mesh)
+    return _on_mesh(step, mesh, compiler_options)
 
 
 def make_offset_probe(
@@ -142,7 +144,7 @@ def make_offset_probe(
     return jax.jit(run, out_shardings=sharding.replicated(mesh))
 
 
-def _on_mesh(step, mesh):
+def _on_mesh(step, mesh, compiler_options):
     """Returns the jitted step whose results lie where its arguments do."""
 
     def run(state, batch):
@@ -151,7 +153,7 @@ def _on_mesh(step, mesh):
         state = jax.lax.with_sharding_constraint(state, sharding.of_state(state, mesh))
         return state, jax.lax.with_sharding_constraint(numbers, sharding.replicated(mesh))
 
-    return jax.jit(run, donate_argnums=0, compiler_options=compilation.options() or None)
+    return jax.jit(run, donate_argnums=0, compiler_options=dict(compiler_options or {}) or None)
 
 
 def _over_devices(grad_fn, *, reduction, mesh):

@@ -86,6 +86,7 @@ def get_config() -> ConfigDict:
                 "max_skipped_steps": 2,
                 "max_rollbacks": 0,
                 "rollback_rate": 0.5,
+                "concurrent_kernels": False,
             },
             "mesh": {"fsdp": 1},
             "seed": 0,

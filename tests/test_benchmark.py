@@ -55,6 +55,21 @@ def test_command_prints_a_record(capsys, monkeypatch):
     assert record["milliseconds_low"] <= record["milliseconds"] <= record["milliseconds_high"]
 
 
+@pytest.mark.parametrize("job", [[], ["--train", "--batch", "1", "--concurrent_kernels"]])
+def test_programs_are_compiled_with_the_options_of_the_device(job, monkeypatch):
+    monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
+    asked = []
+
+    def options(**arguments):
+        asked.append(arguments)
+        return {"xla_gpu_enable_command_buffer": "FUSION"}  # means nothing to a CPU
+
+    monkeypatch.setattr(benchmark.compilation, "options", options)
+    arguments = ["--model", "videoinr", "--dtype", "float32", "--height", "8", "--width", "8", "--times", "1"]
+    assert benchmark.main([*arguments, "--repeats", "1", *job]) == 0
+    assert asked == [{"concurrent": bool(job)}]
+
+
 def test_profile_lists_the_kernels_of_a_call(capsys, monkeypatch):
     monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
     arguments = ["--model", "videoinr", "--dtype", "float32", "--height", "8", "--width", "8", "--times", "1"]

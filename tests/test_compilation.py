@@ -46,8 +46,8 @@ def test_cuda_devices_start_convolutions_and_loops_in_graphs(monkeypatch):
     options = compilation.options()
     assert {"CONVOLUTION", "WHILE"} <= set(options["xla_gpu_enable_command_buffer"].split(","))
     # This version of XLA knows all of their names and values.
-    double = jax.jit(lambda x: 2 * x, compiler_options=options)
-    assert double(jnp.float32(3.0)) == 6.0
+    for given in (options, compilation.options(concurrent=True)):
+        assert jax.jit(lambda x: 2 * x, compiler_options=given)(jnp.float32(3.0)) == 6.0
 
 
 @pytest.mark.parametrize("platform_version", ["PJRT C API\nrocm 60300", "cpu", "PJRT C API\nTFRT TPU v5"])
