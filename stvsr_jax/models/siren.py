@@ -65,17 +65,24 @@ def _uniform(bound):
     return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
-def project(weights: SirenWeights, dtype: Any = jnp.float32, **inputs: jax.Array) -> jax.Array:
+def project(
+    weights: SirenWeights, dtype: Any = jnp.float32, *, joined: bool = False, **inputs: jax.Array
+) -> jax.Array:
     """Returns the sum of the named inputs' products with their rows of the first kernel.
 
     Args:
       weights: of the SIREN.
       dtype: of the operands; the sum is float32.
+      joined: make one product of the inputs side by side, which have one shape but for the channels. For large
+        inputs that is faster: the product of each is not stored.
       **inputs: name -> [..., channels].
 
     Returns:
       [..., width] float32, without the bias.
     """
+    if joined:
+        rows = jnp.concatenate([weights.rows[name] for name in inputs])
+        return _matmul(jnp.concatenate(list(inputs.values()), axis=-1), rows, dtype)
     return sum(_matmul(x, weights.rows[name], dtype) for name, x in inputs.items())
 
 

@@ -222,15 +222,14 @@ def _decode(weights, encoded, times, out_size, chunk_rows, grid, dtype, implemen
             siren.project(motion, dtype, space=s) + siren.project(motion, time=times) + smooth[:, None]
         )
         flows = finish(motion, projected)  # two flows (x, y) in output pixels
-        total = siren.project(colour, time=times)
+        total, spaces = siren.project(colour, time=times), {}
         for i in (0, 1):
             warped = _warp(flows[..., 2 * i : 2 * i + 2], rows.base, columns.base, (grid.step_y, grid.step_x))
             on_output = normalized_to_pixels(warped, out_size)
             on_output = on_output.reshape(-1, *on_output.shape[2:])  # [B*T, rows, W', 2]
-            s_q = ops.bilinear_sample(flat_feature, on_output).reshape(s.shape)
-            total = total + siren.project(colour, dtype, **{f"space{i + 1}": s_q})
+            spaces[f"space{i + 1}"] = ops.bilinear_sample(flat_feature, on_output).reshape(s.shape)
             total = total + ops.bilinear_sample(for_colour[i], normalized_to_pixels(warped, (height, width)))
-        return finish(colour, total)
+        return finish(colour, total + siren.project(colour, dtype, joined=True, **spaces))
 
     if chunk_rows is None:
         return render(times)

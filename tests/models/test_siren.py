@@ -43,6 +43,8 @@ def test_projections_of_parts_add_up(network):
     _, weights, inputs = network
     parts = sum(siren.project(weights, **{name: x}) for name, x in inputs.items())
     np.testing.assert_allclose(parts, siren.project(weights, **inputs), atol=1e-6)
+    backwards = dict(reversed(inputs.items()))
+    np.testing.assert_allclose(parts, siren.project(weights, joined=True, **backwards), atol=1e-6)
 
 
 def test_bfloat16_products_are_summed_in_float32(network):
