@@ -91,6 +91,7 @@ def finish(
     projected: jax.Array,
     dtype: Any = jnp.float32,
     *,
+    out_dtype: Any = jnp.float32,
     implementation: str | None = None,
 ) -> jax.Array:
     """Runs the rest of the network on the complete sum of projections.
@@ -99,10 +100,11 @@ def finish(
       weights: of the SIREN.
       projected: [..., width], sum of `project` over all inputs.
       dtype: of the matrix products' operands; sines and sums are float32.
+      out_dtype: of the result.
       implementation: of `ops.sine_mlp`.
 
     Returns:
-      [..., outputs] float32.
+      [..., outputs] in out_dtype.
     """
     return ops.sine_mlp(
         projected,
@@ -110,9 +112,15 @@ def finish(
         weights.biases,
         frequency=FREQUENCY,
         dtype=dtype,
+        out_dtype=out_dtype,
         implementation=implementation,
     )
 
 
 def _matmul(x, kernel, dtype):
-    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    if len(kernel) <= 2:
+        # So narrow a product is made where it is added to another, and not stored.
+        x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+        return sum(x[..., i, None] * row for i, row in enumerate(kernel))
+    return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)

@@ -213,7 +213,7 @@ def _decode(weights, encoded, times, out_size, chunk_rows, grid, dtype, implemen
         position = jnp.stack(jnp.meshgrid(rows.relative, columns.relative, indexing="ij"), axis=-1)
         near = near + siren.project(space, position=position)
         with_time = near[:, None] + siren.project(space, time=times)
-        return finish(space, with_time).astype(dtype)
+        return finish(space, with_time, out_dtype=dtype)
 
     def render_colour(times, flat_feature, args):  # -> [B, T, rows, W', 3]
         rows, s = args

@@ -50,8 +50,8 @@ class ZoomingSlowMo(nn.Module):
         batch, times = x.shape[:2]
         x = x.reshape(batch * times, *x.shape[2:])
         for name in ("up1", "up2"):
-            x = Conv(4 * self.features, dtype=self.dtype, name=name)(x)
-            x = leaky_relu(ops.pixel_shuffle(x, 2))
+            x = leaky_relu(Conv(4 * self.features, dtype=self.dtype, name=name)(x))
+            x = ops.pixel_shuffle(x, 2)
         x = leaky_relu(Conv(self.features, dtype=self.dtype, name="refine")(x))
         x = Conv(3, dtype=self.dtype, name="to_rgb")(x)
         return x.reshape(batch, times, *x.shape[1:]).astype(jnp.float32)

@@ -25,6 +25,7 @@ def sine_mlp(
     *,
     frequency: float,
     dtype: Any = jnp.float32,
+    out_dtype: Any = jnp.float32,
     implementation: str | None = None,
 ) -> jax.Array:
     """Run the layers after the first sum.
@@ -35,11 +36,12 @@ def sine_mlp(
       biases: one more than kernels; the first is added to x.
       frequency: factor of the sines' arguments.
       dtype: of the matrix products' operands; sines and sums are float32.
+      out_dtype: of the result.
       implementation: a name in `IMPLEMENTATIONS`. None takes 'pallas_triton' on a CUDA device where it can run (and
         is alone: XLA cannot split the kernel over several devices), else 'xla'.
 
     Returns:
-      [..., outputs] float32.
+      [..., outputs] in out_dtype.
 
     Raises:
       ValueError: unknown implementation, or shapes that do not chain.
@@ -55,23 +57,24 @@ def sine_mlp(
         )
     operands = x, tuple(kernels), tuple(biases)
     if implementation is not None:
-        return IMPLEMENTATIONS[implementation](*operands, frequency, dtype)
-    run_xla = functools.partial(_xla, frequency=frequency, dtype=dtype)
+        return IMPLEMENTATIONS[implementation](*operands, frequency, dtype, out_dtype)
+    options = dict(frequency=frequency, dtype=dtype, out_dtype=out_dtype)
+    run_xla = functools.partial(_xla, **options)
     if not is_single_device() or not sine_mlp_triton.is_supported(x, kernels, dtype):
         return run_xla(*operands)
-    run_triton = functools.partial(_pallas_triton, frequency=frequency, dtype=dtype)
+    run_triton = functools.partial(_pallas_triton, **options)
     return jax.lax.platform_dependent(*operands, cuda=run_triton, default=run_xla)
 
 
-def _xla(x, kernels, biases, frequency, dtype):
+def _xla(x, kernels, biases, frequency, dtype, out_dtype):
     x = x + biases[0]
     for kernel, bias in zip(kernels, biases[1:], strict=True):
         activation = sine(frequency * x).astype(dtype)
         x = jnp.matmul(activation, kernel.astype(dtype), preferred_element_type=jnp.float32) + bias
-    return x
+    return x.astype(out_dtype)
 
 
-def _pallas_triton(x, kernels, biases, frequency, dtype):
+def _pallas_triton(x, kernels, biases, frequency, dtype, out_dtype):
     if not sine_mlp_triton.is_supported(x, kernels, dtype):
         raise NotImplementedError(
             f"sine_mlp: pallas_triton runs products of 16 bits, of {sine_mlp_triton.SUPPORTED_WIDTHS}, not "
@@ -80,14 +83,14 @@ def _pallas_triton(x, kernels, biases, frequency, dtype):
 
     @jax.custom_vjp
     def run(x, kernels, biases):
-        return sine_mlp_triton.run(x, kernels, biases, frequency, dtype)
+        return sine_mlp_triton.run(x, kernels, biases, frequency, dtype, out_dtype)
 
     def forward(*operands):
         return run(*operands), operands
 
     def backward(operands, cotangent):
         if not sine_mlp_triton.is_backward_supported(*operands[:2]):
-            _, vjp = jax.vjp(lambda *args: _xla(*args, frequency, dtype), *operands)
+            _, vjp = jax.vjp(lambda *args: _xla(*args, frequency, dtype, out_dtype), *operands)
             return vjp(cotangent)
         return sine_mlp_triton.run_backward(*operands, cotangent, frequency, dtype)
 

@@ -61,6 +61,7 @@ def run(
     biases: tuple[jax.Array, ...],
     frequency: float,
     dtype: jnp.dtype,
+    out_dtype: jnp.dtype = jnp.float32,
     *,
     interpret: bool = False,
 ) -> jax.Array:
@@ -70,7 +71,7 @@ def run(
     operands = _operands(kernels, (*biases[:-1], _pad_outputs(biases[-1])), dtype)
     call = _call(
         _forward_kernel,
-        jax.ShapeDtypeStruct((len(points), *operands[-1].shape), jnp.float32),
+        jax.ShapeDtypeStruct((len(points), *operands[-1].shape), out_dtype),
         _Problem(len(points), len(kernels), frequency, dtype, interpret),
         "sine_mlp",
         warps=4,

@@ -50,6 +50,19 @@ def test_triton_kernel_equals_definition_to_16_bits(widths, dtype, limit):
     assert relative_l2(got, np.asarray(xla, np.float64)) < 1e-3
 
 
+def test_result_of_another_dtype_is_the_same_rounded():
+    x, kernels, biases = network((64, 64, 256, 64))
+    options = dict(frequency=FREQUENCY, dtype=jnp.bfloat16)
+    want = sine_mlp(x, kernels, biases, **options)
+    got = sine_mlp(x, kernels, biases, out_dtype=jnp.bfloat16, **options)
+    assert got.dtype == jnp.bfloat16 and jnp.array_equal(got, want.astype(jnp.bfloat16))
+    in_full, rounded = (
+        sine_mlp_triton.run(x, kernels, biases, FREQUENCY, jnp.bfloat16, out_dtype, interpret=True)
+        for out_dtype in (jnp.float32, jnp.bfloat16)
+    )
+    assert rounded.dtype == jnp.bfloat16 and jnp.array_equal(rounded, in_full.astype(jnp.bfloat16))
+
+
 @pytest.mark.parametrize("widths", [(64, 64, 256, 4), (64, 64, 256, 256, 3)])
 def test_triton_gradient_equals_that_of_the_definition_in_float32(widths):
     x, kernels, biases = network(widths)  # 111 points: the last block is not full
