@@ -3,10 +3,10 @@
 Prints time (median and spread), frames per second, TFLOP/s and its share of what a large matrix product reaches on
 the same device in the same dtype, peak memory, and compile time, cold and from the persistent cache. Every call
 gets other inputs than the one before. Inference is waited for call by call; training steps, of which nobody reads a
-result, are started ahead of the device as in a run, and timed several at once. The defaults are the shapes of the README's table.
-`--profile` adds what the device did in that time, kernel by kernel; a GPU's kernels are then started one by one, which
-takes longer. Started as several processes (see
-`distributed.initialize`), it times all their devices together.
+result, are started ahead of the device as in a run, and timed several at once. The defaults are the shapes of the
+README's table. `--profile` adds what the device did in that time, kernel by kernel; a GPU's kernels are then started
+one by one, which takes longer. Started as several processes (see `distributed.initialize`), it times all their
+devices together.
 """
 
 import argparse

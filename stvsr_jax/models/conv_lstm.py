@@ -142,8 +142,5 @@ def advance(
     )
     gates = known.gates + convolve(weights.gates_of_hidden, hidden)
     i, f, o, g = jnp.split(gates, 4, axis=-1)
-    keep, new, show = jax.lax.optimization_barrier(
-        (nn.sigmoid(f), nn.sigmoid(i) * jnp.tanh(g), nn.sigmoid(o))
-    )
-    cell = keep * cell + new
-    return show * jnp.tanh(cell), cell
+    cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
+    return nn.sigmoid(o) * jnp.tanh(cell), cell
