@@ -11,6 +11,7 @@ from PIL import Image
 
 from stvsr_jax import checkpoint, export, models
 from stvsr_jax.inference.predictor import Predictor
+from stvsr_jax.models.siren import FREQUENCY
 
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "run_exported.py"
 SMALL = dict(features=8, front_blocks=1, back_blocks=1, groups=2)
@@ -20,7 +21,13 @@ FIELDS = {"zooming_slowmo": SMALL, "videoinr": {**SMALL, "hidden": (8, 8, 8)}}
 def random_params(model):
     shapes = jax.eval_shape(lambda key: models.init_params(model, key), jax.random.key(0))
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
+
+    def draw(path, x):
+        # The products between two sines, as in a network at its start: larger ones make noise of every rounding.
+        scale = 0.1 / FREQUENCY if path[-1].key in ("kernel1", "kernel2", "kernel3") else 0.1
+        return rng.normal(0, scale, x.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def save_network(directory, name):
