@@ -29,7 +29,7 @@ set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/settings.sh"
 
-parse_command_line "$@"
+parse_arguments take_command "$@"
 NAME=${NAME:-stvsr} NODES=${NODES:-1} GPUS=${GPUS:-8} GPU_TYPE=${GPU_TYPE:-nvidia-h100-80gb} SPOT=${SPOT:-no}
 RESTARTS=${RESTARTS:-100} DATA_CLAIM=${DATA_CLAIM:-} SERVICE_ACCOUNT=${SERVICE_ACCOUNT:-default}
 require PROJECT ZONE BUCKET CLUSTER IMAGE

@@ -17,7 +17,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/settings.sh"
 
-parse_arguments "$@"
+parse_arguments take_nothing "$@"
 machines=${NUM_PROCESSES:-1} machine=${PROCESS_ID:-0} COORDINATOR_ADDRESS=${COORDINATOR_ADDRESS:-localhost:12355}
 DEVICES=${DEVICES:-${CUDA_VISIBLE_DEVICES:-}} MODULE=${MODULE:-stvsr_jax.main} PYTHON=${PYTHON:-.venv/bin/python}
 [ ${#arguments[@]} -gt 0 ] || fail "no arguments given; put those of $MODULE behind --, like: -- --config configs/videoinr.py"

@@ -75,34 +75,31 @@ print_help() {
   sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0"
 }
 
-# parse_arguments ARGUMENT...: [--dry-run] -- ARGUMENTS, into dry_run and arguments.
+# parse_arguments OTHER ARGUMENT...: [--dry-run] [-- ARGUMENTS], into dry_run and arguments. OTHER, one of the two
+# below, is called with every other word.
 # shellcheck disable=SC2034 # the scripts read them
 parse_arguments() {
+  local other=$1
+  shift
   while [ $# -gt 0 ]; do
     case $1 in
       --dry-run) dry_run=yes ;;
       -h | --help) print_help && exit 0 ;;
       --) shift && arguments=("$@") && break ;;
-      *) fail "unknown argument $1; those of stvsr_jax.main go behind --" ;;
+      *) "$other" "$1" ;;
     esac
     shift
   done
 }
 
-# parse_command_line ARGUMENT...: [--dry-run] COMMAND [-- ARGUMENTS], into dry_run, command and arguments.
-# shellcheck disable=SC2034 # the scripts read them
-parse_command_line() {
-  while [ $# -gt 0 ]; do
-    case $1 in
-      --dry-run) dry_run=yes ;;
-      -h | --help) print_help && exit 0 ;;
-      --) shift && arguments=("$@") && break ;;
-      -*) fail "unknown option $1; --help lists them" ;;
-      *)
-        [ -z "$command" ] || fail "one command at a time: $command, then $1"
-        command=$1
-        ;;
-    esac
-    shift
-  done
+# take_nothing WORD: for scripts without commands.
+take_nothing() {
+  fail "unknown argument $1; those of stvsr_jax.main go behind --"
+}
+
+# take_command WORD: into command, for scripts that run one.
+take_command() {
+  [[ $1 != -* ]] || fail "unknown option $1; --help lists them"
+  [ -z "$command" ] || fail "one command at a time: $command, then $1"
+  command=$1
 }

@@ -21,7 +21,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/settings.sh"
 
-parse_arguments "$@"
+parse_arguments take_nothing "$@"
 NODES=${NODES:-1} GPUS=${GPUS:-8} CPUS=${CPUS:-8} TIME=${TIME:-24:00:00} NAME=${NAME:-stvsr}
 PARTITION=${PARTITION:-} ACCOUNT=${ACCOUNT:-} QOS=${QOS:-} PYTHON=${PYTHON:-.venv/bin/python}
 require WORKDIR

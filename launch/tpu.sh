@@ -25,7 +25,7 @@ set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/settings.sh"
 
-parse_command_line "$@"
+parse_arguments take_command "$@"
 NAME=${NAME:-stvsr} ACCELERATOR=${ACCELERATOR:-v5litepod-8} VERSION=${VERSION:-v2-alpha-tpuv5-lite}
 SPOT=${SPOT:-no} QUEUED=${QUEUED:-no} DATA=${DATA:-} POLL=${POLL:-60}
 require PROJECT ZONE BUCKET

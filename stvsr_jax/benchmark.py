@@ -112,7 +112,7 @@ def make_job(args: argparse.Namespace) -> Job:
             out_specs=sharding.ROWS,
         )
         params = jax.device_put(params, sharding.replicated(mesh))
-        function = jax.jit(run, compiler_options=compiler_options or None)
+        function = jax.jit(run, compiler_options=compiler_options)
         return Job(function, params, batches, False, batch * times, shapes)
     optimizer = optim.make_optimizer(optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99))
     state = train_state.create_on(mesh, params, optimizer, has_ema=False)

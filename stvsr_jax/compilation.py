@@ -49,6 +49,6 @@ def jit(function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
 
     @functools.cache
     def compiled():
-        return jax.jit(function, compiler_options=options() or None, **arguments)
+        return jax.jit(function, compiler_options=options(), **arguments)
 
     return functools.wraps(function)(lambda *args, **kwargs: compiled()(*args, **kwargs))

@@ -42,7 +42,7 @@ def make_train_step(
     micro_batches: int = 1,
     ema_decay: float = 0.0,
     rollback_rate: float = 1.0,
-    compiler_options: Mapping[str, str] | None = None,
+    compiler_options: dict[str, str] | None = None,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """Return the jitted step (state, batch) -> (state, metrics); the state passed in is consumed.
 
@@ -153,7 +153,7 @@ def _on_mesh(step, mesh, compiler_options):
         state = jax.lax.with_sharding_constraint(state, sharding.of_state(state, mesh))
         return state, jax.lax.with_sharding_constraint(numbers, sharding.replicated(mesh))
 
-    return jax.jit(run, donate_argnums=0, compiler_options=dict(compiler_options or {}) or None)
+    return jax.jit(run, donate_argnums=0, compiler_options=compiler_options)
 
 
 def _over_devices(grad_fn, *, reduction, mesh):

@@ -56,13 +56,13 @@ def run(
     Returns:
       [B, H', W', K, C] in the dtype of x.
     """
-    shape = (*head.shape[:4], x.shape[-1])
+    shape, problem = (*head.shape[:4], x.shape[-1]), _problem(x, head, geometry, logits)
     call = pl.pallas_call(
-        functools.partial(_forward_kernel, problem=_problem(x, head, geometry, logits)),
+        functools.partial(_forward_kernel, problem=problem),
         out_shape=jax.ShapeDtypeStruct((math.prod(shape),), x.dtype),
         name="deform_conv",
         interpret=interpret,
-        **_launch(head),
+        **_launch(problem),
     )
     return call(x.reshape(-1), head.reshape(-1)).reshape(shape)
 
@@ -85,12 +85,13 @@ def run_backward(
     Returns:
       The gradients of what was read, before the mask, [B, H', W', K, C], and of the head, in the dtypes of x and head.
     """
+    problem = _problem(x, head, geometry, logits)
     call = pl.pallas_call(
-        functools.partial(_backward_kernel, problem=_problem(x, head, geometry, logits)),
+        functools.partial(_backward_kernel, problem=problem),
         out_shape=tuple(jax.ShapeDtypeStruct((a.size,), a.dtype) for a in (cotangent, head)),
         name="deform_conv_backward",
         interpret=interpret,
-        **_launch(head),
+        **_launch(problem),
     )
     d_samples, d_head = call(x.reshape(-1), head.reshape(-1), cotangent.reshape(-1))
     return d_samples.reshape(cotangent.shape), d_head.reshape(head.shape)
@@ -113,9 +114,9 @@ def _problem(x, head, geometry, logits):
     return _Problem(x.shape[1:3], head.shape[1:3], pixels, head.shape[-1], x.shape[-1], geometry, logits)
 
 
-def _launch(head):
+def _launch(problem):
     return dict(
-        grid=(pl.cdiv(math.prod(head.shape[:3]), _BLOCK), head.shape[3]),
+        grid=(pl.cdiv(problem.pixels, _BLOCK), _count_taps(problem)),
         compiler_params=plgpu.CompilerParams(num_warps=8, num_stages=2),
     )
 

@@ -74,7 +74,6 @@ def run(
         jax.ShapeDtypeStruct((len(points), *operands[-1].shape), out_dtype),
         _Problem(len(points), len(kernels), frequency, dtype, interpret),
         "sine_mlp",
-        warps=4,
     )
     return call(points, *operands)[:, :outputs].reshape(*x.shape[:-1], outputs)
 
@@ -100,7 +99,6 @@ def run_backward(
         (jax.ShapeDtypeStruct(points.shape, jnp.float32), *kept, *kept[1:]),
         _Problem(len(points), len(kernels), frequency, dtype, interpret),
         "sine_mlp_backward",
-        warps=4,
     )
     d_x, *kept = call(points, *operands, _pad_outputs(cotangent).astype(dtype))
     activations, gradients = kept[: len(kernels)], [*kept[len(kernels) :], cotangent.astype(dtype)]
@@ -135,12 +133,12 @@ def _pad_outputs(x):
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, padded - outputs)])
 
 
-def _call(kernel, out_shape, problem, name, *, warps):
+def _call(kernel, out_shape, problem, name):
     return pl.pallas_call(
         functools.partial(kernel, problem=problem),
         out_shape=out_shape,
         grid=(pl.cdiv(problem.count, _BLOCK),),
-        compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=2),
+        compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2),
         interpret=problem.interpret,
         name=name,
     )
