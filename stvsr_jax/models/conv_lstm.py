@@ -140,7 +140,7 @@ def advance(
             (weights.hidden, weights.cell), states, known.pyramids, known.reads, strict=True
         )
     )
-    gates = known.gates + convolve(weights.gates_of_hidden, hidden)
+    gates = convolve(weights.gates_of_hidden, hidden, addend=known.gates)
     i, f, o, g = jnp.split(gates, 4, axis=-1)
     cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
     return nn.sigmoid(o) * jnp.tanh(cell), cell

@@ -60,13 +60,14 @@ def _channel_order(groups):
     return np.concatenate([offset, logit], axis=1).reshape(-1)
 
 
-def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array) -> jax.Array:
+def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array, slope: float | None = None) -> jax.Array:
     """Runs a guided deformable convolution.
 
     Args:
       weights: of it.
       x: [B, H, W, C], what is sampled.
       guide: [B, H, W, C'].
+      slope: of a rectifier at the end, see `convolve`.
 
     Returns:
       [B, H, W, features] in the dtype of the weights.
@@ -74,4 +75,5 @@ def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array) -> jax.Array:
     head = convolve(weights.head, guide)
     groups = head.shape[-1] // (3 * TAPS)
     offsets.record(head.reshape(*head.shape[:-1], TAPS, 3, groups)[..., :2, :].astype(jnp.float32))
-    return convolve(weights.conv, ops.deform_columns(x.astype(head.dtype), head, groups=groups))
+    columns = ops.deform_columns(x.astype(head.dtype), head, groups=groups)
+    return convolve(weights.conv, columns, slope=slope)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from stvsr_jax.models.conv_lstm import BidirectionalConvLSTM
-from stvsr_jax.models.layers import Conv, ResidualStack, leaky_relu
+from stvsr_jax.models.layers import LEAKY_RELU, Conv, ResidualStack
 from stvsr_jax.models.pcd import FeaturePyramid, PairFusion
 
 
@@ -42,7 +42,7 @@ class SpaceTimeEncoder(nn.Module):
         sizes = dict(features=self.features, dtype=self.dtype)
 
         x = frames.reshape(batch * count, height, width, 3)
-        x = leaky_relu(Conv(**sizes, name="conv_first")(x))
+        x = Conv(**sizes, name="conv_first")(x, slope=LEAKY_RELU)
         x = ResidualStack(**sizes, num_blocks=self.front_blocks, remat=self.remat, name="front")(x)
         pyramid = [
             level.reshape(batch, count, *level.shape[1:])

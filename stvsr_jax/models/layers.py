@@ -29,33 +29,36 @@ def fan_in_uniform(fan_in: int) -> Initializer:
     return init
 
 
-def _derived_from_result(
-    slope: float, rectify: Callable[[jax.Array], jax.Array]
-) -> Callable[[jax.Array], jax.Array]:
-    """Gives a rectifier a derivative that is read off its result.
+# Slopes of rectifiers where their input is negative; both networks use the second.
+RELU = 0.0
+LEAKY_RELU = 0.1
 
-    The next layer keeps the result for its own derivative, so nothing else has to be stored. At zero the derivative
-    is the slope of the negative side, as in PyTorch.
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def rectify(x: jax.Array, slope: float) -> jax.Array:
+    """Returns max(x, slope x).
+
+    The derivative is read off the result, which the next layer keeps for its own: nothing else has to be stored. At
+    zero it is the slope, as in PyTorch.
     """
-    function = jax.custom_vjp(rectify)
-
-    def forward(x):
-        y = function(x)
-        return y, y
-
-    function.defvjp(forward, lambda y, cotangent: (jnp.where(y > 0, cotangent, slope * cotangent),))
-    return function
+    return jnp.maximum(x, slope * x if slope else 0)
 
 
-# ReLU, and leaky ReLU with the slope 0.1 that both networks use.
-relu = _derived_from_result(0.0, lambda x: jnp.maximum(x, 0))
-leaky_relu = _derived_from_result(0.1, lambda x: jnp.maximum(x, 0.1 * x))
+def _rectify_and_keep(x, slope):
+    y = rectify(x, slope)
+    return y, y
+
+
+rectify.defvjp(
+    _rectify_and_keep, lambda slope, y, cotangent: (jnp.where(y > 0, cotangent, slope * cotangent),)
+)
 
 
 class Conv(nn.Module):
     """Convolution with bias; pads (kernel - 1) // 2 zeros on each side also at stride 2 (not `SAME`).
 
-    Called with several inputs it convolves their concatenation along the channels.
+    Called with several inputs it convolves their concatenation along the channels. The other arguments are those of
+    `convolve`.
     """
 
     features: int
@@ -74,9 +77,12 @@ class Conv(nn.Module):
         bias = self.param("bias", self.bias_init or default, (self.features,))
         return Weights(kernel.astype(self.dtype), bias.astype(self.dtype))
 
-    def __call__(self, *inputs: jax.Array) -> jax.Array:
+    def __call__(
+        self, *inputs: jax.Array, slope: float | None = None, addend: jax.Array | None = None
+    ) -> jax.Array:
         """Maps inputs [B, H, W, C_i] to [B, ceil(H / stride), ceil(W / stride), features]."""
-        return convolve(self.weights(sum(x.shape[-1] for x in inputs)), *inputs, stride=self.stride)
+        weights = self.weights(sum(x.shape[-1] for x in inputs))
+        return convolve(weights, *inputs, stride=self.stride, slope=slope, addend=addend)
 
 
 class Weights(NamedTuple):
@@ -86,27 +92,40 @@ class Weights(NamedTuple):
     bias: jax.Array
 
 
-def convolve(weights: Weights, *inputs: jax.Array, stride: int = 1) -> jax.Array:
+def convolve(
+    weights: Weights,
+    *inputs: jax.Array,
+    stride: int = 1,
+    slope: float | None = None,
+    addend: jax.Array | None = None,
+) -> jax.Array:
     """Convolves the inputs, joined along the channels, in the dtype of the weights.
 
     Args:
       weights: of the convolution.
       *inputs: [B, H, W, C_i] each.
       stride: in both directions; the padding is (k - 1) // 2 zeros on each side.
+      slope: of a rectifier at the end where its input is negative (RELU, LEAKY_RELU), None for no rectifier.
+      addend: added before the rectifier, [B, ceil(H / stride), ceil(W / stride), C'] or None.
 
     Returns:
       [B, ceil(H / stride), ceil(W / stride), C'].
     """
-    x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
+    dtype = weights.kernel.dtype
+    inputs = tuple(x.astype(dtype) for x in inputs)
     run = functools.partial(_convolve, stride=stride)
-    return recurrence.apply(run, weights, x.astype(weights.kernel.dtype))
+    return recurrence.apply(run, weights, inputs, slope=slope, addend=addend)
 
 
-def _convolve(weights, x, stride):
+def _convolve(weights, inputs, *, stride, slope=None, addend=None, tap=None):
     kernel, bias = weights
-    if kernel.shape[:2] == (1, 1) and stride == 1:
-        return x @ kernel[0, 0] + bias
-    return ops.conv2d(x, kernel, stride, (kernel.shape[0] - 1) // 2) + bias
+    if kernel.shape[:2] != (1, 1) or stride != 1:
+        options = dict(bias=bias, addend=addend, slope=slope, tap=tap)
+        return ops.conv2d(inputs, kernel, stride, (kernel.shape[0] - 1) // 2, **options)
+    y = jnp.concatenate(inputs, axis=-1) @ kernel[0, 0] + bias
+    y = y if addend is None else y + addend
+    y = y if tap is None else recurrence.send_gradient_to(y, tap)
+    return y if slope is None else rectify(y, slope)
 
 
 class ResidualBlock(nn.Module):
@@ -125,8 +144,8 @@ class ResidualBlock(nn.Module):
             kernel_init=nn.initializers.variance_scaling(0.02, "fan_in", "normal"),
             bias_init=nn.initializers.zeros_init(),
         )
-        y = relu(Conv(**conv, name="conv1")(x))
-        return x + Conv(**conv, name="conv2")(y)
+        y = Conv(**conv, name="conv1")(x, slope=RELU)
+        return Conv(**conv, name="conv2")(y, addend=x)
 
 
 class ResidualStack(nn.Module):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from stvsr_jax import ops
 from stvsr_jax.models.deform import DeformConv, deform
-from stvsr_jax.models.layers import Conv, Weights, convolve, leaky_relu
+from stvsr_jax.models.layers import LEAKY_RELU, Conv, Weights, convolve
 
 # A feature at full, half and quarter resolution: [B, H, W, C], [B, H/2, W/2, C], [B, H/4, W/4, C].
 Pyramid = tuple[jax.Array, jax.Array, jax.Array]
@@ -47,8 +47,8 @@ def build_pyramid(weights: Layers, level1: jax.Array) -> Pyramid:
     """Builds the pyramid of [B, H, W, C]."""
     levels = [level1]
     for level in (2, 3):
-        half = leaky_relu(convolve(weights[f"level{level}_conv1"], levels[-1], stride=2))
-        levels.append(leaky_relu(convolve(weights[f"level{level}_conv2"], half)))
+        half = convolve(weights[f"level{level}_conv1"], levels[-1], stride=2, slope=LEAKY_RELU)
+        levels.append(convolve(weights[f"level{level}_conv2"], half, slope=LEAKY_RELU))
     return tuple(levels)
 
 
@@ -152,26 +152,27 @@ def fuse_pair(weights: PairWeights, a: Pyramid, b: Pyramid, read_a: Pyramid) -> 
     Returns:
       [B, H, W, C].
     """
-    both = [x + y for x, y in zip(read_a, read(weights.read_b, b), strict=True)]
-    for_a, for_b = zip(*(jnp.split(leaky_relu(x), 2, axis=-1) for x in both), strict=True)
+    both = (
+        convolve(w, level, addend=x, slope=LEAKY_RELU)
+        for w, level, x in zip(weights.read_b, b, read_a, strict=True)
+    )
+    for_a, for_b = zip(*(jnp.split(x, 2, axis=-1) for x in both), strict=True)
     return convolve(weights.fuse, _align(weights.align_a, a, for_a), _align(weights.align_b, b, for_b))
 
 
 def _align(layers, source, guides):
     """Runs an alignment from the outputs of its first layers; see PCDAlign."""
 
-    def conv(name, *inputs):
-        return convolve(layers[name], *inputs)
+    def conv(name, *inputs, slope=LEAKY_RELU):
+        return convolve(layers[name], *inputs, slope=slope)
 
     up = ops.upsample_bilinear_2x
-    guide = leaky_relu(conv("level3_offset2", guides[2]))
-    aligned = leaky_relu(deform(layers["level3_deform"], source[2], guide))
+    guide = conv("level3_offset2", guides[2])
+    aligned = deform(layers["level3_deform"], source[2], guide, slope=LEAKY_RELU)
     for level in (2, 1):
         # What is doubled is the offset feature: displacements in pixels grow with the resolution.
-        guide = leaky_relu(conv(f"level{level}_offset2", guides[level - 1], 2.0 * up(guide)))
-        guide = leaky_relu(conv(f"level{level}_offset3", guide))
+        guide = conv(f"level{level}_offset2", guides[level - 1], 2.0 * up(guide))
+        guide = conv(f"level{level}_offset3", guide)
         sampled = deform(layers[f"level{level}_deform"], source[level - 1], guide)
-        aligned = conv(f"level{level}_merge", sampled, up(aligned))
-        if level == 2:
-            aligned = leaky_relu(aligned)
+        aligned = conv(f"level{level}_merge", sampled, up(aligned), slope=LEAKY_RELU if level == 2 else None)
     return aligned

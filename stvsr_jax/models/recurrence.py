@@ -18,11 +18,11 @@ from stvsr_jax.ops.devices import loop_unroll
 
 
 class _Call(NamedTuple):
-    """A layer's run in a step: y = function(weights, x)."""
+    """A layer's run in a step: y = function(weights, x), and what came after."""
 
-    function: Callable[[Any, jax.Array], jax.Array]
+    function: Callable[..., jax.Array]
     weights: Any
-    x: jax.Array
+    x: Any
     y: jax.Array
 
 
@@ -36,23 +36,25 @@ class _Recording(NamedTuple):
 _recording: contextvars.ContextVar[_Recording | None] = contextvars.ContextVar("recording", default=None)
 
 
-def apply(function: Callable[[Any, jax.Array], jax.Array], weights: Any, x: jax.Array) -> jax.Array:
+def apply(function: Callable[..., jax.Array], weights: Any, x: Any, **after: Any) -> jax.Array:
     """Runs a layer, whose gradient waits for the end of the loop where `scan` differentiates one.
 
     Args:
-      function: of (weights, x); it treats each sample of x by itself.
+      function: of (weights, x, *, tap=None, **after); it treats each sample of x by itself. Its `tap` is an array like
+        function(weights, x) that it does not read and whose gradient is that of function(weights, x) inside of
+        function(weights, x, **after); see `send_gradient_to`.
       weights: a pytree, inside of `scan` one of arrays that are leaves of the loop's weights.
-      x: [B, ...].
+      x: a pytree of [B, ...].
+      **after: what is done with function(weights, x), such as a rectifier. The result has the same shape.
 
     Returns:
-      function(weights, x).
+      function(weights, x, **after).
     """
     recording = _recording.get()
     if recording is None:
-        return function(weights, x)
-    y = function(jax.lax.stop_gradient(weights), x)
-    if recording.places is not None:
-        y = _send_gradient_to(y, next(recording.places))
+        return function(weights, x, **after)
+    tap = None if recording.places is None else next(recording.places)
+    y = function(jax.lax.stop_gradient(weights), x, tap=tap, **after)
     recording.calls.append(_Call(function, weights, x, y))
     return y
 
@@ -68,13 +70,13 @@ def _record(places):
 
 
 @jax.custom_vjp
-def _send_gradient_to(y, place):
-    """Returns y; the gradient of the result is also that of `place`, which is not read."""
-    del place
+def send_gradient_to(y: jax.Array, tap: jax.Array) -> jax.Array:
+    """Returns y; the gradient of the result is also that of `tap`, which is not read."""
+    del tap
     return y
 
 
-_send_gradient_to.defvjp(lambda y, place: (y, None), lambda _, cotangent: (cotangent, cotangent))
+send_gradient_to.defvjp(lambda y, tap: (y, None), lambda _, cotangent: (cotangent, cotangent))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -143,8 +145,8 @@ def _find(part, whole):
 
 
 def _of_all_times(function, x):
-    y = function(x.reshape(-1, *x.shape[2:]))
-    return y.reshape(*x.shape[:2], *y.shape[1:])
+    y = function(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), x))
+    return y.reshape(*jax.tree.leaves(x)[0].shape[:2], *y.shape[1:])
 
 
 def _backward(step, residuals, cotangents):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from stvsr_jax import ops
 from stvsr_jax.models.encoder import SpaceTimeEncoder
-from stvsr_jax.models.layers import Conv, leaky_relu
+from stvsr_jax.models.layers import LEAKY_RELU, Conv
 
 
 class ZoomingSlowMo(nn.Module):
@@ -50,8 +50,8 @@ class ZoomingSlowMo(nn.Module):
         batch, times = x.shape[:2]
         x = x.reshape(batch * times, *x.shape[2:])
         for name in ("up1", "up2"):
-            x = leaky_relu(Conv(4 * self.features, dtype=self.dtype, name=name)(x))
+            x = Conv(4 * self.features, dtype=self.dtype, name=name)(x, slope=LEAKY_RELU)
             x = ops.pixel_shuffle(x, 2)
-        x = leaky_relu(Conv(self.features, dtype=self.dtype, name="refine")(x))
+        x = Conv(self.features, dtype=self.dtype, name="refine")(x, slope=LEAKY_RELU)
         x = Conv(3, dtype=self.dtype, name="to_rgb")(x)
         return x.reshape(batch, times, *x.shape[1:]).astype(jnp.float32)

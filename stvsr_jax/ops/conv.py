@@ -1,4 +1,6 @@
-"""The plain 2-D convolution, with a derivative that is fast inside loops on a CPU too.
+"""The plain convolution with what comes before and after it: joined inputs, bias, sum, rectifier.
+
+On an NVIDIA Hopper GPU one kernel does all of it where it can (`conv_mosaic`); elsewhere it is XLA's convolution.
 
 XLA's CPU back end rewrites the two convolutions of a gradient into the form its fast kernels take, but only
 outside of loops (seen with jax 0.10.2): inside `lax.scan` they run tens of times slower. There the derivative
@@ -6,51 +8,152 @@ is therefore written in that form to begin with.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+
+from stvsr_jax.ops.devices import count_hopper_multiprocessors, is_single_device
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 1) -> jax.Array:
-    """Convolve (that is, correlate) with zero padding.
+class _Options(NamedTuple):
+    """What is known when the program is traced."""
+
+    stride: int
+    padding: int
+    slope: float | None = None
+
+
+def conv2d(
+    inputs: jax.Array | tuple[jax.Array, ...],
+    kernel: jax.Array,
+    stride: int = 1,
+    padding: int = 1,
+    *,
+    bias: jax.Array | None = None,
+    addend: jax.Array | None = None,
+    slope: float | None = None,
+    tap: jax.Array | None = None,
+) -> jax.Array:
+    """Convolve (that is, correlate) with zero padding: rectify(conv(inputs) + bias + addend).
 
     Args:
-      x: [B, H, W, C].
-      kernel: [kh, kw, C, C'], the dtype of x.
+      inputs: [B, H, W, C], or several [B, H, W, C_i] that are joined along the channels.
+      kernel: [kh, kw, C, C'], the dtype of the inputs.
       stride: in both directions.
       padding: zeros on each of the four sides.
+      bias: [C'] or None.
+      addend: [B, H', W', C'] or None.
+      slope: of the rectifier where its input is negative; its derivative at zero is this slope, as in PyTorch. None:
+        no rectifier.
+      tap: like the result, or None. It is not read; its gradient is that of the rectifier's input.
 
     Returns:
       [B, H', W', C'], H' = (H + 2 padding - kh) // stride + 1.
     """
-    pads = ((padding, padding), (padding, padding))
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_NHWC)
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    return _conv2d(inputs, kernel, bias, addend, tap, _Options(stride, padding, slope))
 
 
-def _forward(x, kernel, stride, padding):
-    return conv2d(x, kernel, stride, padding), (x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _conv2d(inputs, kernel, bias, addend, tap, options):
+    del tap
+    return _run(inputs, kernel, bias, addend, options)
 
 
-def _backward(stride, padding, residuals, cotangent):
-    x, kernel = residuals
-    return jax.lax.platform_dependent(
-        x,
+def _forward(inputs, kernel, bias, addend, tap, options):
+    out = _run(inputs, kernel, bias, addend, options)
+    given = [() if x is not None else None for x in (addend, tap)]
+    return out, (inputs, kernel, bias, None if options.slope is None else out, given)
+
+
+def _backward(options, residuals, cotangent):
+    inputs, kernel, bias, out, given = residuals
+    if out is not None:
+        cotangent = jnp.where(out > 0, cotangent, options.slope * cotangent)
+    d_bias = None if bias is None else jnp.sum(cotangent, axis=(0, 1, 2)).astype(bias.dtype)
+    options = options._replace(slope=None)
+    d_inputs, d_kernel = jax.lax.platform_dependent(
+        inputs,
         kernel,
         cotangent,
-        cpu=functools.partial(_backward_as_convolutions, stride, padding),
-        default=functools.partial(_backward_of_primitive, stride, padding),
+        cpu=functools.partial(_backward_as_convolutions, options),
+        default=functools.partial(_backward_of_each_input, options),
     )
+    return d_inputs, d_kernel, d_bias, *(None if x is None else cotangent for x in given)
 
 
-def _backward_of_primitive(stride, padding, x, kernel, cotangent):
-    _, vjp = jax.vjp(functools.partial(conv2d.fun, stride=stride, padding=padding), x, kernel)
-    return vjp(cotangent)
+_conv2d.defvjp(_forward, _backward)
 
 
-def _backward_as_convolutions(stride, padding, x, kernel, cotangent):
+def _run(inputs, kernel, bias, addend, options):
+    multiprocessors = count_hopper_multiprocessors() if is_single_device() else None
+    return _run_on_any_platform(inputs, kernel, bias, addend, options, multiprocessors)
+
+
+# Traced and lowered once for equal shapes.
+@functools.partial(jax.jit, static_argnames=("options", "multiprocessors"))
+def _run_on_any_platform(inputs, kernel, bias, addend, options, multiprocessors):
+    functions = {"default": functools.partial(_run_plain, options)}
+    if multiprocessors is not None:
+        from stvsr_jax.ops import conv_mosaic  # with all of Mosaic, which nobody else needs
+
+        if conv_mosaic.is_supported(inputs, kernel, options.stride, options.padding):
+            functions["cuda"] = functools.partial(
+                conv_mosaic.run, slope=options.slope, multiprocessors=multiprocessors
+            )
+    return jax.lax.platform_dependent(inputs, kernel, bias, addend, **functions)
+
+
+def _run_plain(options, inputs, kernel, bias, addend):
+    y = _convolve(_join(inputs), kernel, options)
+    for term in (bias, addend):
+        y = y if term is None else y + term
+    if options.slope is None:
+        return y
+    return jnp.maximum(y, options.slope * y if options.slope else 0)
+
+
+def _join(inputs):
+    return inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
+
+
+def _split(x, inputs):
+    """Splits the channels of an array like the joined inputs."""
+    return tuple(jnp.split(x, _ends([x.shape[-1] for x in inputs]), axis=-1))
+
+
+def _ends(sizes):
+    return [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+
+
+def _convolve(x, kernel, options):
+    pads = ((options.padding, options.padding),) * 2
+    return jax.lax.conv_general_dilated(x, kernel, (options.stride,) * 2, pads, dimension_numbers=_NHWC)
+
+
+def _backward_of_each_input(options, inputs, kernel, cotangent):
+    """The derivatives of XLA's convolution, or, where the one by an input is again a convolution, `_run` of it."""
+    d_inputs, d_kernels = [], []
+    height, width = kernel.shape[:2]
+    is_same = options.stride == 1 and height == width == 2 * options.padding + 1
+    for x, part in zip(inputs, jnp.split(kernel, _ends([x.shape[-1] for x in inputs]), axis=2), strict=True):
+        _, vjp = jax.vjp(functools.partial(_convolve, options=options), x, part)
+        d_x, d_kernel = vjp(cotangent)
+        if is_same:
+            turned = part[::-1, ::-1].swapaxes(2, 3)
+            d_x = _run((cotangent,), turned, None, None, options)
+        d_inputs.append(d_x)
+        d_kernels.append(d_kernel)
+    return tuple(d_inputs), jnp.concatenate(d_kernels, axis=2)
+
+
+def _backward_as_convolutions(options, inputs, kernel, cotangent):
     """The derivative as convolutions of NHWC images with HWIO kernels."""
+    x = _join(inputs)
+    stride, padding, _ = options
     size, out_size = x.shape[1:3], cotangent.shape[1:3]
     # Pixels at the far end that no window reached; negative padding crops.
     rest = [
@@ -72,7 +175,4 @@ def _backward_as_convolutions(stride, padding, x, kernel, cotangent):
         rhs_dilation=(stride, stride),
         dimension_numbers=_NHWC,
     )
-    return d_x, d_kernel.transpose(1, 2, 0, 3)
-
-
-conv2d.defvjp(_forward, _backward)
+    return _split(d_x, inputs), d_kernel.transpose(1, 2, 0, 3)

@@ -1,6 +1,7 @@
 """What is known, while a program is traced, of the devices that will run it."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,17 @@ def is_single_device() -> bool:
     if mesh.empty:
         return jax.device_count() == 1
     return mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names)
+
+
+def count_hopper_multiprocessors() -> int | None:
+    """Return how many multiprocessors the NVIDIA Hopper GPU has that what is traced now will run on, None if none."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is None:
+        device = jax.devices()[0]
+        cores = getattr(device, "core_count", None)
+    else:
+        cores = device.num_cores
+    return cores if re.search(r"\bG?H(100|200|20|800)\b", device.device_kind) else None
 
 
 def loop_unroll() -> int:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax.models.layers import Conv, ResidualBlock, ResidualStack, fan_in_uniform, leaky_relu
+from stvsr_jax.models.layers import LEAKY_RELU, Conv, ResidualBlock, ResidualStack, fan_in_uniform, rectify
 
 
 def normal(seed, *shape):
@@ -75,8 +75,8 @@ def test_fan_in_uniform_is_bounded_by_the_root():
 
 
 def test_leaky_relu_slope_is_a_tenth():
-    np.testing.assert_allclose(leaky_relu(jnp.array([-2.0, 0.0, 3.0])), [-0.2, 0, 3], atol=1e-7)
-    assert leaky_relu(jnp.ones(1, jnp.bfloat16)).dtype == jnp.bfloat16
+    np.testing.assert_allclose(rectify(jnp.array([-2.0, 0.0, 3.0]), LEAKY_RELU), [-0.2, 0, 3], atol=1e-7)
+    assert rectify(jnp.ones(1, jnp.bfloat16), LEAKY_RELU).dtype == jnp.bfloat16
 
 
 def test_residual_block_starts_he_normal_scaled_with_zero_biases():

@@ -10,9 +10,10 @@ import pytest
 from stvsr_jax.models import recurrence
 
 
-def affine(weights, x):
+def affine(weights, x, tap=None):
     """Treats each sample of x [B, C] by itself."""
-    return x @ weights["kernel"] + weights["bias"]
+    y = x @ weights["kernel"] + weights["bias"]
+    return y if tap is None else recurrence.send_gradient_to(y, tap)
 
 
 def step(weights, carry, x):
