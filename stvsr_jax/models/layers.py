@@ -34,26 +34,6 @@ RELU = 0.0
 LEAKY_RELU = 0.1
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def rectify(x: jax.Array, slope: float) -> jax.Array:
-    """Returns max(x, slope x).
-
-    The derivative is read off the result, which the next layer keeps for its own: nothing else has to be stored. At
-    zero it is the slope, as in PyTorch.
-    """
-    return jnp.maximum(x, slope * x if slope else 0)
-
-
-def _rectify_and_keep(x, slope):
-    y = rectify(x, slope)
-    return y, y
-
-
-rectify.defvjp(
-    _rectify_and_keep, lambda slope, y, cotangent: (jnp.where(y > 0, cotangent, slope * cotangent),)
-)
-
-
 class Conv(nn.Module):
     """Convolution with bias; pads (kernel - 1) // 2 zeros on each side also at stride 2 (not `SAME`).
 
@@ -119,13 +99,8 @@ def convolve(
 
 def _convolve(weights, inputs, *, stride, slope=None, addend=None, tap=None):
     kernel, bias = weights
-    if kernel.shape[:2] != (1, 1) or stride != 1:
-        options = dict(bias=bias, addend=addend, slope=slope, tap=tap)
-        return ops.conv2d(inputs, kernel, stride, (kernel.shape[0] - 1) // 2, **options)
-    y = jnp.concatenate(inputs, axis=-1) @ kernel[0, 0] + bias
-    y = y if addend is None else y + addend
-    y = y if tap is None else recurrence.send_gradient_to(y, tap)
-    return y if slope is None else rectify(y, slope)
+    options = dict(bias=bias, addend=addend, slope=slope, tap=tap)
+    return ops.conv2d(inputs, kernel, stride, (kernel.shape[0] - 1) // 2, **options)
 
 
 class ResidualBlock(nn.Module):

@@ -42,7 +42,7 @@ def apply(function: Callable[..., jax.Array], weights: Any, x: Any, **after: Any
     Args:
       function: of (weights, x, *, tap=None, **after); it treats each sample of x by itself. Its `tap` is an array like
         function(weights, x) that it does not read and whose gradient is that of function(weights, x) inside of
-        function(weights, x, **after); see `send_gradient_to`.
+        function(weights, x, **after), as that of `ops.conv2d`.
       weights: a pytree, inside of `scan` one of arrays that are leaves of the loop's weights.
       x: a pytree of [B, ...].
       **after: what is done with function(weights, x), such as a rectifier. The result has the same shape.
@@ -67,16 +67,6 @@ def _record(places):
         yield recording.calls
     finally:
         _recording.reset(token)
-
-
-@jax.custom_vjp
-def send_gradient_to(y: jax.Array, tap: jax.Array) -> jax.Array:
-    """Returns y; the gradient of the result is also that of `tap`, which is not read."""
-    del tap
-    return y
-
-
-send_gradient_to.defvjp(lambda y, tap: (y, None), lambda _, cotangent: (cotangent, cotangent))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

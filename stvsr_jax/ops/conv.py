@@ -75,11 +75,12 @@ def _backward(options, residuals, cotangent):
         cotangent = jnp.where(out > 0, cotangent, options.slope * cotangent)
     d_bias = None if bias is None else jnp.sum(cotangent, axis=(0, 1, 2)).astype(bias.dtype)
     options = options._replace(slope=None)
+    on_cpu = _backward_of_each_input if _is_product(kernel, options) else _backward_as_convolutions
     d_inputs, d_kernel = jax.lax.platform_dependent(
         inputs,
         kernel,
         cotangent,
-        cpu=functools.partial(_backward_as_convolutions, options),
+        cpu=functools.partial(on_cpu, options),
         default=functools.partial(_backward_of_each_input, options),
     )
     return d_inputs, d_kernel, d_bias, *(None if x is None else cotangent for x in given)
@@ -116,6 +117,10 @@ def _run_plain(options, inputs, kernel, bias, addend):
     return jnp.maximum(y, options.slope * y if options.slope else 0)
 
 
+def _is_product(kernel, options):
+    return kernel.shape[:2] == (1, 1) and (options.stride, options.padding) == (1, 0)
+
+
 def _join(inputs):
     return inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
 
@@ -130,6 +135,8 @@ def _ends(sizes):
 
 
 def _convolve(x, kernel, options):
+    if _is_product(kernel, options):
+        return x @ kernel[0, 0]
     pads = ((options.padding, options.padding),) * 2
     return jax.lax.conv_general_dilated(x, kernel, (options.stride,) * 2, pads, dimension_numbers=_NHWC)
 
@@ -138,7 +145,7 @@ def _backward_of_each_input(options, inputs, kernel, cotangent):
     """The derivatives of XLA's convolution, or, where the one by an input is again a convolution, `_run` of it."""
     d_inputs, d_kernels = [], []
     height, width = kernel.shape[:2]
-    is_same = options.stride == 1 and height == width == 2 * options.padding + 1
+    is_same = options.stride == 1 and height == width == 2 * options.padding + 1 > 1
     for x, part in zip(inputs, jnp.split(kernel, _ends([x.shape[-1] for x in inputs]), axis=2), strict=True):
         _, vjp = jax.vjp(functools.partial(_convolve, options=options), x, part)
         d_x, d_kernel = vjp(cotangent)

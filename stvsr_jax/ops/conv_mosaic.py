@@ -1,4 +1,4 @@
-"""The back end of the 3x3 convolution for NVIDIA Hopper GPUs (Pallas, Mosaic GPU lowering).
+"""The back end of 3x3 and 1x1 convolutions for NVIDIA Hopper GPUs (Pallas, Mosaic GPU lowering).
 
 64 channels make narrow matrix products, for which cuDNN has no fast kernel, and what comes after a convolution (bias,
 sum, rectifier) and before it (joining of its inputs) would go through memory. Here a block of 128 threads makes
@@ -40,20 +40,20 @@ class Plan(NamedTuple):
     stages: int
 
 
-def make_plan(chunks: int, features: int, pixels: int, multiprocessors: int) -> Plan | None:
-    """Returns how to convolve images of so many pixels and times 64 channels to `features`.
+def make_plan(size: int, chunks: int, features: int, pixels: int, multiprocessors: int) -> Plan | None:
+    """Returns how to convolve with a kernel of so many lines images of so many pixels and times 64 channels.
 
     None if the weights need too much memory.
     """
-    if features > _CHUNK and chunks == 1:
-        plans = (Plan(4, 2 * _CHUNK, 2),)
+    if features > _CHUNK:
+        plans = (Plan(4, 2 * _CHUNK, 2), Plan(4, _CHUNK, 2))
     elif pixels < 8 * _COLUMNS * multiprocessors:  # smaller windows, for all to have one
         plans = (Plan(4, _CHUNK, 3), Plan(4, _CHUNK, 2))
     else:
         plans = (Plan(8, _CHUNK, 3), Plan(4, _CHUNK, 2))
     for plan in plans:
-        shared = chunks * 9 * _CHUNK * plan.outputs
-        shared += _TURNS * plan.stages * (plan.rows + 2) * _COLUMNS * _CHUNK
+        shared = chunks * size**2 * _CHUNK * plan.outputs
+        shared += _TURNS * plan.stages * (plan.rows + size - 1) * _COLUMNS * _CHUNK
         shared += _TURNS * plan.rows * _COLUMNS * plan.outputs
         if 2 * shared <= _SHARED_BYTES:
             return plan
@@ -67,11 +67,10 @@ def is_supported(inputs: tuple[jax.Array, ...], kernel: jax.Array, stride: int, 
         jax.__version_info__ >= (0, 11)  # whose Mosaic GPU this is written for
         and kernel.dtype in (jnp.bfloat16, jnp.float16)
         and all(x.dtype == kernel.dtype and x.shape[-1] % _CHUNK == 0 for x in inputs)
-        and kernel.shape[:2] == (3, 3)
-        and (stride, padding) == (1, 1)
+        and (*kernel.shape[:2], stride, padding) in ((3, 3, 1, 1), (1, 1, 1, 0))
         and features % 8 == 0
         and features > 8
-        and make_plan(kernel.shape[2] // _CHUNK, features, 0, 1) is not None
+        and make_plan(kernel.shape[0], kernel.shape[2] // _CHUNK, features, 0, 1) is not None
     )
 
 
@@ -89,7 +88,7 @@ def run(
 
     Args:
       inputs: [B, H, W, C_i] each.
-      kernel: [3, 3, sum of C_i, C'].
+      kernel: [k, k, sum of C_i, C'], k = 3 or 1.
       bias: [C'] or None.
       addend: [B, H, W, C'] or None.
       slope: of the rectifier where its input is negative, None for no rectifier.
@@ -100,16 +99,16 @@ def run(
       [B, H, W, C'] in the dtype of the kernel.
     """
     batch, height, width, _ = inputs[0].shape
-    features, dtype = kernel.shape[-1], kernel.dtype
+    size, features, dtype = kernel.shape[0], kernel.shape[-1], kernel.dtype
     sources = [(number, c) for number, x in enumerate(inputs) for c in range(0, x.shape[-1], _CHUNK)]
-    plan = make_plan(len(sources), features, batch * height * width, multiprocessors)
+    plan = make_plan(size, len(sources), features, batch * height * width, multiprocessors)
     rows, outputs, stages = plan
     blocks = pl.cdiv(features, outputs)
     across, down = pl.cdiv(width, _COLUMNS), pl.cdiv(height, rows)
     windows = batch * down * across
     programs = min(max(multiprocessors // blocks, 1), windows)
     halves = outputs // _CHUNK
-    fetches = 3 * len(sources)
+    fetches = size * len(sources)
     margin = 0
     if interpret is not None:  # which does not know of places before the beginning
         margin = 1
@@ -135,8 +134,8 @@ def run(
 
             def fetch_weights(number):
                 """Fetches what the products with one window read: the taps of a column."""
-                source, shift = divmod(number, 3)
-                for line in range(3):
+                source, shift = divmod(number, size)
+                for line in range(size):
                     plgpu.copy_gmem_to_smem(
                         kernel_ref.at[
                             line,
@@ -144,12 +143,12 @@ def run(
                             pl.ds(source * _CHUNK, _CHUNK),
                             pl.ds(block * outputs, outputs),
                         ],
-                        weights.at[3 * number + line],
+                        weights.at[size * number + line],
                         weights_there.at[number],
                     )
 
             def fetch_window(turn, step, number):
-                source, channel = sources[number // 3]
+                source, channel = sources[number // size]
                 image, y, x = place(turn, step)
                 fetched_before = step * fetches + number
                 stage = turn * stages + lax.rem(fetched_before, stages)
@@ -161,8 +160,8 @@ def run(
                 plgpu.copy_gmem_to_smem(
                     x_refs[source].at[
                         image,
-                        pl.ds(y - 1 + margin, rows + 2),
-                        pl.ds(x + number % 3 - 1 + margin, _COLUMNS),
+                        pl.ds(y - size // 2 + margin, rows + size - 1),
+                        pl.ds(x + number % size - size // 2 + margin, _COLUMNS),
                         pl.ds(channel, _CHUNK),
                     ],
                     fetched_lines.at[stage],
@@ -226,14 +225,14 @@ def run(
                             pl.when(step == 0)(wait_for_weights)
                             plgpu.barrier_wait(is_there.at[stage_of(number)])
                             _show_as_tiles(fetched, stage_of(number), interpret)
-                            for line in range(3):
+                            for line in range(size):
                                 plgpu.wgmma(
                                     sums,
                                     fetched_tiles.at[stage_of(number), pl.ds(line * _COLUMNS, pixels)],
-                                    weights.at[3 * number + line],
+                                    weights.at[size * number + line],
                                 )
                             if number:
-                                plgpu.wgmma_wait(3)  # all but those of this stage
+                                plgpu.wgmma_wait(size)  # all but those of this stage
                                 plgpu.barrier_arrive(is_free.at[stage_of(number - 1)])
                         return sums[...]
 
@@ -262,10 +261,10 @@ def run(
 
         pl.run_scoped(
             scope,
-            plgpu.SMEM((9 * len(sources), _CHUNK, outputs), dtype, transforms=_TILES),
-            _allocate_windows(_TURNS * stages, rows + 2, dtype),
+            plgpu.SMEM((size * fetches, _CHUNK, outputs), dtype, transforms=_TILES),
+            _allocate_windows(_TURNS * stages, rows + size - 1, dtype),
             _allocate_windows(_TURNS * halves, rows, dtype),
-            plgpu.Barrier(num_arrivals=3, num_barriers=fetches),
+            plgpu.Barrier(num_arrivals=size, num_barriers=fetches),
             plgpu.Barrier(num_barriers=_TURNS * stages),
             plgpu.Barrier(num_barriers=_TURNS * stages),
             plgpu.Barrier(num_arrivals=halves, num_barriers=_TURNS),
@@ -280,7 +279,7 @@ def run(
         num_threads=_TURNS + 1,
         thread_name="thread",
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
-        kernel_name="conv3x3",
+        kernel_name=f"conv{size}x{size}",
         interpret=interpret,
     )
     bias = jnp.zeros((features,), dtype) if bias is None else bias

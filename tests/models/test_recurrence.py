@@ -10,10 +10,20 @@ import pytest
 from stvsr_jax.models import recurrence
 
 
+@jax.custom_vjp
+def with_gradient_for_tap(y, tap):
+    """Returns y; its gradient is also that of tap."""
+    del tap
+    return y
+
+
+with_gradient_for_tap.defvjp(lambda y, tap: (y, None), lambda _, cotangent: (cotangent, cotangent))
+
+
 def affine(weights, x, tap=None):
     """Treats each sample of x [B, C] by itself."""
     y = x @ weights["kernel"] + weights["bias"]
-    return y if tap is None else recurrence.send_gradient_to(y, tap)
+    return y if tap is None else with_gradient_for_tap(y, tap)
 
 
 def step(weights, carry, x):

@@ -115,3 +115,64 @@ def test_bfloat16_values_and_gradients_are_close_to_float32():
     ):
         error = np.linalg.norm(np.asarray(got, np.float64) - reference)
         assert error < 0.02 * np.linalg.norm(reference)
+
+
+def joined_example(dtype=np.float32, kernel_size=(3, 3)):
+    """Returns (two inputs of 3 and 5 channels, kernel [.., 8, 4], bias, addend)."""
+    rng = np.random.default_rng(3)
+    shapes = [(2, 5, 6, 3), (2, 5, 6, 5), (*kernel_size, 8, 4), (4,), (2, 5, 6, 4)]
+    x1, x2, kernel, bias, addend = (jnp.asarray(rng.standard_normal(s), dtype) for s in shapes)
+    return (x1, x2), kernel, bias, addend
+
+
+@pytest.mark.parametrize("slope", [None, 0.0, 0.1])
+@pytest.mark.parametrize("kernel_size", [(3, 3), (1, 1)])
+def test_joined_inputs_bias_addend_and_rectifier_equal_their_definition(slope, kernel_size):
+    inputs, kernel, bias, addend = joined_example(kernel_size=kernel_size)
+    padding = kernel_size[0] // 2
+    cotangent = np.random.default_rng(4).standard_normal(addend.shape).astype(np.float32)
+
+    def definition(inputs, kernel, bias, addend):
+        x = jnp.concatenate(inputs, axis=-1)
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        y = y + bias + addend
+        return y if slope is None else jnp.where(y > 0, y, slope * y)
+
+    def tested(inputs, kernel, bias, addend):
+        return conv2d(inputs, kernel, 1, padding, bias=bias, addend=addend, slope=slope)
+
+    (out, gradients), (want, wanted) = (
+        jax.jit(lambda *args, f=f: (f(*args), jax.vjp(f, *args)[1](cotangent)))(inputs, kernel, bias, addend)
+        for f in (tested, definition)
+    )
+    x = np.concatenate(inputs, axis=-1)
+    before = naive_conv(x, kernel, 1, padding) + np.asarray(bias) + np.asarray(addend)
+    np.testing.assert_allclose(
+        out, before if slope is None else np.maximum(before, slope * before), atol=2e-5
+    )
+    np.testing.assert_allclose(out, want, atol=2e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=5e-5), gradients, wanted)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_rectifier_has_at_zero_the_derivative_of_its_negative_side(slope):
+    x = jnp.array([-2.0, 0.0, 3.0]).reshape(1, 1, 3, 1)
+    out, vjp = jax.vjp(lambda x: conv2d(x, jnp.ones((1, 1, 1, 1)), 1, 0, slope=slope), x)
+    np.testing.assert_allclose(out.ravel(), [-2 * slope, 0, 3], atol=1e-7)
+    np.testing.assert_allclose(vjp(jnp.ones_like(x))[0].ravel(), [slope, slope, 1], atol=1e-7)
+
+
+def test_tap_is_not_read_and_gets_the_gradient_of_the_rectifiers_input():
+    inputs, kernel, bias, addend = joined_example()
+
+    def loss(addend, tap):
+        out = conv2d(inputs, kernel, bias=bias, addend=addend, slope=0.1, tap=tap)
+        return jnp.sum(jnp.sin(out)), out
+
+    tap = jnp.full(addend.shape, jnp.nan)
+    (of_addend, of_tap), out = jax.grad(loss, (0, 1), has_aux=True)(addend, tap)
+    np.testing.assert_array_equal(of_addend, of_tap)
+    np.testing.assert_array_equal(out, loss(addend, None)[1])
+    assert np.abs(np.asarray(of_tap)).max() > 0.1
