@@ -100,15 +100,16 @@ def run(
     """
     batch, height, width, _ = inputs[0].shape
     size, features, dtype = kernel.shape[0], kernel.shape[-1], kernel.dtype
-    sources = [(number, c) for number, x in enumerate(inputs) for c in range(0, x.shape[-1], _CHUNK)]
-    plan = make_plan(size, len(sources), features, batch * height * width, multiprocessors)
+    chunks = [x.shape[-1] // _CHUNK for x in inputs]
+    firsts = [sum(chunks[:number]) for number in range(len(chunks))]
+    plan = make_plan(size, sum(chunks), features, batch * height * width, multiprocessors)
     rows, outputs, stages = plan
     blocks = pl.cdiv(features, outputs)
     across, down = pl.cdiv(width, _COLUMNS), pl.cdiv(height, rows)
     windows = batch * down * across
     programs = min(max(multiprocessors // blocks, 1), windows)
     halves = outputs // _CHUNK
-    fetches = size * len(sources)
+    fetches = size * sum(chunks)
     margin = 0
     if interpret is not None:  # which does not know of places before the beginning
         margin = 1
@@ -132,68 +133,75 @@ def run(
                 mine = lax.div(windows - program + programs - 1, programs)
                 return lax.div(mine - turn + _TURNS - 1, _TURNS)
 
-            def fetch_weights(number):
-                """Fetches what the products with one window read: the taps of a column."""
-                source, shift = divmod(number, size)
-                for line in range(size):
-                    plgpu.copy_gmem_to_smem(
-                        kernel_ref.at[
-                            line,
-                            shift,
-                            pl.ds(source * _CHUNK, _CHUNK),
-                            pl.ds(block * outputs, outputs),
-                        ],
-                        weights.at[size * number + line],
-                        weights_there.at[number],
-                    )
-
-            def fetch_window(turn, step, number):
-                source, channel = sources[number // size]
-                image, y, x = place(turn, step)
-                fetched_before = step * fetches + number
-                stage = turn * stages + lax.rem(fetched_before, stages)
-
-                @pl.when(fetched_before >= stages)
-                def _():
-                    plgpu.barrier_wait(is_free.at[stage])
-
+            def fetch_weights(tap):
+                number, line = lax.div(tap, size), lax.rem(tap, size)
                 plgpu.copy_gmem_to_smem(
-                    x_refs[source].at[
-                        image,
-                        pl.ds(y - size // 2 + margin, rows + size - 1),
-                        pl.ds(x + number % size - size // 2 + margin, _COLUMNS),
-                        pl.ds(channel, _CHUNK),
+                    kernel_ref.at[
+                        line,
+                        lax.rem(number, size),
+                        pl.ds(lax.div(number, size) * _CHUNK, _CHUNK),
+                        pl.ds(block * outputs, outputs),
                     ],
-                    fetched_lines.at[stage],
-                    is_there.at[stage],
+                    weights.at[tap],
+                    weights_there,
                 )
 
-            @pl.when(thread == _TURNS)
-            def _():
+            def fetch_window(turn, step, number):
+                image, y, x = place(turn, step)
+                stage = turn * stages + lax.rem(step * fetches + number, stages)
+                chunk, shift = lax.div(number, size), lax.rem(number, size)
+
+                def fetch_from(x_ref, first):
+                    plgpu.copy_gmem_to_smem(
+                        x_ref.at[
+                            image,
+                            pl.ds(y - size // 2 + margin, rows + size - 1),
+                            pl.ds(x + shift - size // 2 + margin, _COLUMNS),
+                            pl.ds((chunk - first) * _CHUNK, _CHUNK),
+                        ],
+                        fetched_lines.at[stage],
+                        is_there.at[stage],
+                    )
+
+                plgpu.barrier_wait(is_free.at[stage])
+                copies = [
+                    functools.partial(fetch_from, *source) for source in zip(x_refs, firsts, strict=True)
+                ]
+                if len(copies) == 1:
+                    copies[0]()
+                else:
+                    lax.switch(sum(lax.min(lax.div(chunk, first), 1) for first in firsts[1:]), copies)
+
+            def fetch():
                 plgpu.set_max_registers(40, action="decrease")
+                pl.loop(0, size * fetches)(fetch_weights)
 
                 # The second turn is half a window behind the first.
-                @pl.loop(0, steps(0) + 1)
-                def _(step):
-                    for number in range(fetches):
-                        late, number_of_late = divmod(number - fetches // 2, fetches)
+                @pl.loop(0, (steps(0) + 1) * fetches)
+                def _(count):
+                    late = lax.max(count - fetches // 2, 0)
+                    for turn, position in ((0, count), (1, late)):
+                        step = lax.div(position, fetches)
+                        function = functools.partial(fetch_window, turn, step, lax.rem(position, fetches))
+                        left = steps(turn) - step
+                        # The second has begun once its position moves.
+                        _when_positive(
+                            left if turn == 0 else lax.min(left, count - fetches // 2 + 1), function
+                        )
 
-                        first = functools.partial(fetch_window, 0, step, number)
-                        second = functools.partial(fetch_window, 1, step + late, number_of_late)
-                        pl.when(step < steps(0))(first)
-                        pl.when(step == 0)(functools.partial(fetch_weights, number))
-                        pl.when((step + late >= 0) & (step + late < steps(1)))(second)
-
-            @pl.when(thread < _TURNS)
-            def _():
+            def multiply():
                 turn = thread
                 plgpu.set_max_registers(232, action="increase")
+                for stage in range(stages):
+                    plgpu.barrier_arrive(is_free.at[turn * stages + stage])
                 pixels = rows * _COLUMNS
                 biases = plgpu.load(
                     bias_ref.at[pl.ds(block * outputs, outputs)],
                     layout=plgpu.Layout.WGMMA.reduce(0),
                     optimized=False,
                 )
+
+                plgpu.barrier_wait(weights_there)
 
                 @pl.loop(0, steps(turn))
                 def _(step):
@@ -220,20 +228,22 @@ def run(
                         return turn * stages + lax.rem(step * fetches + number, stages)
 
                     def sum_products(sums):
-                        for number in range(fetches):
-                            wait_for_weights = functools.partial(plgpu.barrier_wait, weights_there.at[number])
-                            pl.when(step == 0)(wait_for_weights)
-                            plgpu.barrier_wait(is_there.at[stage_of(number)])
-                            _show_as_tiles(fetched, stage_of(number), interpret)
+                        @pl.loop(0, fetches)
+                        def _(number):
+                            stage = stage_of(number)
+                            plgpu.barrier_wait(is_there.at[stage])
+                            _show_as_tiles(fetched, stage, interpret)
                             for line in range(size):
                                 plgpu.wgmma(
                                     sums,
-                                    fetched_tiles.at[stage_of(number), pl.ds(line * _COLUMNS, pixels)],
+                                    fetched_tiles.at[stage, pl.ds(line * _COLUMNS, pixels)],
                                     weights.at[size * number + line],
                                 )
-                            if number:
-                                plgpu.wgmma_wait(size)  # all but those of this stage
-                                plgpu.barrier_arrive(is_free.at[stage_of(number - 1)])
+                            plgpu.wgmma_wait(size)  # for all but those of this stage
+                            _when_positive(
+                                number, lambda: plgpu.barrier_arrive(is_free.at[stage_of(number - 1)])
+                            )
+
                         return sums[...]
 
                     result = pl.run_scoped(sum_products, plgpu.ACC((pixels, outputs), jnp.float32))
@@ -259,12 +269,14 @@ def run(
 
                 plgpu.wait_smem_to_gmem(0)
 
+            lax.switch(lax.div(thread, _TURNS), [multiply, fetch])
+
         pl.run_scoped(
             scope,
             plgpu.SMEM((size * fetches, _CHUNK, outputs), dtype, transforms=_TILES),
             _allocate_windows(_TURNS * stages, rows + size - 1, dtype),
             _allocate_windows(_TURNS * halves, rows, dtype),
-            plgpu.Barrier(num_arrivals=size, num_barriers=fetches),
+            plgpu.Barrier(num_arrivals=size * fetches),
             plgpu.Barrier(num_barriers=_TURNS * stages),
             plgpu.Barrier(num_barriers=_TURNS * stages),
             plgpu.Barrier(num_arrivals=halves, num_barriers=_TURNS),
@@ -286,6 +298,15 @@ def run(
     missing = blocks * outputs - features
     kernel, bias = (jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, missing)]) for a in (kernel, bias))
     return call(*inputs, kernel, bias, *([] if addend is None else [addend]))
+
+
+def _when_positive(number, function):
+    """Calls a function if an integer is positive; `pl.when` of a comparison takes twice as long to lower."""
+
+    def nothing():
+        pass
+
+    lax.switch(number, [nothing, function])
 
 
 # 8 pixels of 64 channels, in the same order and interleaved in the same way, are one tile of the matrix unit.
