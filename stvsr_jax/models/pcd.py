@@ -171,7 +171,7 @@ def _align(layers, source, guides):
     aligned = deform(layers["level3_deform"], source[2], guide, slope=LEAKY_RELU)
     for level in (2, 1):
         # What is doubled is the offset feature: displacements in pixels grow with the resolution.
-        guide = conv(f"level{level}_offset2", guides[level - 1], 2.0 * up(guide))
+        guide = conv(f"level{level}_offset2", guides[level - 1], up(guide, 2.0))
         guide = conv(f"level{level}_offset3", guide)
         sampled = deform(layers[f"level{level}_deform"], source[level - 1], guide)
         aligned = conv(f"level{level}_merge", sampled, up(aligned), slope=LEAKY_RELU if level == 2 else None)

@@ -1,9 +1,13 @@
 """Resizing on fixed grids: MATLAB's bicubic `imresize` and the networks' bilinear x2."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from stvsr_jax import bicubic
+from stvsr_jax.ops import resize_triton
+from stvsr_jax.ops.devices import is_single_device
 
 
 def imresize(
@@ -39,16 +43,39 @@ def imresize(
     return jnp.einsum("xw,...ywc->...yxc", columns, image, precision=exact)
 
 
-def upsample_bilinear_2x(x: jax.Array) -> jax.Array:
+def upsample_bilinear_2x(x: jax.Array, scale: float = 1.0) -> jax.Array:
     """Doubles height and width bilinearly, half-pixel centres, edges clamped.
 
     Args:
       x: [B, H, W, C].
+      scale: factor of the values.
 
     Returns:
       [B, 2H, 2W, C] in the dtype of x.
     """
-    return _double(_double(x, axis=1), axis=2)
+    has_kernels = is_single_device() and resize_triton.is_supported(x)
+    return _upsample_on_any_platform(x, scale=scale, has_kernels=has_kernels)
+
+
+@functools.partial(jax.jit, static_argnames=("scale", "has_kernels"))  # traced once for equal shapes
+def _upsample_on_any_platform(x, scale, has_kernels):
+    functions = {"default": lambda x: scale * _double(_double(x, axis=1), axis=2)}
+    if has_kernels:
+        functions["cuda"] = lambda x: _upsample_by_kernel(x, scale, False)
+    return jax.lax.platform_dependent(x, **functions)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _upsample_by_kernel(x, scale, interpret):
+    return resize_triton.run(x, scale, interpret=interpret)
+
+
+_upsample_by_kernel.defvjp(
+    lambda x, scale, interpret: (_upsample_by_kernel(x, scale, interpret), None),
+    lambda scale, interpret, _, cotangent: (
+        resize_triton.run_backward(cotangent, scale, interpret=interpret),
+    ),
+)
 
 
 def _double(x, axis):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stvsr_jax import bicubic
-from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
+from stvsr_jax.ops import resize_triton
+from stvsr_jax.ops.resize import _upsample_by_kernel, imresize, upsample_bilinear_2x
 
 
 def uniform(seed, *shape):
@@ -127,3 +128,30 @@ def test_upsample_of_bfloat16_is_close_and_bfloat16():
     assert got.dtype == jnp.bfloat16
     want = naive_upsample_2x(np.asarray(x, np.float32))
     np.testing.assert_allclose(np.asarray(got, np.float32), want, atol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 64), (3, 1, 1, 8), (1, 9, 7, 16)])
+def test_kernels_of_the_doubling_equal_its_definition(shape):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.bfloat16)
+    cotangent = np.random.default_rng(1).standard_normal((shape[0], 2 * shape[1], 2 * shape[2], shape[3]))
+    cotangent = jnp.asarray(cotangent, jnp.bfloat16)
+    got, vjp = jax.vjp(lambda x: _upsample_by_kernel(x, 2.0, True), x)
+    # The definition in float32; the kernels round once.
+    want, wanted = jax.vjp(lambda x: upsample_bilinear_2x(x, 2.0), x.astype(jnp.float32))
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(got.astype(jnp.float32), want, rtol=2**-8, atol=1e-6)
+    gradient = vjp(cotangent)[0].astype(jnp.float32)
+    np.testing.assert_allclose(gradient, wanted(cotangent.astype(jnp.float32))[0], rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "supported"),
+    [
+        ((1, 4, 4, 64), jnp.bfloat16, True),
+        ((1, 4, 4, 64), jnp.float32, False),
+        ((1, 4, 4, 48), jnp.bfloat16, False),
+        ((64, 1024, 1024, 64), jnp.bfloat16, False),
+    ],
+)
+def test_kernels_of_the_doubling_say_what_they_can_run(shape, dtype, supported):
+    assert resize_triton.is_supported(jax.ShapeDtypeStruct(shape, dtype)) == supported
