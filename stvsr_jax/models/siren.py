@@ -65,24 +65,17 @@ def _uniform(bound):
     return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
-def project(
-    weights: SirenWeights, dtype: Any = jnp.float32, *, joined: bool = False, **inputs: jax.Array
-) -> jax.Array:
+def project(weights: SirenWeights, dtype: Any = jnp.float32, **inputs: jax.Array) -> jax.Array:
     """Returns the sum of the named inputs' products with their rows of the first kernel.
 
     Args:
       weights: of the SIREN.
       dtype: of the operands; the sum is float32.
-      joined: make one product of the inputs side by side, which have one shape but for the channels. For large
-        inputs that is faster: the product of each is not stored.
       **inputs: name -> [..., channels].
 
     Returns:
       [..., width] float32, without the bias.
     """
-    if joined:
-        rows = jnp.concatenate([weights.rows[name] for name in inputs])
-        return _matmul(jnp.concatenate(list(inputs.values()), axis=-1), rows, dtype)
     return sum(_matmul(x, weights.rows[name], dtype) for name, x in inputs.items())
 
 
@@ -93,15 +86,17 @@ def finish(
     *,
     out_dtype: Any = jnp.float32,
     implementation: str | None = None,
+    **inputs: jax.Array,
 ) -> jax.Array:
-    """Runs the rest of the network on the complete sum of projections.
+    """Runs the rest of the network on the sum of projections.
 
     Args:
       weights: of the SIREN.
-      projected: [..., width], sum of `project` over all inputs.
+      projected: [..., width], sum of `project` over the other inputs.
       dtype: of the matrix products' operands; sines and sums are float32.
       out_dtype: of the result.
       implementation: of `ops.sine_mlp`.
+      **inputs: name -> [..., channels], those that are not projected yet.
 
     Returns:
       [..., outputs] in out_dtype.
@@ -111,6 +106,7 @@ def finish(
         weights.kernels,
         weights.biases,
         frequency=FREQUENCY,
+        inputs=[(x, weights.rows[name]) for name, x in inputs.items()],
         dtype=dtype,
         out_dtype=out_dtype,
         implementation=implementation,

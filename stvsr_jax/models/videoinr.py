@@ -218,10 +218,8 @@ def _decode(weights, encoded, times, out_size, chunk_rows, grid, dtype, implemen
     def render_colour(times, flat_feature, args):  # -> [B, T, rows, W', 3]
         rows, s = args
         smooth = columns.interpolate(rows.interpolate(for_motion, axis=1), axis=2)
-        projected = (
-            siren.project(motion, dtype, space=s) + siren.project(motion, time=times) + smooth[:, None]
-        )
-        flows = finish(motion, projected)  # two flows (x, y) in output pixels
+        projected = siren.project(motion, time=times) + smooth[:, None]
+        flows = finish(motion, projected, space=s)  # two flows (x, y) in output pixels
         total, spaces = siren.project(colour, time=times), {}
         for i in (0, 1):
             warped = _warp(flows[..., 2 * i : 2 * i + 2], rows.base, columns.base, (grid.step_y, grid.step_x))
@@ -229,7 +227,7 @@ def _decode(weights, encoded, times, out_size, chunk_rows, grid, dtype, implemen
             on_output = on_output.reshape(-1, *on_output.shape[2:])  # [B*T, rows, W', 2]
             spaces[f"space{i + 1}"] = ops.bilinear_sample(flat_feature, on_output).reshape(s.shape)
             total = total + ops.bilinear_sample(for_colour[i], normalized_to_pixels(warped, (height, width)))
-        return finish(colour, total + siren.project(colour, dtype, joined=True, **spaces))
+        return finish(colour, total, **spaces)
 
     if chunk_rows is None:
         return render(times)

@@ -1,8 +1,9 @@
 """A multi-layer perceptron with sine activations, on many points at once (SIREN, arXiv 2006.09661, eq. 4).
 
-    x_0 = x + bias_0,   x_i = sin(frequency x_{i-1}) @ kernel_i + bias_i
+    x_0 = x + sum over inputs of y @ rows + bias_0,   x_i = sin(frequency x_{i-1}) @ kernel_i + bias_i
 
-It starts from the sum that the first layer makes of its inputs. Between two layers lie up to 256 float32 numbers
+It starts from the sum that the first layer makes of its inputs, of which it may be told some that are not multiplied
+yet. Between two layers lie up to 256 float32 numbers
 a point; a back end that keeps them on the chip saves most of the time and memory.
 """
 
@@ -24,6 +25,7 @@ def sine_mlp(
     biases: Sequence[jax.Array],
     *,
     frequency: float,
+    inputs: Sequence[tuple[jax.Array, jax.Array]] = (),
     dtype: Any = jnp.float32,
     out_dtype: Any = jnp.float32,
     implementation: str | None = None,
@@ -35,6 +37,7 @@ def sine_mlp(
       kernels: of the layers, [C_i, C_{i+1}].
       biases: one more than kernels; the first is added to x.
       frequency: factor of the sines' arguments.
+      inputs: pairs (y [..., D], rows [D, C]) whose products are added to x.
       dtype: of the matrix products' operands; sines and sums are float32.
       out_dtype: of the result.
       implementation: a name in `IMPLEMENTATIONS`. None takes 'pallas_triton' on a CUDA device where it can run (and
@@ -50,52 +53,67 @@ def sine_mlp(
     if implementation is not None and implementation not in IMPLEMENTATIONS:
         raise ValueError(f"sine_mlp: {implementation!r} is not one of {sorted(IMPLEMENTATIONS)}")
     widths = [x.shape[-1], *(k.shape[1] for k in kernels)]
-    if [k.shape[0] for k in kernels] != widths[:-1] or [b.shape[0] for b in biases] != widths:
+    fits = all(y.shape == (*x.shape[:-1], len(rows)) and rows.shape[1] == x.shape[-1] for y, rows in inputs)
+    if [k.shape[0] for k in kernels] != widths[:-1] or [b.shape[0] for b in biases] != widths or not fits:
         raise ValueError(
-            f"sine_mlp: x {x.shape}, kernels {[k.shape for k in kernels]} and biases {[b.shape for b in biases]} "
-            "do not chain"
+            f"sine_mlp: x {x.shape}, inputs {[(y.shape, rows.shape) for y, rows in inputs]}, kernels "
+            f"{[k.shape for k in kernels]} and biases {[b.shape for b in biases]} do not chain"
         )
-    operands = x, tuple(kernels), tuple(biases)
+    operands = x, tuple(inputs), tuple(kernels), tuple(biases)
     if implementation is not None:
         return IMPLEMENTATIONS[implementation](*operands, frequency, dtype, out_dtype)
     options = dict(frequency=frequency, dtype=dtype, out_dtype=out_dtype)
     run_xla = functools.partial(_xla, **options)
-    if not is_single_device() or not sine_mlp_triton.is_supported(x, kernels, dtype):
+    if not is_single_device() or not sine_mlp_triton.is_supported(x, inputs, kernels, dtype):
         return run_xla(*operands)
     run_triton = functools.partial(_pallas_triton, **options)
     return jax.lax.platform_dependent(*operands, cuda=run_triton, default=run_xla)
 
 
-def _xla(x, kernels, biases, frequency, dtype, out_dtype):
-    x = x + biases[0]
+def _xla(x, inputs, kernels, biases, frequency, dtype, out_dtype):
+    x = _add_products(x, inputs, dtype) + biases[0]
     for kernel, bias in zip(kernels, biases[1:], strict=True):
         activation = sine(frequency * x).astype(dtype)
         x = jnp.matmul(activation, kernel.astype(dtype), preferred_element_type=jnp.float32) + bias
     return x.astype(out_dtype)
 
 
-def _pallas_triton(x, kernels, biases, frequency, dtype, out_dtype):
-    if not sine_mlp_triton.is_supported(x, kernels, dtype):
+def _add_products(x, inputs, dtype):
+    """Adds all products at once: for large inputs that is faster than to store the product of each."""
+    if not inputs:
+        return x
+    y, rows = jnp.concatenate([y for y, _ in inputs], axis=-1), jnp.concatenate([rows for _, rows in inputs])
+    return x + jnp.matmul(y.astype(dtype), rows.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _pallas_triton(x, inputs, kernels, biases, frequency, dtype, out_dtype):
+    if not sine_mlp_triton.is_supported(x, inputs, kernels, dtype):
         raise NotImplementedError(
             f"sine_mlp: pallas_triton runs products of 16 bits, of {sine_mlp_triton.SUPPORTED_WIDTHS}, not "
             f"{jnp.dtype(dtype)} products of widths {[x.shape[-1], *(k.shape[1] for k in kernels)]}"
         )
 
     @jax.custom_vjp
-    def run(x, kernels, biases):
-        return sine_mlp_triton.run(x, kernels, biases, frequency, dtype, out_dtype)
+    def run(x, inputs, kernels, biases):
+        return sine_mlp_triton.run(x, kernels, biases, frequency, dtype, out_dtype, inputs=inputs)
 
-    def forward(*operands):
-        return run(*operands), operands
+    def forward(x, inputs, kernels, biases):
+        # The derivative reads the sum.
+        total, add = jax.vjp(lambda x, inputs: _add_products(x, inputs, dtype), x, inputs)
+        return run(total, (), kernels, biases), (total, add, kernels, biases)
 
-    def backward(operands, cotangent):
-        if not sine_mlp_triton.is_backward_supported(*operands[:2]):
-            _, vjp = jax.vjp(lambda *args: _xla(*args, frequency, dtype, out_dtype), *operands)
-            return vjp(cotangent)
-        return sine_mlp_triton.run_backward(*operands, cotangent, frequency, dtype)
+    def backward(residuals, cotangent):
+        total, add, kernels, biases = residuals
+        operands = total, kernels, biases
+        if sine_mlp_triton.is_backward_supported(total, kernels):
+            d_total, *d_weights = sine_mlp_triton.run_backward(*operands, cotangent, frequency, dtype)
+        else:
+            _, vjp = jax.vjp(lambda x, *rest: _xla(x, (), *rest, frequency, dtype, out_dtype), *operands)
+            d_total, *d_weights = vjp(cotangent)
+        return *add(d_total), *d_weights
 
     run.defvjp(forward, backward)
-    return run(x, kernels, biases)
+    return run(x, inputs, kernels, biases)
 
 
 IMPLEMENTATIONS = {"xla": _xla, "pallas_triton": _pallas_triton}

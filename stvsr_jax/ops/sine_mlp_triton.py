@@ -34,18 +34,22 @@ _PTX = """
 
 
 SUPPORTED_WIDTHS = (
-    f"3 or 4 layers whose widths, but for the outputs, are powers of two from {_NARROWEST} on, the second hidden one "
-    f"from {_SLICE}"
+    f"3 or 4 layers whose widths, also of inputs but not of outputs, are powers of two from {_NARROWEST} on, the "
+    f"second hidden one from {_SLICE}"
 )
 
 
-def is_supported(x: jax.Array, kernels: tuple[jax.Array, ...], dtype) -> bool:
+def is_supported(
+    x: jax.Array, inputs: tuple[tuple[jax.Array, jax.Array], ...], kernels: tuple[jax.Array, ...], dtype
+) -> bool:
     """Return whether the kernel can run these widths in this dtype."""
     widths = [x.shape[-1], *(k.shape[1] for k in kernels)]
     return (
         jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
         and len(widths) in (4, 5)
-        and all(w >= _NARROWEST and w & (w - 1) == 0 for w in widths[:-1])
+        and all(
+            w >= _NARROWEST and w & (w - 1) == 0 for w in [*widths[:-1], *(len(rows) for _, rows in inputs)]
+        )
         and widths[2] >= _SLICE
     )
 
@@ -63,6 +67,7 @@ def run(
     dtype: jnp.dtype,
     out_dtype: jnp.dtype = jnp.float32,
     *,
+    inputs: tuple[tuple[jax.Array, jax.Array], ...] = (),
     interpret: bool = False,
 ) -> jax.Array:
     """Run the kernel; arguments as for `ops.sine_mlp`, `interpret` runs it anywhere, slowly, for tests."""
@@ -72,10 +77,11 @@ def run(
     call = _call(
         _forward_kernel,
         jax.ShapeDtypeStruct((len(points), *operands[-1].shape), out_dtype),
-        _Problem(len(points), len(kernels), frequency, dtype, interpret),
+        _Problem(len(points), len(inputs), len(kernels), frequency, dtype, interpret),
         "sine_mlp",
     )
-    return call(points, *operands)[:, :outputs].reshape(*x.shape[:-1], outputs)
+    pairs = [a.astype(dtype) for y, rows in inputs for a in (y.reshape(-1, len(rows)), rows)]
+    return call(points, *pairs, *operands)[:, :outputs].reshape(*x.shape[:-1], outputs)
 
 
 def run_backward(
@@ -97,7 +103,7 @@ def run_backward(
     call = _call(
         _backward_kernel,
         (jax.ShapeDtypeStruct(points.shape, jnp.float32), *kept, *kept[1:]),
-        _Problem(len(points), len(kernels), frequency, dtype, interpret),
+        _Problem(len(points), 0, len(kernels), frequency, dtype, interpret),
         "sine_mlp_backward",
     )
     d_x, *kept = call(points, *operands, _pad_outputs(cotangent).astype(dtype))
@@ -114,6 +120,7 @@ class _Problem(NamedTuple):
     """Sizes and options known when a kernel is compiled."""
 
     count: int
+    inputs: int
     layers: int
     frequency: float
     dtype: jnp.dtype
@@ -145,9 +152,13 @@ def _call(kernel, out_shape, problem, name):
 
 
 def _forward_kernel(x_ref, *refs, problem):
+    input_refs, refs = refs[: 2 * problem.inputs], refs[2 * problem.inputs :]
     kernel_refs, bias_refs, out_ref = refs[: problem.layers], refs[problem.layers : -1], refs[-1]
     block = _Block(problem)
-    x = block.activate(block.read(x_ref) + _row(bias_refs[0]))
+    x = block.read(x_ref) + _row(bias_refs[0])
+    for y_ref, rows_ref in zip(input_refs[::2], input_refs[1::2], strict=True):
+        x += plgpu.dot(block.read(y_ref), plgpu.load(rows_ref.at[:, :]))
+    x = block.activate(x)
     x = block.activate(_product(x, kernel_refs[0], bias_refs[1]))
     total = block.pass_widest(x, kernel_refs, bias_refs)
     if problem.layers == 4:

@@ -35,6 +35,9 @@ def test_project_and_finish_equal_the_plain_network(network):
     params, weights, inputs = network
     want = plain_mlp(params, np.concatenate([inputs[name] for name, _ in INPUTS], -1))
     got = siren.finish(weights, siren.project(weights, **inputs))
+    (name, x), *others = inputs.items()
+    rest = siren.project(weights, **dict(others))
+    np.testing.assert_allclose(siren.finish(weights, rest, **{name: x}), got, atol=1e-5)
     assert got.dtype == jnp.float32 and got.shape == (4, 3, 2)
     np.testing.assert_allclose(got, want, atol=2e-5)
 
@@ -44,7 +47,7 @@ def test_projections_of_parts_add_up(network):
     parts = sum(siren.project(weights, **{name: x}) for name, x in inputs.items())
     np.testing.assert_allclose(parts, siren.project(weights, **inputs), atol=1e-6)
     backwards = dict(reversed(inputs.items()))
-    np.testing.assert_allclose(parts, siren.project(weights, joined=True, **backwards), atol=1e-6)
+    np.testing.assert_allclose(parts, siren.project(weights, **backwards), atol=1e-6)
 
 
 def test_bfloat16_products_are_summed_in_float32(network):

@@ -50,6 +50,47 @@ def test_triton_kernel_equals_definition_to_16_bits(widths, dtype, limit):
     assert relative_l2(got, np.asarray(xla, np.float64)) < 1e-3
 
 
+def network_with_inputs(widths=(64, 64, 256, 4), channels=(64, 16), points=(3, 37)):
+    """Returns (x, inputs, kernels, biases) and the complete first sum in float64."""
+    x, kernels, biases = network(widths, points)
+    rng = np.random.default_rng(5)
+    inputs = tuple(
+        (rng.standard_normal((*points, c)).astype(np.float32), rng.uniform(-0.02, 0.02, (c, widths[0])))
+        for c in channels
+    )
+    inputs = jax.tree.map(lambda a: a.astype(np.float32), inputs)
+    return (x, inputs, kernels, biases), x + sum(y.astype(np.float64) @ rows for y, rows in inputs)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(jnp.float32, 2e-5), (jnp.bfloat16, 1e-2)])
+def test_inputs_are_multiplied_and_added_first(dtype, limit):
+    (x, inputs, kernels, biases), total = network_with_inputs()
+    got = sine_mlp(x, kernels, biases, frequency=FREQUENCY, inputs=inputs, dtype=dtype)
+    want = definition(total, kernels, biases)
+    assert relative_l2(got, want) < limit
+    if dtype != jnp.float32:
+        triton = sine_mlp_triton.run(x, kernels, biases, FREQUENCY, dtype, inputs=inputs, interpret=True)
+        assert triton.shape == got.shape and relative_l2(triton, want) < limit
+        assert relative_l2(triton, np.asarray(got, np.float64)) < 1e-3
+
+
+def test_gradient_by_inputs_equals_that_of_the_complete_sum():
+    (x, inputs, kernels, biases), _ = network_with_inputs()
+    cotangent = np.random.default_rng(1).standard_normal((3, 37, 4)).astype(np.float32)
+
+    def by_inputs(x, inputs):
+        return sine_mlp(x, kernels, biases, frequency=FREQUENCY, inputs=inputs)
+
+    def by_sum(x, inputs):
+        return sine_mlp(x + sum(y @ rows for y, rows in inputs), kernels, biases, frequency=FREQUENCY)
+
+    got, want = (
+        jax.jit(lambda *a, f=f: jax.vjp(f, *a)[1](cotangent))(x, inputs) for f in (by_inputs, by_sum)
+    )
+    for value, reference in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert relative_l2(value, np.asarray(reference, np.float64)) < 1e-4
+
+
 def test_result_of_another_dtype_is_the_same_rounded():
     x, kernels, biases = network((64, 64, 256, 64))
     options = dict(frequency=FREQUENCY, dtype=jnp.bfloat16)
@@ -89,16 +130,17 @@ def test_gradient_of_larger_than_32_bit_arrays_is_left_to_xla():
 
 
 def test_triton_kernel_lowers_for_cuda_and_has_a_gradient():
-    operands = network((64, 64, 256, 256, 3))
+    operands, _ = network_with_inputs((64, 64, 256, 256, 3))
 
-    def loss(*operands):
-        out = sine_mlp(*operands, frequency=FREQUENCY, dtype=jnp.bfloat16, implementation="pallas_triton")
+    def loss(x, inputs, kernels, biases):
+        options = dict(frequency=FREQUENCY, dtype=jnp.bfloat16, implementation="pallas_triton")
+        out = sine_mlp(x, kernels, biases, inputs=inputs, **options)
         return jnp.sum(out**2)
 
     device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="cuda")
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
-        traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*operands)
+        traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).trace(*operands)
         lowered = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "triton" in lowered.lower()
 
@@ -109,6 +151,8 @@ def test_wrong_requests_are_named():
         sine_mlp(x, kernels, biases, frequency=FREQUENCY, implementation="fast")
     with pytest.raises(ValueError, match="do not chain"):
         sine_mlp(x, kernels[1:], biases, frequency=FREQUENCY)
+    with pytest.raises(ValueError, match="do not chain"):
+        sine_mlp(x, kernels, biases, frequency=FREQUENCY, inputs=[(x, np.zeros((7, 8), np.float32))])
     with pytest.raises(NotImplementedError, match="float32 products"):
         sine_mlp(x, kernels, biases, frequency=FREQUENCY, implementation="pallas_triton")
     with pytest.raises(NotImplementedError, match=r"widths \[8, 8, 16, 3\]"):
