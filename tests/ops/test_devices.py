@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import jax
+import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from stvsr_jax.ops.devices import is_single_device, loop_unroll
+from stvsr_jax.ops.devices import count_hopper_multiprocessors, is_single_device, loop_unroll
 
 PROGRAM = """
 import jax, jax.numpy as jnp
@@ -55,3 +56,20 @@ def test_loops_are_written_out_for_a_gpu_only():
 
     assert loop_unroll() == 1  # these tests run on a CPU
     assert [traced_for(p) for p in ("cuda", "tpu", "cpu")] == [8, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("NVIDIA H100 80GB HBM3", 132),
+        ("NVIDIA H200", 132),
+        ("NVIDIA GH200 480GB", 132),
+        ("NVIDIA A100-SXM4-80GB", None),
+        ("NVIDIA B200", None),
+    ],
+)
+def test_hopper_gpus_are_known_by_their_name(kind, count):
+    device = AbstractDevice(device_kind=kind, num_cores=132, platform="cuda")
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("device",), abstract_device=device)):
+        assert count_hopper_multiprocessors() == count
+    assert count_hopper_multiprocessors() is None  # these tests run on a CPU
