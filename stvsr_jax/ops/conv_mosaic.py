@@ -8,7 +8,9 @@ adds, rectifies and rounds the sums where they are, in registers:
 * All weights of the block's outputs stay in shared memory.
 * A line of 16 pixels is two of the tiles that the matrix unit reads, so a shift by a line is one of the address. For
   the shifts along a line the window is fetched three times; what is outside of the image is filled with zeros.
-* Two blocks take turns: one multiplies while the other is at its sums. Each has a block of its own that fetches ahead.
+* Two blocks take turns: one multiplies while the other is at its sums. A third fetches ahead for both.
+* What a program does again and again are loops, not steps written out: the networks need forty such kernels, and each
+  has to be lowered and compiled.
 """
 
 import functools
@@ -22,7 +24,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 _COLUMNS = 16  # output pixels of a line of a block's window
 _CHUNK = 64  # channels of a product; 128 bytes, the widest pattern in which shared memory is interleaved
-_TURNS = 2  # blocks that take turns
+_TURNS = 2  # blocks of threads that take turns
 _SHARED_BYTES = 227 * 1024 - 1024  # of one multiprocessor, without the barriers
 
 
