@@ -21,19 +21,14 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AbstractDevice, AbstractMesh
 
 from stvsr_jax import checkpoint, models
 from stvsr_jax.inference import predictor, tiling
 from stvsr_jax.inference.__main__ import parse_size
 from stvsr_jax.models import videoinr
+from stvsr_jax.ops.devices import without_kernels
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-
-# Else a program for GPUs of one generation would be made on a machine that has one.
-_NO_DEVICE_OF_THIS_MACHINE = AbstractMesh(
-    (1,), ("device",), abstract_device=AbstractDevice("any", None, "cpu")
-)
 
 
 def export(
@@ -89,7 +84,7 @@ def export(
         return predictor.to_uint8(rendered[:, :out_height, :out_width])
 
     frames = jax.ShapeDtypeStruct((count, height, width, 3), jnp.uint8)
-    with jax.sharding.use_abstract_mesh(_NO_DEVICE_OF_THIS_MACHINE):
+    with without_kernels():
         return jax.export.export(jax.jit(run), platforms=list(platforms))(frames)
 
 

@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 from PIL import Image
 
 from stvsr_jax import checkpoint, export, models
@@ -103,3 +104,17 @@ def test_bad_requests_are_one_line(tmp_path, capsys):
         assert export.main([str(a) for a in arguments]) == 2
         error = capsys.readouterr().err.strip()
         assert message in error and "\n" not in error
+
+
+def test_a_program_of_16_bits_made_beside_a_gpu_has_none_of_its_kernels():
+    model = models.build(
+        "zooming_slowmo", features=64, front_blocks=1, back_blocks=1, dtype=jax.numpy.bfloat16
+    )
+    params = random_params(model)
+    device = AbstractDevice("NVIDIA H200", 132, "gpu")
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("device",), abstract_device=device)):
+        program = export.export(
+            "zooming_slowmo", model, params, size=(8, 8), space=4, time=2, platforms=("cuda",)
+        )
+    # jax.export refuses kernels of its own accord.
+    assert program.platforms == ("cuda",) and program.out_avals[0].shape == (7, 32, 32, 3)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from stvsr_jax.ops.devices import count_hopper_multiprocessors, is_single_device
+from stvsr_jax.ops.devices import allows_kernels, count_hopper_multiprocessors
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -90,7 +90,7 @@ _conv2d.defvjp(_forward, _backward)
 
 
 def _run(inputs, kernel, bias, addend, options):
-    multiprocessors = count_hopper_multiprocessors() if is_single_device() else None
+    multiprocessors = count_hopper_multiprocessors() if allows_kernels() else None
     return _run_on_any_platform(inputs, kernel, bias, addend, options, multiprocessors)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from stvsr_jax.ops import deform_conv_triton, deform_conv_windowed
 from stvsr_jax.ops.deform_conv_triton import Geometry
-from stvsr_jax.ops.devices import is_single_device
+from stvsr_jax.ops.devices import allows_kernels
 from stvsr_jax.ops.sampling import sample_groups, spread_groups
 
 
@@ -123,7 +123,7 @@ def _run(x, head, geometry, logits, implementation):
         columns = IMPLEMENTATIONS[implementation](x, head, geometry, logits)
     else:
         columns = _run_on_any_platform(
-            x, head, geometry=geometry, logits=logits, has_kernels=is_single_device()
+            x, head, geometry=geometry, logits=logits, has_kernels=allows_kernels()
         )
     return columns.reshape(*head.shape[:3], -1)
 

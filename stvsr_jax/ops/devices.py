@@ -1,8 +1,10 @@
 """What is known, while a program is traced, of the devices that will run it."""
 
+import contextlib
+import contextvars
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,11 +13,26 @@ from jax.sharding import AbstractMesh, AxisType
 _ONE_DEVICE = AbstractMesh((1,), ("device",), axis_types=(AxisType.Auto,))
 
 
-def is_single_device() -> bool:
-    """Return whether what is traced now will run on one device, or is already one device's part of a whole.
+_is_without_kernels = contextvars.ContextVar("is_without_kernels", default=False)
 
-    XLA cannot split a hand-written kernel over devices; inside `jax.shard_map` it need not.
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """Trace what is inside without hand-written kernels, as a program that is to be kept must be."""
+    token = _is_without_kernels.set(True)
+    try:
+        yield
+    finally:
+        _is_without_kernels.reset(token)
+
+
+def allows_kernels() -> bool:
+    """Return whether hand-written kernels may be part of what is traced now: it runs on one device, or is one's part.
+
+    XLA cannot split such a kernel over devices; inside `jax.shard_map` it need not.
     """
+    if _is_without_kernels.get():
+        return False
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return jax.device_count() == 1

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from stvsr_jax import bicubic
 from stvsr_jax.ops import resize_triton
-from stvsr_jax.ops.devices import is_single_device
+from stvsr_jax.ops.devices import allows_kernels
 
 
 def imresize(
@@ -53,7 +53,7 @@ def upsample_bilinear_2x(x: jax.Array, scale: float = 1.0) -> jax.Array:
     Returns:
       [B, 2H, 2W, C] in the dtype of x.
     """
-    has_kernels = is_single_device() and resize_triton.is_supported(x)
+    has_kernels = allows_kernels() and resize_triton.is_supported(x)
     return _upsample_on_any_platform(x, scale=scale, has_kernels=has_kernels)
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from stvsr_jax.ops import sine_mlp_triton
-from stvsr_jax.ops.devices import is_single_device
+from stvsr_jax.ops.devices import allows_kernels
 from stvsr_jax.ops.sine import sine
 
 
@@ -64,7 +64,7 @@ def sine_mlp(
         return IMPLEMENTATIONS[implementation](*operands, frequency, dtype, out_dtype)
     options = dict(frequency=frequency, dtype=dtype, out_dtype=out_dtype)
     run_xla = functools.partial(_xla, **options)
-    if not is_single_device() or not sine_mlp_triton.is_supported(x, inputs, kernels, dtype):
+    if not allows_kernels() or not sine_mlp_triton.is_supported(x, inputs, kernels, dtype):
         return run_xla(*operands)
     run_triton = functools.partial(_pallas_triton, **options)
     return jax.lax.platform_dependent(*operands, cuda=run_triton, default=run_xla)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax.models import recurrence
+from stvsr_jax.models.layers import Weights, convolve
 
 
 @jax.custom_vjp
@@ -86,3 +87,36 @@ def test_apply_outside_of_a_loop_runs_the_layer(example):
     np.testing.assert_array_equal(
         recurrence.apply(affine, weights["in"], carry), affine(weights["in"], carry)
     )
+
+
+def convolving_step(weights, carry, x):
+    """Two inputs, a sum and a rectifier in one layer; a product of pixels after it."""
+    hidden = convolve(weights["first"], x, carry, slope=0.1, addend=carry)
+    carry = convolve(weights["second"], hidden, slope=0.1)
+    return carry, hidden
+
+
+def test_gradients_of_convolutions_with_rectifiers_equal_those_of_a_scan():
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return 0.4 * rng.standard_normal(shape).astype(np.float32)
+
+    weights = {
+        "first": Weights(draw(3, 3, 5, 3), draw(3)),
+        "second": Weights(draw(1, 1, 3, 3), draw(3)),
+    }
+    operands = weights, draw(2, 4, 5, 3), draw(4, 2, 4, 5, 2)
+
+    def loss(run, *operands):
+        carry, hidden = run(*operands)
+        return jnp.sum(jnp.sin(carry)) + jnp.sum(hidden**2)
+
+    def plain(weights, carry, xs):
+        return jax.lax.scan(functools.partial(convolving_step, weights), carry, xs)
+
+    got, want = (
+        jax.jit(jax.grad(functools.partial(loss, run), argnums=(0, 1, 2)))(*operands)
+        for run in (functools.partial(recurrence.scan, convolving_step), plain)
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), got, want)
