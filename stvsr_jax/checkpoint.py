@@ -8,7 +8,9 @@ from them and inference runs them alike. Directories may be local or anything th
 
 import dataclasses
 import math
+import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -212,9 +214,12 @@ def write(manager: ocp.CheckpointManager, action: Callable[[], Any]) -> None:
 
 
 def _shorten(error):
-    """Returns the first line of a message; of a long one the beginning and the end, where the reason is."""
+    """Returns the first line of a message; of a long one the beginning and the reason: a system error or the end."""
     line = str(error).strip().partition("\n")[0]
-    return line if len(line) < 300 else f"{line[:120]} ... {line[-160:]}"
+    if len(line) < 300:
+        return line
+    code = re.search(r"os_error_code='(\d+)'", line)  # TensorStore's, amid its settings
+    return f"{line[:120]} ... {os.strerror(int(code[1])) if code else line[-160:]}"
 
 
 def _find_checkpoints(directory):

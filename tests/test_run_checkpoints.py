@@ -102,17 +102,31 @@ def test_only_the_newest_are_kept(config, tmp_path):
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"3", "4"}
 
 
-def test_write_that_fails_is_one_line_that_names_what_is_whole(linear_config, params, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "No space left on device " + "x" * 300 + " at the end\nmore",
+            r"No space left.* \.\.\. .*at the end",
+        ),
+        # A reason that TensorStore gives amid its settings.
+        (
+            "Error writing " + "x" * 300 + "[os_error_code='27'] " + "y" * 300,
+            r"Error writing x+ \.\.\. File too large",
+        ),
+    ],
+)
+def test_write_that_fails_is_one_line_that_names_what_is_whole(params, tmp_path, monkeypatch, text, message):
     """A disk that is really full: tests/test_main.py."""
     with checkpoint.open_manager(tmp_path) as manager:
         run_checkpoints.save(manager, make_state(params, step=1), SPEC)
         run_checkpoints.finish(manager)
 
         def fail(*args, **kwargs):
-            raise OSError(28, "No space left on device " + "x" * 300 + " at the end\nmore")
+            raise ValueError(text)
 
         monkeypatch.setattr(manager, "save", fail)
-        message = r"in .* cannot be written: .*No space left.* \.\.\. .*at the end; .*steps \[1\] are whole"
+        message = rf"in .* cannot be written: {message}; .*steps \[1\] are whole"
         with pytest.raises(OSError, match=message) as error:
             run_checkpoints.save(manager, make_state(params, step=2), SPEC)
         assert "\n" not in str(error.value) and len(str(error.value)) < 600
