@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stvsr_jax.ops.devices import allows_kernels, count_hopper_multiprocessors
 
@@ -125,13 +126,14 @@ def _join(inputs):
     return inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
 
 
-def _split(x, inputs):
-    """Splits the channels of an array like the joined inputs."""
-    return tuple(jnp.split(x, _ends([x.shape[-1] for x in inputs]), axis=-1))
+def _split(x, inputs, axis=-1):
+    """Splits an axis of the joined inputs' channels."""
+    return tuple(jnp.split(x, np.cumsum([x.shape[-1] for x in inputs])[:-1], axis=axis))
 
 
-def _ends(sizes):
-    return [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+def _turn(kernel):
+    """Returns the kernel that takes the gradient of a convolution's result to that of its input."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
 def _convolve(x, kernel, options):
@@ -146,12 +148,11 @@ def _backward_of_each_input(options, inputs, kernel, cotangent):
     d_inputs, d_kernels = [], []
     height, width = kernel.shape[:2]
     is_same = options.stride == 1 and height == width == 2 * options.padding + 1 > 1
-    for x, part in zip(inputs, jnp.split(kernel, _ends([x.shape[-1] for x in inputs]), axis=2), strict=True):
+    for x, part in zip(inputs, _split(kernel, inputs, axis=2), strict=True):
         _, vjp = jax.vjp(functools.partial(_convolve, options=options), x, part)
         d_x, d_kernel = vjp(cotangent)
         if is_same:
-            turned = part[::-1, ::-1].swapaxes(2, 3)
-            d_x = _run((cotangent,), turned, None, None, options)
+            d_x = _run((cotangent,), _turn(part), None, None, options)
         d_inputs.append(d_x)
         d_kernels.append(d_kernel)
     return tuple(d_inputs), jnp.concatenate(d_kernels, axis=2)
@@ -168,7 +169,7 @@ def _backward_as_convolutions(options, inputs, kernel, cotangent):
     ]
     d_x = jax.lax.conv_general_dilated(
         cotangent,
-        kernel[::-1, ::-1].swapaxes(2, 3),
+        _turn(kernel),
         (1, 1),
         [(k - 1 - padding, k - 1 - padding + r) for k, r in zip(kernel.shape[:2], rest, strict=True)],
         lhs_dilation=(stride, stride),

@@ -166,10 +166,10 @@ class _Rows(NamedTuple):
 
 def _rows(p):
     """Return the rows of this program's block; the last pixel fills up the last block, made several times."""
-    row, group = _divide(jnp.arange(_BLOCK * p.groups, dtype=jnp.int32)[:, None], p.groups)
+    row, group = divide(jnp.arange(_BLOCK * p.groups, dtype=jnp.int32)[:, None], p.groups)
     pixel = jnp.minimum(pl.program_id(0) * _BLOCK + row, p.pixels - 1)
     each = p.channels // p.groups
-    image, position = _divide(pixel, math.prod(p.out_size))
+    image, position = divide(pixel, math.prod(p.out_size))
     channel = group * each + jnp.arange(each, dtype=jnp.int32)[None, :]
     return _Rows(pixel, position, group, channel, image * (math.prod(p.size) * p.channels) + channel)
 
@@ -221,7 +221,7 @@ def _count_taps(p):
     return math.prod(p.geometry.kernel_size)
 
 
-def _divide(dividend, divisor):
+def divide(dividend, divisor):
     """Return quotient and remainder of integers that are not negative."""
     divisor = jnp.full_like(dividend, divisor)
     return jax.lax.div(dividend, divisor), jax.lax.rem(dividend, divisor)
@@ -230,7 +230,7 @@ def _divide(dividend, divisor):
 def _tap_position(position, tap, p):
     """Return (y, x) of a tap without displacement, float32, from the output position y * W' + x."""
     stride, dilation, padding, kernel_size = p.geometry
-    places = zip(_divide(position, p.out_size[1]), _divide(tap, kernel_size[1]), strict=True)
+    places = zip(divide(position, p.out_size[1]), divide(tap, kernel_size[1]), strict=True)
     return [
         (n * stride[axis] - padding[axis] + k * dilation[axis]).astype(jnp.float32)
         for axis, (n, k) in enumerate(places)

@@ -11,8 +11,6 @@ import jax
 from jax.sharding import AbstractMesh, AxisType
 
 _ONE_DEVICE = AbstractMesh((1,), ("device",), axis_types=(AxisType.Auto,))
-
-
 _is_without_kernels = contextvars.ContextVar("is_without_kernels", default=False)
 
 

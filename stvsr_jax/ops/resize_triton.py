@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from stvsr_jax.ops.deform_conv_triton import divide
+
 _VALUES = 1024  # of a program's block of input pixels: 16 bytes for each thread of four warps
 
 
@@ -100,6 +102,6 @@ def _pixels(shape):
     block = _VALUES // channels
     pixel = pl.program_id(0) * block + jnp.arange(block, dtype=jnp.int32)[:, None]
     pixel = jnp.minimum(pixel, batch * height * width - 1)
-    line, x = jax.lax.div(pixel, jnp.full_like(pixel, width)), jax.lax.rem(pixel, jnp.full_like(pixel, width))
-    y = jax.lax.rem(line, jnp.full_like(line, height))
+    line, x = divide(pixel, width)
+    _, y = divide(line, height)
     return line, y, x, jnp.arange(channels, dtype=jnp.int32)[None, :]

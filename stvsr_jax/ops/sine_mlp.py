@@ -3,8 +3,8 @@
     x_0 = x + sum over inputs of y @ rows + bias_0,   x_i = sin(frequency x_{i-1}) @ kernel_i + bias_i
 
 It starts from the sum that the first layer makes of its inputs, of which it may be told some that are not multiplied
-yet. Between two layers lie up to 256 float32 numbers
-a point; a back end that keeps them on the chip saves most of the time and memory.
+yet. Between two layers lie up to 256 float32 numbers a point; a back end that keeps them on the chip saves most of
+the time and memory.
 """
 
 import functools

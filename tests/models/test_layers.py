@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax.models.layers import Conv, ResidualBlock, ResidualStack, fan_in_uniform
+from stvsr_jax.models.layers import (
+    LEAKY_RELU,
+    Conv,
+    ResidualBlock,
+    ResidualStack,
+    Weights,
+    convolve,
+    fan_in_uniform,
+)
 
 
 def normal(seed, *shape):
@@ -72,6 +80,15 @@ def test_conv_starts_with_pytorch_defaults():
 
 def test_fan_in_uniform_is_bounded_by_the_root():
     assert_uniform(fan_in_uniform(16)(jax.random.key(1), (4096,)), 0.25)
+
+
+def test_leaky_relu_slope_is_a_tenth():
+    def rectify(x):
+        weights = Weights(jnp.ones((1, 1, 1, 1), x.dtype), jnp.zeros(1, x.dtype))
+        return convolve(weights, x.reshape(1, 1, -1, 1), slope=LEAKY_RELU).ravel()
+
+    np.testing.assert_allclose(rectify(jnp.array([-2.0, 0.0, 3.0])), [-0.2, 0, 3], atol=1e-7)
+    assert rectify(jnp.ones(1, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_residual_block_starts_he_normal_scaled_with_zero_biases():
