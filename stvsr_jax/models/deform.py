@@ -61,19 +61,22 @@ def _channel_order(groups):
 
 
 def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array, slope: float | None = None) -> jax.Array:
-    """Runs a guided deformable convolution.
+    """Runs a guided deformable convolution, or S of them.
 
     Args:
-      weights: of it.
-      x: [B, H, W, C], what is sampled.
-      guide: [B, H, W, C'].
+      weights: of it, or of S.
+      x: [B, H, W, C], what is sampled; for S convolutions [S, B, H, W, C].
+      guide: [B, H, W, C'], or [S, B, H, W, C'].
       slope: of a rectifier at the end, see `convolve`.
 
     Returns:
-      [B, H, W, features] in the dtype of the weights.
+      [B, H, W, features] in the dtype of the weights, or S of that.
     """
     head = convolve(weights.head, guide)
     groups = head.shape[-1] // (3 * TAPS)
-    offsets.record(head.reshape(*head.shape[:-1], TAPS, 3, groups)[..., :2, :].astype(jnp.float32))
-    columns = ops.deform_columns(x.astype(head.dtype), head, groups=groups)
-    return convolve(weights.conv, columns, slope=slope)
+    displacements = head.reshape(*head.shape[:-1], TAPS, 3, groups)[..., :2, :].astype(jnp.float32)
+    for each in displacements if head.ndim == 5 else [displacements]:
+        offsets.record(each)
+    images, heads = (a.reshape(-1, *a.shape[-3:]) for a in (x.astype(head.dtype), head))
+    columns = ops.deform_columns(images, heads, groups=groups)
+    return convolve(weights.conv, columns.reshape(*head.shape[:-1], -1), slope=slope)

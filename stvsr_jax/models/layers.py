@@ -66,7 +66,7 @@ class Conv(nn.Module):
 
 
 class Weights(NamedTuple):
-    """Kernel [k, k, C, C'] and bias [C'] of a convolution, as plain arrays."""
+    """Kernel [k, k, C, C'] and bias [C'] of a convolution, as plain arrays; of S convolutions with S in front."""
 
     kernel: jax.Array
     bias: jax.Array
@@ -79,11 +79,11 @@ def convolve(
     slope: float | None = None,
     addend: jax.Array | None = None,
 ) -> jax.Array:
-    """Convolves the inputs, joined along the channels, in the dtype of the weights.
+    """Convolves the inputs, joined along the channels, in the dtype of the weights; S convolutions as `ops.conv2d`.
 
     Args:
-      weights: of the convolution.
-      *inputs: [B, H, W, C_i] each.
+      weights: of the convolution, or of S.
+      *inputs: [B, H, W, C_i] each, for S convolutions [G_i, B, H, W, C_i].
       stride: in both directions; the padding is (k - 1) // 2 zeros on each side.
       slope: of a rectifier at the end where its input is negative (RELU, LEAKY_RELU), None for no rectifier.
       addend: added before the rectifier, [B, ceil(H / stride), ceil(W / stride), C'] or None.
@@ -94,13 +94,14 @@ def convolve(
     dtype = weights.kernel.dtype
     inputs = tuple(x.astype(dtype) for x in inputs)
     run = functools.partial(_convolve, stride=stride)
-    return recurrence.apply(run, weights, inputs, slope=slope, addend=addend)
+    axis = weights.kernel.ndim - 4
+    return recurrence.apply(run, weights, inputs, batch_axis=axis, slope=slope, addend=addend)
 
 
 def _convolve(weights, inputs, *, stride, slope=None, addend=None, tap=None):
     kernel, bias = weights
     options = dict(bias=bias, addend=addend, slope=slope, tap=tap)
-    return ops.conv2d(inputs, kernel, stride, (kernel.shape[0] - 1) // 2, **options)
+    return ops.conv2d(inputs, kernel, stride, (kernel.shape[-4] - 1) // 2, **options)
 
 
 class ResidualBlock(nn.Module):

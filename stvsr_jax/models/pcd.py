@@ -8,6 +8,7 @@ alignments of a pair read the same two, so that is one wide convolution for each
 known beforehand can be read beforehand.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -44,7 +45,7 @@ class FeaturePyramid(nn.Module):
 
 
 def build_pyramid(weights: Layers, level1: jax.Array) -> Pyramid:
-    """Builds the pyramid of [B, H, W, C]."""
+    """Builds the pyramid of [B, H, W, C], or with stacked weights of [S or 1, B, H, W, C]."""
     levels = [level1]
     for level in (2, 3):
         half = convolve(weights[f"level{level}_conv1"], levels[-1], stride=2, slope=LEAKY_RELU)
@@ -128,14 +129,58 @@ class PairFusion(nn.Module):
     def __call__(self, a: Pyramid, b: Pyramid) -> jax.Array:
         """Maps the pyramids of two features to [B, H, W, C]."""
         weights = self.weights()
-        return fuse_pair(weights, a, b, read(weights.read_a, a))
+        if not ops.prefers_stacks(self.dtype):
+            return fuse_pair(weights, a, b, read(weights.read_a, a))
+        stack = stack_pairs([weights])
+        a, b = (tuple(level[None] for level in pyramid) for pyramid in (a, b))
+        return fuse_pairs(stack, a, b, read(stack.read_a, a))[0]
+
+
+class PairStack(NamedTuple):
+    """Parameters of P PairFusions that run as one; of each layer those of all alignments, or of all pairs.
+
+    Attributes:
+      read_a, read_b: as of PairWeights; for a over b of each pair, then for b over a: 2P.
+      align: the other layers of the alignments, 2P.
+      fuse: P.
+    """
+
+    read_a: tuple[Weights, Weights, Weights]
+    read_b: tuple[Weights, Weights, Weights]
+    align: Layers
+    fuse: Weights
+
+
+def stack_pairs(pairs: Sequence[PairWeights]) -> PairStack:
+    """Returns the parameters of all pairs side by side."""
+
+    def halves(of_level):  # of one pair, for a over b and for b over a
+        return zip(*(jnp.split(x, 2, axis=-1) for x in of_level), strict=True)
+
+    def stack_reads(reads):  # [pairs][levels]
+        over_b, over_a = zip(*([Weights(*w) for w in halves(read)] for read in reads), strict=True)
+        return stack_weights([*over_b, *over_a])
+
+    return PairStack(
+        *(
+            tuple(stack_reads(of_level) for of_level in zip(*of_pairs, strict=True))
+            for of_pairs in ([pair.read_a for pair in pairs], [pair.read_b for pair in pairs])
+        ),
+        stack_weights([*(pair.align_a for pair in pairs), *(pair.align_b for pair in pairs)]),
+        stack_weights([pair.fuse for pair in pairs]),
+    )
+
+
+def stack_weights(trees: Sequence[Any]) -> Any:
+    """Returns one tree of arrays with those of all trees side by side."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def read(weights: tuple[Weights, Weights, Weights], pyramid: Pyramid) -> Pyramid:
-    """Returns what the first layers of a pair's alignments make of one feature: levels [B, h, w, 2C].
+    """Returns what the first layers of a pair's alignments make of one feature: levels [B, h, w, 2C] or [2P, B, h, w, C].
 
     Args:
-      weights: `PairWeights.read_a` or `read_b`.
+      weights: `read_a` or `read_b` of PairWeights or PairStack.
       pyramid: of a or b.
     """
     return tuple(convolve(w, x) for w, x in zip(weights, pyramid, strict=True))
@@ -160,8 +205,28 @@ def fuse_pair(weights: PairWeights, a: Pyramid, b: Pyramid, read_a: Pyramid) -> 
     return convolve(weights.fuse, _align(weights.align_a, a, for_a), _align(weights.align_b, b, for_b))
 
 
+def fuse_pairs(weights: PairStack, a: Pyramid, b: Pyramid, read_a: Pyramid) -> jax.Array:
+    """Runs P PairFusions as one; the same as `fuse_pair` for each.
+
+    Args:
+      weights: of all.
+      a: pyramids of the first features, levels [P or 1, B, h, w, C].
+      b: of the second ones, [P, B, h, w, C].
+      read_a: of a, from `read`.
+
+    Returns:
+      [P, B, H, W, C].
+    """
+    guides = [
+        convolve(w, level, addend=x, slope=LEAKY_RELU)
+        for w, level, x in zip(weights.read_b, b, read_a, strict=True)
+    ]
+    sources = [jnp.concatenate([jnp.broadcast_to(x, y.shape), y]) for x, y in zip(a, b, strict=True)]
+    return convolve(weights.fuse, *jnp.split(_align(weights.align, sources, guides), 2))
+
+
 def _align(layers, source, guides):
-    """Runs an alignment from the outputs of its first layers; see PCDAlign."""
+    """Runs an alignment, or a stack of them, from the outputs of its first layers; see PCDAlign."""
 
     def conv(name, *inputs, slope=LEAKY_RELU):
         return convolve(layers[name], *inputs, slope=slope)

@@ -18,12 +18,13 @@ from stvsr_jax.ops.devices import loop_unroll
 
 
 class _Call(NamedTuple):
-    """A layer's run in a step: y = function(weights, x), and what came after."""
+    """A layer's run in a step: y = function(weights, x), and what came after; see `apply`."""
 
     function: Callable[..., jax.Array]
     weights: Any
     x: Any
     y: jax.Array
+    batch_axis: int
 
 
 class _Recording(NamedTuple):
@@ -36,7 +37,9 @@ class _Recording(NamedTuple):
 _recording: contextvars.ContextVar[_Recording | None] = contextvars.ContextVar("recording", default=None)
 
 
-def apply(function: Callable[..., jax.Array], weights: Any, x: Any, **after: Any) -> jax.Array:
+def apply(
+    function: Callable[..., jax.Array], weights: Any, x: Any, *, batch_axis: int = 0, **after: Any
+) -> jax.Array:
     """Runs a layer, whose gradient waits for the end of the loop where `scan` differentiates one.
 
     Args:
@@ -45,6 +48,7 @@ def apply(function: Callable[..., jax.Array], weights: Any, x: Any, **after: Any
         function(weights, x, **after), as that of `ops.conv2d`.
       weights: a pytree, inside of `scan` one of arrays that are leaves of the loop's weights.
       x: a pytree of [B, ...].
+      batch_axis: where B stands in x and the result, if not in front.
       **after: what is done with function(weights, x), such as a rectifier. The result has the same shape.
 
     Returns:
@@ -55,7 +59,7 @@ def apply(function: Callable[..., jax.Array], weights: Any, x: Any, **after: Any
         return function(weights, x, **after)
     tap = None if recording.places is None else next(recording.places)
     y = function(jax.lax.stop_gradient(weights), x, tap=tap, **after)
-    recording.calls.append(_Call(function, weights, x, y))
+    recording.calls.append(_Call(function, weights, x, y, batch_axis))
     return y
 
 
@@ -102,7 +106,7 @@ def _forward(step, weights, carry, xs):
     def all_steps(weights, carry, xs, places):
         def body(carry, x_and_places):
             (carry, y), calls = one_step(weights, carry, *x_and_places)
-            layers[:] = [(call.function, _find(call.weights, weights)) for call in calls]
+            layers[:] = [(call.function, _find(call.weights, weights), call.batch_axis) for call in calls]
             return carry, (y, [call.x for call in calls])
 
         carry, (ys, read) = jax.lax.scan(body, carry, (xs, places), unroll=loop_unroll())
@@ -113,8 +117,8 @@ def _forward(step, weights, carry, xs):
     def run_layers(weights):
         """Returns what the layers make of all times, [T, B, ...] each; only its derivative is used."""
         return [
-            _of_all_times(functools.partial(function, find(weights)), x)
-            for (function, find), x in zip(layers, read, strict=True)
+            _of_all_times(functools.partial(function, find(weights)), x, axis)
+            for (function, find, axis), x in zip(layers, read, strict=True)
         ]
 
     _, of_layers = jax.vjp(run_layers, weights)
@@ -134,9 +138,17 @@ def _find(part, whole):
     return find
 
 
-def _of_all_times(function, x):
-    y = function(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), x))
-    return y.reshape(*jax.tree.leaves(x)[0].shape[:2], *y.shape[1:])
+def _of_all_times(function, x, axis):
+    """Returns what the layer makes of [T, .., B, ...], with T B samples at once."""
+
+    def join(x):
+        x = jnp.moveaxis(x, 0, axis)
+        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+    times, batch = (jax.tree.leaves(x)[0].shape[n] for n in (0, axis + 1))
+    y = function(jax.tree.map(join, x))
+    y = y.reshape(*y.shape[:axis], times, batch, *y.shape[axis + 1 :])
+    return jnp.moveaxis(y, axis, 0)
 
 
 def _backward(step, residuals, cotangents):

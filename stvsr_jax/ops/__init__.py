@@ -1,6 +1,6 @@
 """Pure array operations, NHWC; coordinates are (y, x) in pixels with centres at integers."""
 
-from stvsr_jax.ops.conv import conv2d
+from stvsr_jax.ops.conv import conv2d, prefers_stacks
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
 from stvsr_jax.ops.sampling import bilinear_sample, grid_sample, nearest_sample
@@ -17,6 +17,7 @@ __all__ = [
     "imresize",
     "nearest_sample",
     "pixel_shuffle",
+    "prefers_stacks",
     "sine",
     "sine_mlp",
     "upsample_bilinear_2x",

@@ -8,7 +8,7 @@ is therefore written in that form to begin with.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,22 +40,31 @@ def conv2d(
 ) -> jax.Array:
     """Convolve (that is, correlate) with zero padding: rectify(conv(inputs) + bias + addend).
 
+    Several convolutions of one shape may be one call: all arrays have one more axis in front. That is faster than one
+    after the other only where `prefers_stacks` says so.
+
     Args:
-      inputs: [B, H, W, C], or several [B, H, W, C_i] that are joined along the channels.
-      kernel: [kh, kw, C, C'], the dtype of the inputs.
+      inputs: [B, H, W, C], or several [B, H, W, C_i] that are joined along the channels. With S kernels each is
+        [G_i, B, H, W, C_i], G_i a divisor of S, and kernel s reads the part s % G_i.
+      kernel: [kh, kw, C, C'], the dtype of the inputs, or S kernels [S, kh, kw, C, C'].
       stride: in both directions.
       padding: zeros on each of the four sides.
-      bias: [C'] or None.
-      addend: [B, H', W', C'] or None.
+      bias: [C'], with S kernels [S, C'], or None.
+      addend: [B, H', W', C'], with S kernels [S, B, H', W', C'], or None.
       slope: of the rectifier where its input is negative; its derivative at zero is this slope, as in PyTorch. None:
         no rectifier.
       tap: like the result, or None. It is not read; its gradient is that of the rectifier's input.
 
     Returns:
-      [B, H', W', C'], H' = (H + 2 padding - kh) // stride + 1.
+      [B, H', W', C'], H' = (H + 2 padding - kh) // stride + 1, with S kernels [S, B, H', W', C'].
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     return _conv2d(inputs, kernel, bias, addend, tap, _Options(stride, padding, slope))
+
+
+def prefers_stacks(dtype: Any) -> bool:
+    """Return whether what is traced now should run convolutions of one shape as one: where one kernel can."""
+    return jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and _multiprocessors() is not None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -74,16 +83,17 @@ def _backward(options, residuals, cotangent):
     inputs, kernel, bias, out, given = residuals
     if out is not None:
         cotangent = jnp.where(out > 0, cotangent, options.slope * cotangent)
-    d_bias = None if bias is None else jnp.sum(cotangent, axis=(0, 1, 2)).astype(bias.dtype)
+    d_bias = None if bias is None else jnp.sum(cotangent, axis=(-4, -3, -2)).astype(bias.dtype)
     options = options._replace(slope=None)
-    on_cpu = _backward_of_each_input if _is_product(kernel, options) else _backward_as_convolutions
-    d_inputs, d_kernel = jax.lax.platform_dependent(
-        inputs,
-        kernel,
-        cotangent,
-        cpu=functools.partial(on_cpu, options),
-        default=functools.partial(_backward_of_each_input, options),
+    functions = {"default": functools.partial(_backward_of_each_input, options, None)}
+    functions["cpu"] = (
+        functools.partial(_backward_as_convolutions, options)
+        if kernel.ndim == 4 and not _is_product(kernel, options)
+        else functions["default"]
     )
+    if (multiprocessors := _multiprocessors()) is not None:
+        functions["cuda"] = functools.partial(_backward_of_each_input, options, multiprocessors)
+    d_inputs, d_kernel = jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
     return d_inputs, d_kernel, d_bias, *(None if x is None else cotangent for x in given)
 
 
@@ -91,8 +101,14 @@ _conv2d.defvjp(_forward, _backward)
 
 
 def _run(inputs, kernel, bias, addend, options):
-    multiprocessors = count_hopper_multiprocessors() if allows_kernels() else None
-    return _run_on_any_platform(inputs, kernel, bias, addend, options, multiprocessors)
+    return _run_on_any_platform(inputs, kernel, bias, addend, options, _multiprocessors())
+
+
+def _multiprocessors():
+    """Returns how many there are of those that the kernels are written for, None where they cannot run."""
+    if jax.__version_info__ < (0, 11) or not allows_kernels():
+        return None
+    return count_hopper_multiprocessors()
 
 
 # Traced and lowered once for equal shapes.
@@ -103,13 +119,24 @@ def _run_on_any_platform(inputs, kernel, bias, addend, options, multiprocessors)
         from stvsr_jax.ops import conv_mosaic  # with all of Mosaic, which nobody else needs
 
         if conv_mosaic.is_supported(inputs, kernel, options.stride, options.padding):
-            functions["cuda"] = functools.partial(
-                conv_mosaic.run, slope=options.slope, multiprocessors=multiprocessors
-            )
+            functions["cuda"] = functools.partial(_run_mosaic, conv_mosaic.run, options, multiprocessors)
     return jax.lax.platform_dependent(inputs, kernel, bias, addend, **functions)
 
 
+def _run_mosaic(run, options, multiprocessors, *operands):
+    is_stack = operands[1].ndim == 5
+    operands = operands if is_stack else jax.tree.map(lambda x: x[None], operands)
+    y = run(*operands, slope=options.slope, multiprocessors=multiprocessors)
+    return y if is_stack else y[0]
+
+
 def _run_plain(options, inputs, kernel, bias, addend):
+    if kernel.ndim == 5:
+        each = [
+            _run_plain(options, [x[s % len(x)] for x in inputs], kernel[s], *_part((bias, addend), s))
+            for s in range(len(kernel))
+        ]
+        return jnp.stack(each)
     y = _convolve(_join(inputs), kernel, options)
     for term in (bias, addend):
         y = y if term is None else y + term
@@ -118,8 +145,12 @@ def _run_plain(options, inputs, kernel, bias, addend):
     return jnp.maximum(y, options.slope * y if options.slope else 0)
 
 
+def _part(terms, number):
+    return [None if term is None else term[number] for term in terms]
+
+
 def _is_product(kernel, options):
-    return kernel.shape[:2] == (1, 1) and (options.stride, options.padding) == (1, 0)
+    return kernel.shape[-4:-2] == (1, 1) and (options.stride, options.padding) == (1, 0)
 
 
 def _join(inputs):
@@ -133,7 +164,7 @@ def _split(x, inputs, axis=-1):
 
 def _turn(kernel):
     """Returns the kernel that takes the gradient of a convolution's result to that of its input."""
-    return kernel[::-1, ::-1].swapaxes(2, 3)
+    return kernel[..., ::-1, ::-1, :, :].swapaxes(-1, -2)
 
 
 def _convolve(x, kernel, options):
@@ -143,19 +174,59 @@ def _convolve(x, kernel, options):
     return jax.lax.conv_general_dilated(x, kernel, (options.stride,) * 2, pads, dimension_numbers=_NHWC)
 
 
-def _backward_of_each_input(options, inputs, kernel, cotangent):
-    """The derivatives of XLA's convolution, or, where the one by an input is again a convolution, `_run` of it."""
+def _backward_of_each_input(options, multiprocessors, inputs, kernel, cotangent):
+    """The derivatives of XLA's convolution, in place of which the kernels stand where they can run."""
     d_inputs, d_kernels = [], []
-    height, width = kernel.shape[:2]
+    height, width = kernel.shape[-4:-2]
     is_same = options.stride == 1 and height == width == 2 * options.padding + 1 > 1
-    for x, part in zip(inputs, _split(kernel, inputs, axis=2), strict=True):
-        _, vjp = jax.vjp(functools.partial(_convolve, options=options), x, part)
-        d_x, d_kernel = vjp(cotangent)
+    for x, part in zip(inputs, _split(kernel, inputs, axis=-2), strict=True):
+        derivatives = _derivatives if kernel.ndim == 4 else _derivatives_of_stack
+        d_x, d_kernel = derivatives(options, x, part, cotangent)
         if is_same:
-            d_x = _run((cotangent,), _turn(part), None, None, options)
+            d_x = _run(*_transposed(x, part, cotangent), None, None, options)
+        if is_same and height == 3 and multiprocessors is not None:
+            d_kernel = _sum_products(x, cotangent, multiprocessors, d_kernel)
         d_inputs.append(d_x)
         d_kernels.append(d_kernel)
-    return tuple(d_inputs), jnp.concatenate(d_kernels, axis=2)
+    return tuple(d_inputs), jnp.concatenate(d_kernels, axis=-2)
+
+
+def _sum_products(x, cotangent, multiprocessors, otherwise):
+    """The gradient of a 3x3 kernel by the kernel of Hopper GPUs, where it can run."""
+    from stvsr_jax.ops import conv_weights_mosaic
+
+    if not conv_weights_mosaic.is_supported(x, cotangent):
+        return otherwise
+    is_stack = x.ndim == 5
+    x, cotangent = (x, cotangent) if is_stack else (x[None], cotangent[None])
+    d_kernel = conv_weights_mosaic.run(x, cotangent, multiprocessors=multiprocessors).astype(x.dtype)
+    return d_kernel if is_stack else d_kernel[0]
+
+
+def _derivatives(options, x, kernel, cotangent):
+    _, vjp = jax.vjp(functools.partial(_convolve, options=options), x, kernel)
+    return vjp(cotangent)
+
+
+def _derivatives_of_stack(options, x, kernel, cotangent):
+    groups = len(x)
+    if _is_product(kernel, options) and groups == len(kernel):
+        return jax.vmap(functools.partial(_derivatives, options))(x, kernel, cotangent)
+    each = [_derivatives(options, x[s % groups], kernel[s], cotangent[s]) for s in range(len(kernel))]
+    d_inputs, d_kernels = zip(*each, strict=True)
+    return jnp.stack([sum(d_inputs[group::groups]) for group in range(groups)]), jnp.stack(d_kernels)
+
+
+def _transposed(x, kernel, cotangent):
+    """Returns inputs and kernel of the convolution that makes the gradient of x."""
+    turned = _turn(kernel)
+    if kernel.ndim == 4:
+        return (cotangent,), turned
+    groups = len(x)  # part s % groups of x was read by kernel s
+    parts = [slice(start, start + groups) for start in range(0, len(kernel), groups)]
+    return tuple(cotangent[part] for part in parts), jnp.concatenate(
+        [turned[part] for part in parts], axis=-2
+    )
 
 
 def _backward_as_convolutions(options, inputs, kernel, cotangent):

@@ -1,30 +1,35 @@
 """The back end of 3x3 and 1x1 convolutions for NVIDIA Hopper GPUs (Pallas, Mosaic GPU lowering).
 
 64 channels make narrow matrix products, for which cuDNN has no fast kernel, and what comes after a convolution (bias,
-sum, rectifier) and before it (joining of its inputs) would go through memory. Here a block of 128 threads makes
-`rows` lines of 16 output pixels as one matrix product, [pixels, 64 channels] @ [64 channels, outputs] for each tap, and
+sum, rectifier) and before it (joining of its inputs) would go through memory. Here a block of 128 threads makes a
+window of 8 x 8 output pixels as one matrix product, [pixels, 64 channels] @ [64 channels, outputs] for each tap, and
 adds, rectifies and rounds the sums where they are, in registers:
 
 * All weights of the block's outputs stay in shared memory.
-* A line of 16 pixels is two of the tiles that the matrix unit reads, so a shift by a line is one of the address. For
-  the shifts along a line the window is fetched three times; what is outside of the image is filled with zeros.
-* Two blocks take turns: one multiplies while the other is at its sums. A third fetches ahead for both.
+* A window is fetched once, with its margin. A line of 8 pixels of 64 channels is a tile of the matrix unit, wherever
+  it begins: a shift by a tap is one of the address.
+* Two or three blocks take turns: one multiplies while another is at its sums. One more fetches ahead for all.
+* Several convolutions of one shape, each with weights of its own, are one call: small ones fill the GPU together.
 * What a program does again and again are loops, not steps written out: the networks need forty such kernels, and each
   has to be lowered and compiled.
 """
 
 import functools
+import itertools
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.mosaic import gpu as mgpu
 from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxlib.mlir.dialects import nvvm
 
-_COLUMNS = 16  # output pixels of a line of a block's window
+_LINES, _COLUMNS = 8, 8  # output pixels of a window
+_PIXELS = _LINES * _COLUMNS
 _CHUNK = 64  # channels of a product; 128 bytes, the widest pattern in which shared memory is interleaved
-_TURNS = 2  # blocks of threads that take turns
 _SHARED_BYTES = 227 * 1024 - 1024  # of one multiprocessor, without the barriers
 
 
@@ -32,31 +37,20 @@ class Plan(NamedTuple):
     """How the work is divided.
 
     Attributes:
-      rows: lines of a window.
-      outputs: channels of a block.
-      stages: windows in shared memory for each of the blocks that take turns.
+      turns: blocks of threads that take turns.
+      stages: windows in shared memory for each of them.
     """
 
-    rows: int
-    outputs: int
+    turns: int
     stages: int
 
 
-def make_plan(size: int, chunks: int, features: int, pixels: int, multiprocessors: int) -> Plan | None:
-    """Returns how to convolve with a kernel of so many lines images of so many pixels and times 64 channels.
-
-    None if the weights need too much memory.
-    """
-    if features > _CHUNK:
-        plans = (Plan(4, 2 * _CHUNK, 2), Plan(4, _CHUNK, 2))
-    elif pixels < 8 * _COLUMNS * multiprocessors:  # smaller windows, for all to have one
-        plans = (Plan(4, _CHUNK, 3), Plan(4, _CHUNK, 2))
-    else:
-        plans = (Plan(8, _CHUNK, 3), Plan(4, _CHUNK, 2))
-    for plan in plans:
-        shared = chunks * size**2 * _CHUNK * plan.outputs
-        shared += _TURNS * plan.stages * (plan.rows + size - 1) * _COLUMNS * _CHUNK
-        shared += _TURNS * plan.rows * _COLUMNS * plan.outputs
+def make_plan(size: int, chunks: int) -> Plan | None:
+    """Returns how to convolve with a kernel of so many lines and times 64 channels; None if it needs too much memory."""
+    for plan in (Plan(3, 3), Plan(3, 2), Plan(2, 2)):
+        shared = chunks * size**2 * _CHUNK * _CHUNK
+        shared += plan.turns * plan.stages * math.prod(_window_shape(size))
+        shared += plan.turns * _PIXELS * _CHUNK
         if 2 * shared <= _SHARED_BYTES:
             return plan
     return None
@@ -64,15 +58,17 @@ def make_plan(size: int, chunks: int, features: int, pixels: int, multiprocessor
 
 def is_supported(inputs: tuple[jax.Array, ...], kernel: jax.Array, stride: int, padding: int) -> bool:
     """Returns whether a Hopper GPU can run the kernel for these arguments."""
+    *channels, last = (x.shape[-1] for x in inputs)
     features = kernel.shape[-1]
     return (
-        jax.__version_info__ >= (0, 11)  # whose Mosaic GPU this is written for
-        and kernel.dtype in (jnp.bfloat16, jnp.float16)
-        and all(x.dtype == kernel.dtype and x.shape[-1] % _CHUNK == 0 for x in inputs)
-        and (*kernel.shape[:2], stride, padding) in ((3, 3, 1, 1), (1, 1, 1, 0))
+        kernel.dtype in (jnp.bfloat16, jnp.float16)
+        and all(x.dtype == kernel.dtype for x in inputs)
+        and all(c % _CHUNK == 0 for c in channels)
+        and last % 8 == 0
+        and last >= _CHUNK
+        and (*kernel.shape[-4:-2], stride, padding) in ((3, 3, 1, 1), (1, 1, 1, 0))
         and features % 8 == 0
         and features > 8
-        and make_plan(kernel.shape[0], kernel.shape[2] // _CHUNK, features, 0, 1) is not None
     )
 
 
@@ -84,222 +80,282 @@ def run(
     *,
     slope: float | None,
     multiprocessors: int,
+    plan: Plan | None = None,
     interpret: Any = None,
 ) -> jax.Array:
-    """Runs the kernel: rectify(conv(inputs) + bias + addend), see `ops.conv2d`.
+    """Runs the kernel: rectify(conv(inputs) + bias + addend) for each of S sets, see `ops.conv2d`.
 
     Args:
-      inputs: [B, H, W, C_i] each.
-      kernel: [k, k, sum of C_i, C'], k = 3 or 1.
-      bias: [C'] or None.
-      addend: [B, H, W, C'] or None.
+      inputs: [G_i, B, H, W, C_i] each, see `is_supported`; set s reads the part s % G_i. So many channels that their
+        weights do not fit into shared memory go through the kernel in parts, each of which adds to the one before.
+      kernel: [S, k, k, sum of C_i, C'], k = 3 or 1.
+      bias: [S, C'] or None.
+      addend: [S, B, H, W, C'] or None.
       slope: of the rectifier where its input is negative, None for no rectifier.
       multiprocessors: of the GPU.
+      plan: None: the one that is made for these shapes.
       interpret: Mosaic GPU's `InterpretGPUParams` to run anywhere, very slowly, for tests.
 
     Returns:
-      [B, H, W, C'] in the dtype of the kernel.
+      [S, B, H, W, C'] in the dtype of the kernel.
     """
-    batch, height, width, _ = inputs[0].shape
-    size, features, dtype = kernel.shape[0], kernel.shape[-1], kernel.dtype
-    chunks = [x.shape[-1] // _CHUNK for x in inputs]
-    firsts = [sum(chunks[:number]) for number in range(len(chunks))]
-    plan = make_plan(size, sum(chunks), features, batch * height * width, multiprocessors)
-    rows, outputs, stages = plan
-    blocks = pl.cdiv(features, outputs)
-    across, down = pl.cdiv(width, _COLUMNS), pl.cdiv(height, rows)
+    size, channels = kernel.shape[1], kernel.shape[3]
+    most = next(n for n in itertools.count(pl.cdiv(channels, _CHUNK), -1) if make_plan(size, n))
+    sources, row = [], 0
+    for x in inputs:
+        for first in range(0, x.shape[-1], most * _CHUNK):
+            sources.append(_Source(x, first, min(most * _CHUNK, x.shape[-1] - first), row + first))
+        row += x.shape[-1]
+    call = functools.partial(_run_sources, multiprocessors=multiprocessors, plan=plan, interpret=interpret)
+    while sum(source.chunks for source in sources) > most:
+        addend = call(sources[:1], kernel, None, addend, slope=None)
+        sources = sources[1:]
+    return call(sources, kernel, bias, addend, slope=slope)
+
+
+class _Source(NamedTuple):
+    """Channels that are convolved together: those of x [G, B, H, W, C] from `first` on, with the kernel's from `row`."""
+
+    x: jax.Array
+    first: int
+    channels: int
+    row: int
+
+    @property
+    def chunks(self):
+        return pl.cdiv(self.channels, _CHUNK)
+
+
+def _run_sources(sources, kernel, bias, addend, *, slope, multiprocessors, plan, interpret):
+    batch, height, width = sources[0].x.shape[1:4]
+    sets, size, _, channels, features = kernel.shape
+    dtype = kernel.dtype
+    chunks = [source.chunks for source in sources]
+    begins = [sum(chunks[:number]) for number in range(len(chunks))]
+    count, taps = sum(chunks), size**2
+    turns, stages = plan or make_plan(size, count)
+    blocks = pl.cdiv(features, _CHUNK)
+    across, down = pl.cdiv(width, _COLUMNS), pl.cdiv(height, _LINES)
     windows = batch * down * across
-    programs = min(max(multiprocessors // blocks, 1), windows)
-    halves = outputs // _CHUNK
-    fetches = size * sum(chunks)
-    margin = 0
-    if interpret is not None:  # which does not know of places before the beginning
-        margin = 1
-        inputs = tuple(jnp.pad(x, ((0, 0), (margin, 0), (margin, 0), (0, 0))) for x in inputs)
+    programs = min(max(multiprocessors // (sets * blocks), 1), windows)
+    margin = 0 if interpret is None else 1  # interpreted, a copy knows no places before the beginning
+    start, multiply_tap = _make_products(interpret)
 
     def body(*refs):
-        x_refs, (kernel_ref, bias_ref, *addend_ref, out_ref) = refs[: len(inputs)], refs[len(inputs) :]
-        program, block, thread = (lax.axis_index(name) for name in ("program", "block", "thread"))
+        x_refs, (kernel_ref, bias_ref, *addend_ref, out_ref) = refs[: len(sources)], refs[len(sources) :]
+        part, program, thread = (lax.axis_index(name) for name in ("part", "program", "thread"))
+        number_of_set, block = lax.div(part, blocks), lax.rem(part, blocks)
 
         def place(turn, step):
-            """Returns where the window of this turn's block in its step begins: image, y, x."""
-            window = program + (_TURNS * step + turn) * programs
+            """Returns where the window of this turn's block in its step begins: image of the set, y, x."""
+            window = program + (turns * step + turn) * programs
             line = lax.div(window, across)
-            return lax.div(line, down), lax.rem(line, down) * rows, lax.rem(window, across) * _COLUMNS
+            return lax.div(line, down), lax.rem(line, down) * _LINES, lax.rem(window, across) * _COLUMNS
 
         def scope(weights, fetched, results, weights_there, is_there, is_free, addend_there):
-            (fetched_lines, fetched_tiles), (result_lines, result_tiles) = fetched, results
+            result_lines, result_tiles = results
 
             def steps(turn):
                 """Returns how many windows the turn's block makes."""
                 mine = lax.div(windows - program + programs - 1, programs)
-                return lax.div(mine - turn + _TURNS - 1, _TURNS)
+                return lax.div(mine - turn + turns - 1, turns)
 
-            def fetch_weights(tap):
-                number, line = lax.div(tap, size), lax.rem(tap, size)
+            def stage_of(turn, step, chunk):
+                return turn * stages + lax.rem(step * count + chunk, stages)
+
+            def fetch_weights(number):
+                chunk, tap = lax.div(number, taps), lax.rem(number, taps)
                 plgpu.copy_gmem_to_smem(
                     kernel_ref.at[
-                        line,
-                        lax.rem(number, size),
-                        pl.ds(lax.div(number, size) * _CHUNK, _CHUNK),
-                        pl.ds(block * outputs, outputs),
+                        number_of_set * taps + tap,
+                        pl.ds(sources[0].row + chunk * _CHUNK, _CHUNK),
+                        pl.ds(block * _CHUNK, _CHUNK),
                     ],
-                    weights.at[tap],
+                    weights.at[number],
                     weights_there,
                 )
 
-            def fetch_window(turn, step, number):
+            def fetch_window(turn, step, chunk):
                 image, y, x = place(turn, step)
-                stage = turn * stages + lax.rem(step * fetches + number, stages)
-                chunk, shift = lax.div(number, size), lax.rem(number, size)
+                stage = stage_of(turn, step, chunk)
 
-                def fetch_from(x_ref, first):
+                def fetch_from(x_ref, source, begin):
                     plgpu.copy_gmem_to_smem(
                         x_ref.at[
-                            image,
-                            pl.ds(y - size // 2 + margin, rows + size - 1),
-                            pl.ds(x + shift - size // 2 + margin, _COLUMNS),
-                            pl.ds((chunk - first) * _CHUNK, _CHUNK),
+                            lax.rem(number_of_set, len(source.x)) * batch + image,
+                            pl.ds(y - size // 2 + margin, _LINES + size - 1),
+                            pl.ds(x - size // 2 + margin, _COLUMNS + size - 1),
+                            pl.ds(source.first + (chunk - begin) * _CHUNK, _CHUNK),
                         ],
-                        fetched_lines.at[stage],
+                        fetched.at[stage, pl.ds(0, _LINES + size - 1)],
                         is_there.at[stage],
                     )
 
                 plgpu.barrier_wait(is_free.at[stage])
                 copies = [
-                    functools.partial(fetch_from, *source) for source in zip(x_refs, firsts, strict=True)
+                    functools.partial(fetch_from, *operands)
+                    for operands in zip(x_refs, sources, begins, strict=True)
                 ]
                 if len(copies) == 1:
                     copies[0]()
                 else:
-                    lax.switch(sum(lax.min(lax.div(chunk, first), 1) for first in firsts[1:]), copies)
+                    lax.switch(sum(lax.min(lax.div(chunk, begin), 1) for begin in begins[1:]), copies)
 
             def fetch():
-                plgpu.set_max_registers(40, action="decrease")
-                pl.loop(0, size * fetches)(fetch_weights)
+                if turns == 2:
+                    plgpu.set_max_registers(40, action="decrease")
+                pl.loop(0, taps * count)(fetch_weights)
 
-                # The second turn is half a window behind the first.
-                @pl.loop(0, (steps(0) + 1) * fetches)
-                def _(count):
-                    late = lax.max(count - fetches // 2, 0)
-                    for turn, position in ((0, count), (1, late)):
-                        step = lax.div(position, fetches)
-                        function = functools.partial(fetch_window, turn, step, lax.rem(position, fetches))
-                        left = steps(turn) - step
-                        # The second has begun once its position moves.
-                        _when_positive(
-                            left if turn == 0 else lax.min(left, count - fetches // 2 + 1), function
-                        )
+                @pl.loop(0, steps(0) * count)
+                def _(number):
+                    step, chunk = lax.div(number, count), lax.rem(number, count)
+                    for turn in range(turns):
+                        _when_positive(steps(turn) - step, functools.partial(fetch_window, turn, step, chunk))
 
             def multiply():
                 turn = thread
-                plgpu.set_max_registers(232, action="increase")
+                if turns == 2:
+                    plgpu.set_max_registers(232, action="increase")
                 for stage in range(stages):
                     plgpu.barrier_arrive(is_free.at[turn * stages + stage])
-                pixels = rows * _COLUMNS
                 biases = plgpu.load(
-                    bias_ref.at[pl.ds(block * outputs, outputs)],
+                    bias_ref.at[number_of_set, pl.ds(block * _CHUNK, _CHUNK)],
                     layout=plgpu.Layout.WGMMA.reduce(0),
                     optimized=False,
                 )
-
                 plgpu.barrier_wait(weights_there)
 
                 @pl.loop(0, steps(turn))
                 def _(step):
                     image, y, x = place(turn, step)
 
-                    def at(ref, half):
+                    def at(ref):
                         return ref.at[
-                            image,
-                            pl.ds(y, rows),
+                            number_of_set * batch + image,
+                            pl.ds(y, _LINES),
                             pl.ds(x, _COLUMNS),
-                            pl.ds(block * outputs + half * _CHUNK, _CHUNK),
+                            pl.ds(block * _CHUNK, _CHUNK),
                         ]
 
                     if addend_ref:
                         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-                        for half in range(halves):
-                            plgpu.copy_gmem_to_smem(
-                                at(addend_ref[0], half),
-                                result_lines.at[turn * halves + half],
-                                addend_there.at[turn],
-                            )
+                        plgpu.copy_gmem_to_smem(
+                            at(addend_ref[0]), result_lines.at[turn], addend_there.at[turn]
+                        )
 
-                    def stage_of(number):
-                        return turn * stages + lax.rem(step * fetches + number, stages)
+                    def add_chunk(chunk, sums):
+                        stage = stage_of(turn, step, chunk)
+                        plgpu.barrier_wait(is_there.at[stage])
 
-                    def sum_products(sums):
-                        @pl.loop(0, fetches)
-                        def _(number):
-                            stage = stage_of(number)
-                            plgpu.barrier_wait(is_there.at[stage])
-                            _show_as_tiles(fetched, stage, interpret)
-                            for line in range(size):
-                                plgpu.wgmma(
-                                    sums,
-                                    fetched_tiles.at[stage, pl.ds(line * _COLUMNS, pixels)],
-                                    weights.at[size * number + line],
-                                )
-                            plgpu.wgmma_wait(size)  # for all but those of this stage
-                            _when_positive(
-                                number, lambda: plgpu.barrier_arrive(is_free.at[stage_of(number - 1)])
-                            )
+                        def add_tap(tap, sums):
+                            line, column = lax.div(tap, size), lax.rem(tap, size)
+                            window = fetched.at[stage, pl.ds(line, _LINES), pl.ds(column, _COLUMNS)]
+                            return multiply_tap(sums, window, weights.at[chunk * taps + tap])
 
-                        return sums[...]
+                        sums = lax.fori_loop(0, taps, add_tap, sums)
+                        plgpu.wgmma_wait(0)
+                        plgpu.barrier_arrive(is_free.at[stage])
+                        return sums
 
-                    result = pl.run_scoped(sum_products, plgpu.ACC((pixels, outputs), jnp.float32))
-                    plgpu.barrier_arrive(is_free.at[stage_of(fetches - 1)])
+                    result = lax.fori_loop(0, count, add_chunk, start())
+                    if interpret is None:
+                        result = plgpu.layout_cast(result, plgpu.Layout.WGMMA)
                     result += lax.broadcast_in_dim(biases.astype(jnp.float32), result.shape, [1])
                     if addend_ref:
                         plgpu.barrier_wait(addend_there.at[turn])
+                        _show_as_tiles(results, turn, interpret)
+                        result += result_tiles[turn].astype(jnp.float32)
                     else:
                         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-                    for half in range(halves):
-                        place_of_half = turn * halves + half
-                        part = result[:, half * _CHUNK : (half + 1) * _CHUNK] if halves > 1 else result
-                        if addend_ref:
-                            _show_as_tiles(results, place_of_half, interpret)
-                            part += result_tiles[place_of_half].astype(jnp.float32)
-                        if slope is not None:
-                            part = jnp.maximum(part, slope * part if slope else 0.0)
-                        result_tiles[place_of_half] = part.astype(dtype)
-                        _show_as_lines(results, place_of_half, interpret)
+                    if slope is not None:
+                        result = jnp.maximum(result, slope * result if slope else 0.0)
+                    result_tiles[turn] = result.astype(dtype)
+                    _show_as_lines(results, turn, interpret)
                     plgpu.commit_smem()
-                    for half in range(halves):
-                        plgpu.copy_smem_to_gmem(result_lines.at[turn * halves + half], at(out_ref, half))
+                    plgpu.copy_smem_to_gmem(result_lines.at[turn], at(out_ref))
 
-                plgpu.wait_smem_to_gmem(0)
+                plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
-            lax.switch(lax.div(thread, _TURNS), [multiply, fetch])
+            lax.switch(lax.div(thread, turns), [multiply, fetch])
 
         pl.run_scoped(
             scope,
-            plgpu.SMEM((size * fetches, _CHUNK, outputs), dtype, transforms=_TILES),
-            _allocate_windows(_TURNS * stages, rows + size - 1, dtype),
-            _allocate_windows(_TURNS * halves, rows, dtype),
-            plgpu.Barrier(num_arrivals=size * fetches),
-            plgpu.Barrier(num_barriers=_TURNS * stages),
-            plgpu.Barrier(num_barriers=_TURNS * stages),
-            plgpu.Barrier(num_arrivals=halves, num_barriers=_TURNS),
+            plgpu.SMEM((taps * count, _CHUNK, _CHUNK), dtype, transforms=_AS_TILES),
+            plgpu.SMEM((turns * stages, *_window_shape(size)), dtype, transforms=_AS_LINES),
+            # The same memory twice: as lines, which are copied, and as tiles, which are computed.
+            plgpu.RefUnion(
+                plgpu.SMEM((turns, _LINES, _COLUMNS, _CHUNK), dtype, transforms=_AS_LINES),
+                plgpu.SMEM((turns, _PIXELS, _CHUNK), dtype, transforms=_AS_TILES),
+            ),
+            plgpu.Barrier(num_arrivals=taps * count),
+            plgpu.Barrier(num_barriers=turns * stages),
+            plgpu.Barrier(num_barriers=turns * stages),
+            plgpu.Barrier(num_barriers=turns),
             collective_axes="thread",
         )
 
     call = plgpu.kernel(
         body,
-        out_type=jax.ShapeDtypeStruct((batch, height, width, features), dtype),
-        grid=(blocks, programs),
-        grid_names=("block", "program"),
-        num_threads=_TURNS + 1,
+        out_type=jax.ShapeDtypeStruct((sets * batch, height, width, features), dtype),
+        grid=(sets * blocks, programs),
+        grid_names=("part", "program"),
+        num_threads=turns + 1,
         thread_name="thread",
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
         kernel_name=f"conv{size}x{size}",
         interpret=interpret,
     )
-    bias = jnp.zeros((features,), dtype) if bias is None else bias
-    missing = blocks * outputs - features
+    bias = jnp.zeros((sets, features), dtype) if bias is None else bias
+    kernel = kernel.reshape(sets * taps, channels, features)
+    missing = blocks * _CHUNK - features
     kernel, bias = (jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, missing)]) for a in (kernel, bias))
-    return call(*inputs, kernel, bias, *([] if addend is None else [addend]))
+    images, *addend = (
+        [x.reshape(-1, *x.shape[2:]) for x in arrays]
+        for arrays in ([source.x for source in sources], *([] if addend is None else [[addend]]))
+    )
+    images = [jnp.pad(x, ((0, 0), (margin, 0), (margin, 0), (0, 0))) for x in images]
+    out = call(*images, kernel, bias, *(x for (x,) in addend))
+    return out.reshape(sets, batch, height, width, features)
+
+
+def _make_products(interpret):
+    """Returns two functions: the sums at the start, and the sums plus one tap's product."""
+    shape = (_PIXELS, _CHUNK)
+    if interpret is not None:
+
+        def multiply_values(sums, window, weights):
+            window = window[...].reshape(shape)
+            return sums + jnp.dot(window, weights[...], preferred_element_type=jnp.float32)
+
+        return lambda: jnp.zeros(shape, jnp.float32), multiply_values
+
+    # Pallas' own `wgmma` takes no window that does not begin at a tile.
+    layout = plgpu.Layout._WGMMA_ACC_32BIT
+    sums_type = plgpu.ShapeDtypeStruct(shape, jnp.float32, layout=layout)
+
+    @plgpu.inline_mgpu(return_type=sums_type)
+    def start(context):
+        return mgpu.WGMMAAccumulator.zero(*shape)._value
+
+    @plgpu.inline_mgpu(
+        arg_types=(layout, plgpu.RefType(_AS_LINES), plgpu.RefType(_AS_TILES)), return_type=sums_type
+    )
+    def multiply(context, sums, window, weights):
+        tiles = mgpu.memref_unsqueeze(window, 1)  # [lines, 1, columns, channels]
+        sums = mgpu.WGMMAAccumulator(_value=sums, _original_layout=sums.layout, _sync=False)
+        sums = mgpu.wgmma(sums, tiles, weights)
+        nvvm.wgmma_commit_group_sync_aligned()
+        return sums._value
+
+    return start, multiply
+
+
+def _window_shape(size):
+    """Returns the shape of a window with its margin, and lines that only make it a multiple of 1024 bytes."""
+    lines, columns = _LINES + size - 1, _COLUMNS + size - 1
+    while lines * columns * _CHUNK % 512:
+        lines += 1
+    return lines, columns, _CHUNK
 
 
 def _when_positive(number, function):
@@ -311,18 +367,9 @@ def _when_positive(number, function):
     lax.switch(number, [nothing, function])
 
 
-# 8 pixels of 64 channels, in the same order and interleaved in the same way, are one tile of the matrix unit.
 _INTERLEAVED = plgpu.SwizzleTransform(128)
-_LINES = (_INTERLEAVED,)
-_TILES = (plgpu.TilingTransform((8, _CHUNK)), _INTERLEAVED)
-
-
-def _allocate_windows(count, rows, dtype):
-    """The same memory twice: as lines, which are copied, and as tiles, which are multiplied."""
-    return plgpu.RefUnion(
-        plgpu.SMEM((count, rows, _COLUMNS, _CHUNK), dtype, transforms=_LINES),
-        plgpu.SMEM((count, rows * _COLUMNS, _CHUNK), dtype, transforms=_TILES),
-    )
+_AS_LINES = (_INTERLEAVED,)
+_AS_TILES = (plgpu.TilingTransform((8, _CHUNK)), _INTERLEAVED)
 
 
 def _show_as_tiles(views, number, interpret):

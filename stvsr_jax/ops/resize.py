@@ -47,14 +47,16 @@ def upsample_bilinear_2x(x: jax.Array, scale: float = 1.0) -> jax.Array:
     """Doubles height and width bilinearly, half-pixel centres, edges clamped.
 
     Args:
-      x: [B, H, W, C].
+      x: [..., H, W, C].
       scale: factor of the values.
 
     Returns:
-      [B, 2H, 2W, C] in the dtype of x.
+      [..., 2H, 2W, C] in the dtype of x.
     """
     has_kernels = allows_kernels() and resize_triton.is_supported(x)
-    return _upsample_on_any_platform(x, scale=scale, has_kernels=has_kernels)
+    images = x.reshape(-1, *x.shape[-3:])
+    y = _upsample_on_any_platform(images, scale=scale, has_kernels=has_kernels)
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 @functools.partial(jax.jit, static_argnames=("scale", "has_kernels"))  # traced once for equal shapes

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stvsr_jax import ops
 from stvsr_jax.models.conv_lstm import BidirectionalConvLSTM
 from stvsr_jax.models.pcd import FeaturePyramid, PairFusion
 
@@ -74,6 +75,23 @@ def test_bidirectional_equals_loop_in_both_directions(sequence):
     got = jit(BidirectionalConvLSTM(FEATURES, GROUPS).apply)({"params": params}, x)
     assert got.shape == x.shape
     np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+def test_a_stack_of_all_alignments_equals_one_after_the_other(sequence, monkeypatch):
+    x, params = sequence
+
+    def value_and_gradient():
+        def loss(params, x):
+            return jnp.sum(BidirectionalConvLSTM(FEATURES, GROUPS).apply({"params": params}, x) ** 2)
+
+        return jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
+
+    value, gradients = value_and_gradient()
+    monkeypatch.setattr(ops, "prefers_stacks", lambda dtype: True)
+    stacked_value, stacked_gradients = value_and_gradient()
+    np.testing.assert_allclose(stacked_value, value, rtol=1e-5)
+    for got, want in zip(*map(jax.tree.leaves, (stacked_gradients, gradients)), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 
 @pytest.mark.heavy  # two gradients of the whole scan to compile

@@ -96,17 +96,18 @@ def convolving_step(weights, carry, x):
     return carry, hidden
 
 
-def test_gradients_of_convolutions_with_rectifiers_equal_those_of_a_scan():
+@pytest.mark.parametrize("sets", [(), (2,)])  # one convolution at each place, or a stack of two
+def test_gradients_of_convolutions_with_rectifiers_equal_those_of_a_scan(sets):
     rng = np.random.default_rng(0)
 
     def draw(*shape):
         return 0.4 * rng.standard_normal(shape).astype(np.float32)
 
     weights = {
-        "first": Weights(draw(3, 3, 5, 3), draw(3)),
-        "second": Weights(draw(1, 1, 3, 3), draw(3)),
+        "first": Weights(draw(*sets, 3, 3, 5, 3), draw(*sets, 3)),
+        "second": Weights(draw(*sets, 1, 1, 3, 3), draw(*sets, 3)),
     }
-    operands = weights, draw(2, 4, 5, 3), draw(4, 2, 4, 5, 2)
+    operands = weights, draw(*sets, 2, 4, 5, 3), draw(4, *sets, 2, 4, 5, 2)
 
     def loss(run, *operands):
         carry, hidden = run(*operands)

@@ -156,6 +156,41 @@ def test_joined_inputs_bias_addend_and_rectifier_equal_their_definition(slope, k
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=5e-5), gradients, wanted)
 
 
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "groups"), [(3, 1, (2, 4)), (1, 1, (4, 4)), (3, 2, (2, 1))]
+)
+def test_a_stack_equals_one_convolution_after_the_other(kernel_size, stride, groups):
+    rng = np.random.default_rng(5)
+
+    def draw(*shape):
+        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+    inputs = tuple(draw(g, 2, 6, 4, c) for g, c in zip(groups, (3, 5), strict=True))
+    kernel, bias = draw(4, kernel_size, kernel_size, 8, 4), draw(4, 4)
+    addend = draw(4, 2, 6 // stride, 4 // stride, 4)
+
+    def one_after_the_other(inputs, kernel, bias, addend):
+        return jnp.stack(
+            [
+                conv2d(tuple(x[s % len(x)] for x in inputs), kernel[s], stride, kernel_size // 2, **terms)
+                for s, terms in enumerate(
+                    dict(bias=bias[s], addend=addend[s], slope=0.1) for s in range(len(kernel))
+                )
+            ]
+        )
+
+    def stack(inputs, kernel, bias, addend):
+        return conv2d(inputs, kernel, stride, kernel_size // 2, bias=bias, addend=addend, slope=0.1)
+
+    got, want = (
+        jax.jit(
+            lambda *args, f=f: (f(*args), jax.grad(lambda *args: jnp.sum(f(*args) ** 2), (0, 1, 2, 3))(*args))
+        )(inputs, kernel, bias, addend)
+        for f in (stack, one_after_the_other)
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), got, want)
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 def test_rectifier_has_at_zero_the_derivative_of_its_negative_side(slope):
     x = jnp.array([-2.0, 0.0, 3.0]).reshape(1, 1, 3, 1)

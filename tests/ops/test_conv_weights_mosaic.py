@@ -1,0 +1,103 @@
+"""The kernel of Hopper GPUs for weights' gradients: interpreted on a CPU, and lowered for a GPU without one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+
+from stvsr_jax.ops import conv_weights_mosaic
+
+pytestmark = pytest.mark.skipif(
+    jax.__version_info__ < (0, 11), reason="the kernel is written for Mosaic GPU of jax 0.11 and later"
+)
+H200 = AbstractMesh(
+    (1,), ("device",), axis_types=(AxisType.Auto,), abstract_device=AbstractDevice("NVIDIA H200", 132, "gpu")
+)
+
+
+def example(groups, sets, shape, channels, features, dtype=jnp.bfloat16):
+    """Returns (x, cotangent)."""
+    rng = np.random.default_rng(0)
+    sizes = (groups, *shape, channels), (sets, *shape, features)
+    return tuple(jnp.asarray(rng.standard_normal(size), dtype) for size in sizes)
+
+
+def expected(x, cotangent):
+    """Returns the derivative of XLA's convolutions in float32."""
+    x, cotangent = x.astype(jnp.float32), cotangent.astype(jnp.float32)
+
+    def convolve(kernel, x):
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def differentiate(number):
+        inputs = x[number % len(x)]
+        kernel = jnp.zeros((3, 3, x.shape[-1], cotangent.shape[-1]))
+        return jax.vjp(functools.partial(convolve, x=inputs), kernel)[1](cotangent[number])[0]
+
+    return jnp.stack([differentiate(number) for number in range(len(cotangent))])
+
+
+@pytest.mark.parametrize(
+    ("groups", "sets", "shape", "channels", "features", "dtype", "plan"),
+    [
+        (1, 1, (2, 8, 8), 64, 64, jnp.float16, None),  # one window of each image
+        (
+            1,
+            2,
+            (2, 19, 13),
+            64,
+            64,
+            jnp.bfloat16,
+            None,
+        ),  # several windows a program, some reach over the edge
+        (2, 4, (1, 5, 9), 64, 64, jnp.bfloat16, None),  # two sets read the same part
+        (1, 1, (1, 9, 20), 128, 72, jnp.bfloat16, None),  # the last block is not whole
+        (1, 1, (3, 25, 24), 64, 16, jnp.bfloat16, None),  # more windows than stages
+        (1, 1, (2, 18, 24), 64, 64, jnp.bfloat16, conv_weights_mosaic.Plan(16, 2, 5)),
+    ],
+)
+def test_kernel_equals_the_derivative(groups, sets, shape, channels, features, dtype, plan):
+    from jax.experimental.pallas import mosaic_gpu
+
+    operands = example(groups, sets, shape, channels, features, dtype)
+    # So few multiprocessors that programs add several windows.
+    got = conv_weights_mosaic.run(
+        *operands, multiprocessors=3, plan=plan, interpret=mosaic_gpu.InterpretGPUParams()
+    )
+    assert got.shape == (sets, 3, 3, channels, features) and got.dtype == jnp.float32
+    np.testing.assert_allclose(got, expected(*operands), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("channels", "features"), [(64, 64), (128, 216)])
+def test_it_can_be_lowered_for_a_hopper_gpu(channels, features):
+    operands = example(1, 2, (4, 8, 12), channels, features)
+    assert conv_weights_mosaic.is_supported(*operands)
+
+    function = jax.jit(functools.partial(conv_weights_mosaic.run, multiprocessors=132))
+    with jax.sharding.use_abstract_mesh(H200):
+        program = function.trace(*operands).lower(lowering_platforms=("cuda",)).as_text()
+    assert program.count("stablehlo.custom_call @mosaic_gpu") == 1
+
+
+@pytest.mark.parametrize(
+    ("channels", "features", "dtype"), [(32, 64, jnp.bfloat16), (64, 3, jnp.bfloat16), (64, 64, jnp.float32)]
+)
+def test_what_it_does_not_support(channels, features, dtype):
+    assert not conv_weights_mosaic.is_supported(*example(1, 1, (1, 8, 8), channels, features, dtype))
+
+
+def test_small_problems_take_few_programs():
+    def programs(parts, *shape):
+        return conv_weights_mosaic.make_plan(parts, *shape, 132).programs
+
+    assert programs(1, 224, 32, 32) == 132
+    assert programs(4, 112, 32, 32) == 33
+    assert programs(4, 112, 8, 8) < 33
+    assert programs(1, 1, 8, 8) == 1
+    assert programs(200, 112, 32, 32) == 1
