@@ -57,12 +57,10 @@ class Conv(nn.Module):
         bias = self.param("bias", self.bias_init or default, (self.features,))
         return Weights(kernel.astype(self.dtype), bias.astype(self.dtype))
 
-    def __call__(
-        self, *inputs: jax.Array, slope: float | None = None, addend: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, *inputs: jax.Array, **after: Any) -> jax.Array:
         """Maps inputs [B, H, W, C_i] to [B, ceil(H / stride), ceil(W / stride), features]."""
         weights = self.weights(sum(x.shape[-1] for x in inputs))
-        return convolve(weights, *inputs, stride=self.stride, slope=slope, addend=addend)
+        return convolve(weights, *inputs, stride=self.stride, **after)
 
 
 class Weights(NamedTuple):
@@ -78,6 +76,7 @@ def convolve(
     stride: int = 1,
     slope: float | None = None,
     addend: jax.Array | None = None,
+    shuffle: int = 1,
 ) -> jax.Array:
     """Convolves the inputs, joined along the channels, in the dtype of the weights; S convolutions as `ops.conv2d`.
 
@@ -87,21 +86,26 @@ def convolve(
       stride: in both directions; the padding is (k - 1) // 2 zeros on each side.
       slope: of a rectifier at the end where its input is negative (RELU, LEAKY_RELU), None for no rectifier.
       addend: added before the rectifier, [B, ceil(H / stride), ceil(W / stride), C'] or None.
+      shuffle: factor of a `ops.pixel_shuffle` at the end.
 
     Returns:
       [B, ceil(H / stride), ceil(W / stride), C'].
     """
-    dtype = weights.kernel.dtype
-    inputs = tuple(x.astype(dtype) for x in inputs)
-    run = functools.partial(_convolve, stride=stride)
-    axis = weights.kernel.ndim - 4
-    return recurrence.apply(run, weights, inputs, batch_axis=axis, slope=slope, addend=addend)
-
-
-def _convolve(weights, inputs, *, stride, slope=None, addend=None, tap=None):
     kernel, bias = weights
-    options = dict(bias=bias, addend=addend, slope=slope, tap=tap)
-    return ops.conv2d(inputs, kernel, stride, (kernel.shape[-4] - 1) // 2, **options)
+    inputs = tuple(x.astype(kernel.dtype) for x in inputs)
+    place = dict(stride=stride, padding=(kernel.shape[-4] - 1) // 2)
+    run = functools.partial(_convolve, **place)
+    gradient = functools.partial(_kernel_gradient, **place)
+    after = dict(bias=bias, slope=slope, addend=addend, shuffle=shuffle)
+    return recurrence.apply(run, kernel, inputs, gradient=gradient, **after)
+
+
+def _convolve(kernel, inputs, **options):
+    return ops.conv2d(inputs, kernel, **options)
+
+
+def _kernel_gradient(kernel, inputs, cotangent, **place):
+    return ops.conv2d_kernel_gradient(inputs, kernel, cotangent, **place)
 
 
 class ResidualBlock(nn.Module):

@@ -2,7 +2,7 @@
 
 The derivative of `jax.lax.scan` makes a gradient of every weight in every step and adds them up. For a small frame
 these are many small kernels. `scan` keeps what a layer read and what came back to its output at each step instead,
-and takes the gradient of the layer after the loop, as of one batch of T B samples: the same sum, rounded once.
+and takes the gradient of the layer after the loop, from all T steps: the same sum, rounded once.
 """
 
 import contextlib
@@ -16,15 +16,17 @@ import jax.numpy as jnp
 
 from stvsr_jax.ops.devices import loop_unroll
 
+# Of (weights, x [T, ...], cotangent [T, ...]): the weights' gradient, summed over T.
+Gradient = Callable[[Any, Any, jax.Array], Any]
+
 
 class _Call(NamedTuple):
     """A layer's run in a step: y = function(weights, x), and what came after; see `apply`."""
 
-    function: Callable[..., jax.Array]
+    gradient: Gradient
     weights: Any
     x: Any
     y: jax.Array
-    batch_axis: int
 
 
 class _Recording(NamedTuple):
@@ -38,17 +40,22 @@ _recording: contextvars.ContextVar[_Recording | None] = contextvars.ContextVar("
 
 
 def apply(
-    function: Callable[..., jax.Array], weights: Any, x: Any, *, batch_axis: int = 0, **after: Any
+    function: Callable[..., jax.Array],
+    weights: Any,
+    x: Any,
+    *,
+    gradient: Gradient | None = None,
+    **after: Any,
 ) -> jax.Array:
     """Runs a layer, whose gradient waits for the end of the loop where `scan` differentiates one.
 
     Args:
-      function: of (weights, x, *, tap=None, **after); it treats each sample of x by itself. Its `tap` is an array like
-        function(weights, x) that it does not read and whose gradient is that of function(weights, x) inside of
-        function(weights, x, **after), as that of `ops.conv2d`.
+      function: of (weights, x, *, tap=None, **after). Its `tap` is an array like function(weights, x) that it does not
+        read and whose gradient is that of function(weights, x) inside of function(weights, x, **after), as that of
+        `ops.conv2d`.
       weights: a pytree, inside of `scan` one of arrays that are leaves of the loop's weights.
-      x: a pytree of [B, ...].
-      batch_axis: where B stands in x and the result, if not in front.
+      x: a pytree of arrays.
+      gradient: of function(weights, x); None: made from function, which then treats each sample of x [B, ...] by itself.
       **after: what is done with function(weights, x), such as a rectifier. The result has the same shape.
 
     Returns:
@@ -59,8 +66,15 @@ def apply(
         return function(weights, x, **after)
     tap = None if recording.places is None else next(recording.places)
     y = function(jax.lax.stop_gradient(weights), x, tap=tap, **after)
-    recording.calls.append(_Call(function, weights, x, y, batch_axis))
+    recording.calls.append(_Call(gradient or functools.partial(_as_one_batch, function), weights, x, y))
     return y
+
+
+def _as_one_batch(function, weights, x, cotangent):
+    # Else XLA would take sums over all times apart again, one for each time.
+    cotangent = jax.lax.optimization_barrier(cotangent)
+    x, cotangent = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (x, cotangent))
+    return jax.vjp(lambda weights: function(weights, x), weights)[1](cotangent)[0]
 
 
 @contextlib.contextmanager
@@ -106,57 +120,41 @@ def _forward(step, weights, carry, xs):
     def all_steps(weights, carry, xs, places):
         def body(carry, x_and_places):
             (carry, y), calls = one_step(weights, carry, *x_and_places)
-            layers[:] = [(call.function, _find(call.weights, weights), call.batch_axis) for call in calls]
+            layers[:] = [(call.gradient, *_find(call.weights, weights)) for call in calls]
             return carry, (y, [call.x for call in calls])
 
         carry, (ys, read) = jax.lax.scan(body, carry, (xs, places), unroll=loop_unroll())
         return (carry, ys), read
 
     results, derivative, read = jax.vjp(all_steps, weights, carry, xs, places, has_aux=True)
-
-    def run_layers(weights):
-        """Returns what the layers make of all times, [T, B, ...] each; only its derivative is used."""
-        return [
-            _of_all_times(functools.partial(function, find(weights)), x, axis)
-            for (function, find, axis), x in zip(layers, read, strict=True)
-        ]
-
-    _, of_layers = jax.vjp(run_layers, weights)
-    return results, (derivative, of_layers)
+    return results, (
+        derivative,
+        jax.tree_util.Partial(functools.partial(_of_layers, tuple(layers)), weights, read),
+    )
 
 
 def _find(part, whole):
-    """Returns a function that takes the leaves of `part`, which are leaves of `whole`, from a tree like `whole`."""
+    """Returns where the leaves of `part` stand among those of `whole`, and their structure."""
     numbers = {id(leaf): number for number, leaf in enumerate(jax.tree.leaves(whole))}
     leaves, structure = jax.tree.flatten(part)
-    at = [numbers[id(leaf)] for leaf in leaves]
-
-    def find(tree):
-        leaves = jax.tree.leaves(tree)
-        return structure.unflatten([leaves[number] for number in at])
-
-    return find
+    return tuple(numbers[id(leaf)] for leaf in leaves), structure
 
 
-def _of_all_times(function, x, axis):
-    """Returns what the layer makes of [T, .., B, ...], with T B samples at once."""
-
-    def join(x):
-        x = jnp.moveaxis(x, 0, axis)
-        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
-
-    times, batch = (jax.tree.leaves(x)[0].shape[n] for n in (0, axis + 1))
-    y = function(jax.tree.map(join, x))
-    y = y.reshape(*y.shape[:axis], times, batch, *y.shape[axis + 1 :])
-    return jnp.moveaxis(y, axis, 0)
+def _of_layers(layers, weights, read, cotangents):
+    """Returns the gradients of the weights that the layers read, zero for the others."""
+    leaves, structure = jax.tree.flatten(weights)
+    sums = [jnp.zeros_like(leaf) for leaf in leaves]
+    for (gradient, numbers, part), x, cotangent in zip(layers, read, cotangents, strict=True):
+        found = gradient(part.unflatten([leaves[number] for number in numbers]), x, cotangent)
+        for number, leaf in zip(numbers, jax.tree.leaves(found), strict=True):
+            sums[number] = sums[number] + leaf
+    return structure.unflatten(sums)
 
 
 def _backward(step, residuals, cotangents):
     derivative, of_layers = residuals
     d_weights, d_carry, d_xs, d_places = derivative(cotangents)
-    # Else XLA would take sums over all times apart again, one for each time.
-    (d_layers,) = of_layers(jax.lax.optimization_barrier(d_places))
-    return jax.tree.map(jnp.add, d_weights, d_layers), d_carry, d_xs
+    return jax.tree.map(jnp.add, d_weights, of_layers(d_places)), d_carry, d_xs
 
 
 scan.defvjp(_forward, _backward)

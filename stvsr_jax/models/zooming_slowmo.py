@@ -6,7 +6,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from stvsr_jax import ops
 from stvsr_jax.models.encoder import SpaceTimeEncoder
 from stvsr_jax.models.layers import LEAKY_RELU, Conv
 
@@ -50,8 +49,7 @@ class ZoomingSlowMo(nn.Module):
         batch, times = x.shape[:2]
         x = x.reshape(batch * times, *x.shape[2:])
         for name in ("up1", "up2"):
-            x = Conv(4 * self.features, dtype=self.dtype, name=name)(x, slope=LEAKY_RELU)
-            x = ops.pixel_shuffle(x, 2)
+            x = Conv(4 * self.features, dtype=self.dtype, name=name)(x, slope=LEAKY_RELU, shuffle=2)
         x = Conv(self.features, dtype=self.dtype, name="refine")(x, slope=LEAKY_RELU)
         x = Conv(3, dtype=self.dtype, name="to_rgb")(x)
         return x.reshape(batch, times, *x.shape[1:]).astype(jnp.float32)

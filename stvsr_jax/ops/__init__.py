@@ -1,6 +1,6 @@
 """Pure array operations, NHWC; coordinates are (y, x) in pixels with centres at integers."""
 
-from stvsr_jax.ops.conv import conv2d, prefers_stacks
+from stvsr_jax.ops.conv import conv2d, conv2d_kernel_gradient, prefers_stacks
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
 from stvsr_jax.ops.sampling import bilinear_sample, grid_sample, nearest_sample
@@ -11,6 +11,7 @@ from stvsr_jax.ops.sine_mlp import sine_mlp
 __all__ = [
     "bilinear_sample",
     "conv2d",
+    "conv2d_kernel_gradient",
     "deform_columns",
     "deform_conv2d",
     "grid_sample",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax.ops.devices import allows_kernels, count_hopper_multiprocessors
+from stvsr_jax.ops.shuffle import pixel_shuffle, pixel_unshuffle
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -25,6 +26,7 @@ class _Options(NamedTuple):
     stride: int
     padding: int
     slope: float | None = None
+    shuffle: int = 1
 
 
 def conv2d(
@@ -36,6 +38,7 @@ def conv2d(
     bias: jax.Array | None = None,
     addend: jax.Array | None = None,
     slope: float | None = None,
+    shuffle: int = 1,
     tap: jax.Array | None = None,
 ) -> jax.Array:
     """Convolve (that is, correlate) with zero padding: rectify(conv(inputs) + bias + addend).
@@ -53,13 +56,70 @@ def conv2d(
       addend: [B, H', W', C'], with S kernels [S, B, H', W', C'], or None.
       slope: of the rectifier where its input is negative; its derivative at zero is this slope, as in PyTorch. None:
         no rectifier.
+      shuffle: factor of a `pixel_shuffle` of the result.
       tap: like the result, or None. It is not read; its gradient is that of the rectifier's input.
 
     Returns:
-      [B, H', W', C'], H' = (H + 2 padding - kh) // stride + 1, with S kernels [S, B, H', W', C'].
+      [B, H', W', C'], H' = (H + 2 padding - kh) // stride + 1, with S kernels [S, B, H', W', C'];
+      shuffled [.., shuffle H', shuffle W', C' / shuffle**2].
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    return _conv2d(inputs, kernel, bias, addend, tap, _Options(stride, padding, slope))
+    return _conv2d(inputs, kernel, bias, addend, tap, _Options(stride, padding, slope, shuffle))
+
+
+def conv2d_kernel_gradient(
+    inputs: tuple[jax.Array, ...],
+    kernel: jax.Array,
+    cotangent: jax.Array,
+    stride: int = 1,
+    padding: int = 1,
+) -> jax.Array:
+    """Return the gradient of the kernel from T convolutions with it.
+
+    Args:
+      inputs: as of `conv2d` with T in front, [T, B, H, W, C_i] or [T, G_i, B, H, W, C_i].
+      kernel: as of `conv2d`.
+      cotangent: of the T results, [T, B, H', W', C'] or [T, S, B, H', W', C'].
+      stride: in both directions.
+      padding: zeros on each of the four sides.
+
+    Returns:
+      Like the kernel: the sum over all T.
+    """
+    options = _Options(stride, padding)
+    functions = {"default": functools.partial(_kernel_gradient, options)}
+    if (multiprocessors := _multiprocessors()) is not None:
+        functions["cuda"] = functools.partial(_kernel_gradient_of_parts, options, multiprocessors)
+    return jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
+
+
+def _kernel_gradient(options, inputs, kernel, cotangent):
+    # Else XLA would take the sum over all parts apart again, one for each part.
+    cotangent = jax.lax.optimization_barrier(cotangent)
+    inputs, cotangent = jax.tree.map(_merge_parts, (inputs, cotangent))
+    _, vjp = jax.vjp(lambda kernel: _conv2d(inputs, kernel, None, None, None, options), kernel)
+    return vjp(cotangent)[0]
+
+
+def _merge_parts(x):
+    """Returns [T, B, H, W, C] as [T B, H, W, C], or [T, S, B, H, W, C] as [S, T B, H, W, C]."""
+    x = jnp.moveaxis(x, 0, -5)
+    return x.reshape(*x.shape[:-5], -1, *x.shape[-3:])
+
+
+def _kernel_gradient_of_parts(options, multiprocessors, inputs, kernel, cotangent):
+    """Reads the parts where they lie, if it can: to bring them together would cost more than the sum itself."""
+    cotangents, gradients = list(cotangent), []
+    for x, part in zip(inputs, _split(kernel, inputs, axis=-2), strict=True):
+        if _is_product(kernel, options):
+            pairs = zip(x, cotangents, strict=True)
+            gradient = sum(_derivatives(options, a, part, b)[1] for a, b in pairs)
+        else:
+            gradient = _sum_products(list(x), cotangents, options, multiprocessors)
+        if gradient is None:
+            gradient = _kernel_gradient(options, (x,), part, cotangent)
+        gradients.append(gradient)
+    return jnp.concatenate(gradients, axis=-2)
 
 
 def prefers_stacks(dtype: Any) -> bool:
@@ -83,8 +143,11 @@ def _backward(options, residuals, cotangent):
     inputs, kernel, bias, out, given = residuals
     if out is not None:
         cotangent = jnp.where(out > 0, cotangent, options.slope * cotangent)
+    d_tap = cotangent
+    if options.shuffle > 1:
+        cotangent = pixel_unshuffle(cotangent, options.shuffle)
     d_bias = None if bias is None else jnp.sum(cotangent, axis=(-4, -3, -2)).astype(bias.dtype)
-    options = options._replace(slope=None)
+    options = options._replace(slope=None, shuffle=1)
     functions = {"default": functools.partial(_backward_of_each_input, options, None)}
     functions["cpu"] = (
         functools.partial(_backward_as_convolutions, options)
@@ -94,7 +157,8 @@ def _backward(options, residuals, cotangent):
     if (multiprocessors := _multiprocessors()) is not None:
         functions["cuda"] = functools.partial(_backward_of_each_input, options, multiprocessors)
     d_inputs, d_kernel = jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
-    return d_inputs, d_kernel, d_bias, *(None if x is None else cotangent for x in given)
+    terms = (cotangent, d_tap)
+    return d_inputs, d_kernel, d_bias, *(None if x is None else y for x, y in zip(given, terms, strict=True))
 
 
 _conv2d.defvjp(_forward, _backward)
@@ -119,15 +183,18 @@ def _run_on_any_platform(inputs, kernel, bias, addend, options, multiprocessors)
         from stvsr_jax.ops import conv_mosaic  # with all of Mosaic, which nobody else needs
 
         if conv_mosaic.is_supported(inputs, kernel, options.stride, options.padding):
-            functions["cuda"] = functools.partial(_run_mosaic, conv_mosaic.run, options, multiprocessors)
+            run = functools.partial(conv_mosaic.run, slope=options.slope, multiprocessors=multiprocessors)
+            functions["cuda"] = functools.partial(_run_mosaic, run, options)
     return jax.lax.platform_dependent(inputs, kernel, bias, addend, **functions)
 
 
-def _run_mosaic(run, options, multiprocessors, *operands):
+def _run_mosaic(run, options, *operands):
+    shuffles = options.shuffle == 2 and operands[1].shape[-1] % 256 == 0
     is_stack = operands[1].ndim == 5
     operands = operands if is_stack else jax.tree.map(lambda x: x[None], operands)
-    y = run(*operands, slope=options.slope, multiprocessors=multiprocessors)
-    return y if is_stack else y[0]
+    y = run(*operands, shuffles=shuffles)
+    y = y if is_stack else y[0]
+    return y if shuffles else pixel_shuffle(y, options.shuffle)
 
 
 def _run_plain(options, inputs, kernel, bias, addend):
@@ -140,9 +207,9 @@ def _run_plain(options, inputs, kernel, bias, addend):
     y = _convolve(_join(inputs), kernel, options)
     for term in (bias, addend):
         y = y if term is None else y + term
-    if options.slope is None:
-        return y
-    return jnp.maximum(y, options.slope * y if options.slope else 0)
+    if options.slope is not None:
+        y = jnp.maximum(y, options.slope * y if options.slope else 0)
+    return pixel_shuffle(y, options.shuffle)
 
 
 def _part(terms, number):
@@ -177,38 +244,43 @@ def _convolve(x, kernel, options):
 def _backward_of_each_input(options, multiprocessors, inputs, kernel, cotangent):
     """The derivatives of XLA's convolution, in place of which the kernels stand where they can run."""
     d_inputs, d_kernels = [], []
-    height, width = kernel.shape[-4:-2]
-    is_same = options.stride == 1 and height == width == 2 * options.padding + 1 > 1
     for x, part in zip(inputs, _split(kernel, inputs, axis=-2), strict=True):
-        derivatives = _derivatives if kernel.ndim == 4 else _derivatives_of_stack
-        d_x, d_kernel = derivatives(options, x, part, cotangent)
-        if is_same:
+        d_x, d_kernel = _derivatives(options, x, part, cotangent)
+        if _is_same(kernel, options):
             d_x = _run(*_transposed(x, part, cotangent), None, None, options)
-        if is_same and height == 3 and multiprocessors is not None:
-            d_kernel = _sum_products(x, cotangent, multiprocessors, d_kernel)
+        by_kernel = _sum_products([x], [cotangent], options, multiprocessors)
         d_inputs.append(d_x)
-        d_kernels.append(d_kernel)
+        d_kernels.append(d_kernel if by_kernel is None else by_kernel)
     return tuple(d_inputs), jnp.concatenate(d_kernels, axis=-2)
 
 
-def _sum_products(x, cotangent, multiprocessors, otherwise):
-    """The gradient of a 3x3 kernel by the kernel of Hopper GPUs, where it can run."""
+def _is_same(kernel, options):
+    """Returns whether the gradient of the input is a convolution like this one."""
+    height, width = kernel.shape[-4:-2]
+    return options.stride == 1 and height == width == 2 * options.padding + 1 > 1
+
+
+def _sum_products(inputs, cotangents, options, multiprocessors):
+    """The gradient of a 3x3 kernel from T convolutions by the kernel of Hopper GPUs, None where it cannot run."""
+    if multiprocessors is None or (options.stride, options.padding) != (1, 1):
+        return None
     from stvsr_jax.ops import conv_weights_mosaic
 
-    if not conv_weights_mosaic.is_supported(x, cotangent):
-        return otherwise
-    is_stack = x.ndim == 5
-    x, cotangent = (x, cotangent) if is_stack else (x[None], cotangent[None])
-    d_kernel = conv_weights_mosaic.run(x, cotangent, multiprocessors=multiprocessors).astype(x.dtype)
-    return d_kernel if is_stack else d_kernel[0]
+    sides = [x.shape[-3] for x in (inputs[0], cotangents[0])]
+    if sides[0] != sides[1] or not conv_weights_mosaic.is_supported(inputs[0], cotangents[0]):
+        return None
+    is_stack, dtype = inputs[0].ndim == 5, inputs[0].dtype
+    operands = [x if is_stack else x[None] for x in (*inputs, *cotangents)]
+    parts = operands[: len(inputs)], operands[len(inputs) :]
+    gradient = conv_weights_mosaic.run(*parts, multiprocessors=multiprocessors).astype(dtype)
+    return gradient if is_stack else gradient[0]
 
 
 def _derivatives(options, x, kernel, cotangent):
-    _, vjp = jax.vjp(functools.partial(_convolve, options=options), x, kernel)
-    return vjp(cotangent)
-
-
-def _derivatives_of_stack(options, x, kernel, cotangent):
+    """The derivatives of XLA's convolution by input and kernel."""
+    if kernel.ndim == 4:
+        _, vjp = jax.vjp(functools.partial(_convolve, options=options), x, kernel)
+        return vjp(cotangent)
     groups = len(x)
     if _is_product(kernel, options) and groups == len(kernel):
         return jax.vmap(functools.partial(_derivatives, options))(x, kernel, cotangent)
@@ -232,7 +304,7 @@ def _transposed(x, kernel, cotangent):
 def _backward_as_convolutions(options, inputs, kernel, cotangent):
     """The derivative as convolutions of NHWC images with HWIO kernels."""
     x = _join(inputs)
-    stride, padding, _ = options
+    stride, padding = options.stride, options.padding
     size, out_size = x.shape[1:3], cotangent.shape[1:3]
     # Pixels at the far end that no window reached; negative padding crops.
     rest = [

@@ -59,7 +59,6 @@ def make_plan(size: int, chunks: int) -> Plan | None:
 def is_supported(inputs: tuple[jax.Array, ...], kernel: jax.Array, stride: int, padding: int) -> bool:
     """Returns whether a Hopper GPU can run the kernel for these arguments."""
     *channels, last = (x.shape[-1] for x in inputs)
-    features = kernel.shape[-1]
     return (
         kernel.dtype in (jnp.bfloat16, jnp.float16)
         and all(x.dtype == kernel.dtype for x in inputs)
@@ -67,8 +66,6 @@ def is_supported(inputs: tuple[jax.Array, ...], kernel: jax.Array, stride: int, 
         and last % 8 == 0
         and last >= _CHUNK
         and (*kernel.shape[-4:-2], stride, padding) in ((3, 3, 1, 1), (1, 1, 1, 0))
-        and features % 8 == 0
-        and features > 8
     )
 
 
@@ -80,6 +77,7 @@ def run(
     *,
     slope: float | None,
     multiprocessors: int,
+    shuffles: bool = False,
     plan: Plan | None = None,
     interpret: Any = None,
 ) -> jax.Array:
@@ -93,12 +91,20 @@ def run(
       addend: [S, B, H, W, C'] or None.
       slope: of the rectifier where its input is negative, None for no rectifier.
       multiprocessors: of the GPU.
+      shuffles: whether the result goes through `ops.pixel_shuffle` with a factor of 2 as it is stored; C' must be a
+        multiple of 256.
       plan: None: the one that is made for these shapes.
       interpret: Mosaic GPU's `InterpretGPUParams` to run anywhere, very slowly, for tests.
 
     Returns:
-      [S, B, H, W, C'] in the dtype of the kernel.
+      [S, B, H, W, C'] in the dtype of the kernel, shuffled [S, B, 2H, 2W, C' / 4].
     """
+    features = kernel.shape[-1]
+    if shuffles:  # first the outputs of one place
+        kernel, bias = (None if a is None else _sort_places(a) for a in (kernel, bias))
+    elif missing := -features % 8:  # 16 bytes, of which copies are made
+        kernel, bias, addend = (_pad_last(a, missing) for a in (kernel, bias, addend))
+
     size, channels = kernel.shape[1], kernel.shape[3]
     most = next(n for n in itertools.count(pl.cdiv(channels, _CHUNK), -1) if make_plan(size, n))
     sources, row = [], 0
@@ -108,9 +114,19 @@ def run(
         row += x.shape[-1]
     call = functools.partial(_run_sources, multiprocessors=multiprocessors, plan=plan, interpret=interpret)
     while sum(source.chunks for source in sources) > most:
-        addend = call(sources[:1], kernel, None, addend, slope=None)
+        addend = call(sources[:1], kernel, None, addend, slope=None, shuffles=False)
         sources = sources[1:]
-    return call(sources, kernel, bias, addend, slope=slope)
+    out = call(sources, kernel, bias, addend, slope=slope, shuffles=shuffles)
+    return out if shuffles else out[..., :features]
+
+
+def _sort_places(x):
+    """Returns outputs in the order place, channel of what is in the order of `ops.pixel_shuffle`, channel, place."""
+    return x.reshape(*x.shape[:-1], -1, 4).swapaxes(-1, -2).reshape(x.shape)
+
+
+def _pad_last(x, missing):
+    return None if x is None else jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
 
 
 class _Source(NamedTuple):
@@ -126,7 +142,7 @@ class _Source(NamedTuple):
         return pl.cdiv(self.channels, _CHUNK)
 
 
-def _run_sources(sources, kernel, bias, addend, *, slope, multiprocessors, plan, interpret):
+def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocessors, plan, interpret):
     batch, height, width = sources[0].x.shape[1:4]
     sets, size, _, channels, features = kernel.shape
     dtype = kernel.dtype
@@ -140,6 +156,9 @@ def _run_sources(sources, kernel, bias, addend, *, slope, multiprocessors, plan,
     programs = min(max(multiprocessors // (sets * blocks), 1), windows)
     margin = 0 if interpret is None else 1  # interpreted, a copy knows no places before the beginning
     start, multiply_tap = _make_products(interpret)
+    out_shape = (sets * batch, height, width, features)
+    if shuffles:
+        out_shape = (sets * batch, height, 2, width, features // 2)
 
     def body(*refs):
         x_refs, (kernel_ref, bias_ref, *addend_ref, out_ref) = refs[: len(sources)], refs[len(sources) :]
@@ -237,6 +256,18 @@ def _run_sources(sources, kernel, bias, addend, *, slope, multiprocessors, plan,
                             pl.ds(block * _CHUNK, _CHUNK),
                         ]
 
+                    def at_place(ref):  # [images, y, 2, x, 2 x channels]
+                        each = blocks // 4
+                        number = lax.div(block, each)
+                        first = lax.rem(number, 2) * (features // 4) + lax.rem(block, each) * _CHUNK
+                        return ref.at[
+                            number_of_set * batch + image,
+                            pl.ds(y, _LINES),
+                            lax.div(number, 2),
+                            pl.ds(x, _COLUMNS),
+                            pl.ds(first, _CHUNK),
+                        ]
+
                     if addend_ref:
                         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
                         plgpu.copy_gmem_to_smem(
@@ -272,7 +303,8 @@ def _run_sources(sources, kernel, bias, addend, *, slope, multiprocessors, plan,
                     result_tiles[turn] = result.astype(dtype)
                     _show_as_lines(results, turn, interpret)
                     plgpu.commit_smem()
-                    plgpu.copy_smem_to_gmem(result_lines.at[turn], at(out_ref))
+                    target = at_place(out_ref) if shuffles else at(out_ref)
+                    plgpu.copy_smem_to_gmem(result_lines.at[turn], target)
 
                 plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
@@ -296,7 +328,7 @@ def _run_sources(sources, kernel, bias, addend, *, slope, multiprocessors, plan,
 
     call = plgpu.kernel(
         body,
-        out_type=jax.ShapeDtypeStruct((sets * batch, height, width, features), dtype),
+        out_type=jax.ShapeDtypeStruct(out_shape, dtype),
         grid=(sets * blocks, programs),
         grid_names=("part", "program"),
         num_threads=turns + 1,
@@ -307,14 +339,15 @@ def _run_sources(sources, kernel, bias, addend, *, slope, multiprocessors, plan,
     )
     bias = jnp.zeros((sets, features), dtype) if bias is None else bias
     kernel = kernel.reshape(sets * taps, channels, features)
-    missing = blocks * _CHUNK - features
-    kernel, bias = (jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, missing)]) for a in (kernel, bias))
+    kernel, bias = (_pad_last(a, blocks * _CHUNK - features) for a in (kernel, bias))
     images, *addend = (
         [x.reshape(-1, *x.shape[2:]) for x in arrays]
         for arrays in ([source.x for source in sources], *([] if addend is None else [[addend]]))
     )
     images = [jnp.pad(x, ((0, 0), (margin, 0), (margin, 0), (0, 0))) for x in images]
     out = call(*images, kernel, bias, *(x for (x,) in addend))
+    if shuffles:
+        return out.reshape(sets, batch, 2 * height, 2 * width, features // 4)
     return out.reshape(sets, batch, height, width, features)
 
 

@@ -12,7 +12,9 @@ after window of 8 x 8 pixels; the sums of all programs are added by XLA, always 
 * A fourth block of threads fetches ahead.
 """
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -45,10 +47,10 @@ class Plan(NamedTuple):
     programs: int
 
 
-def make_plan(parts: int, batch: int, height: int, width: int, multiprocessors: int) -> Plan:
+def make_plan(parts: int, images: int, height: int, width: int, multiprocessors: int) -> Plan:
     """Returns how to add so many images' products for so many parts of 64 inputs and 64 outputs."""
     lines = 8
-    windows = batch * pl.cdiv(height, lines) * pl.cdiv(width, _COLUMNS)
+    windows = images * pl.cdiv(height, lines) * pl.cdiv(width, _COLUMNS)
     # More programs have fewer windows each, but more sums to write and to add.
     best = math.isqrt(_WINDOWS_AS_SUMS * windows * parts)
     programs = min(max(min(multiprocessors, best) // parts, 1), windows)
@@ -69,8 +71,8 @@ def is_supported(x: jax.Array, cotangent: jax.Array) -> bool:
 
 
 def run(
-    x: jax.Array,
-    cotangent: jax.Array,
+    inputs: Sequence[jax.Array],
+    cotangents: Sequence[jax.Array],
     *,
     multiprocessors: int,
     plan: Plan | None = None,
@@ -79,32 +81,34 @@ def run(
     """Returns the gradient of the kernel of each of S convolutions, 3x3 with stride 1 and padding 1.
 
     Args:
-      x: [G, B, H, W, C], the inputs; set s reads the part s % G.
-      cotangent: [S, B, H, W, F], of the outputs, in the dtype of the inputs.
+      inputs: T arrays [G, B, H, W, C], all of them were convolved; set s reads the part s % G.
+      cotangents: of the T outputs, [S, B, H, W, F], in the dtype of the inputs.
       multiprocessors: of the GPU.
       plan: None: the one that is made for these shapes.
       interpret: Mosaic GPU's `InterpretGPUParams` to run anywhere, very slowly, for tests.
 
     Returns:
-      [S, 3, 3, C, F] float32.
+      [S, 3, 3, C, F] float32, the sum over all T.
     """
-    groups, batch, height, width, channels = x.shape
-    sets, features = cotangent.shape[0], cotangent.shape[-1]
+    times, dtype = len(inputs), inputs[0].dtype
+    groups, batch, height, width, channels = inputs[0].shape
+    sets, features = cotangents[0].shape[0], cotangents[0].shape[-1]
     chunks, blocks = channels // _CHUNK, pl.cdiv(features, _CHUNK)
     parts = sets * chunks * blocks
-    lines, stages, programs = plan or make_plan(parts, batch, height, width, multiprocessors)
+    lines, stages, programs = plan or make_plan(parts, times * batch, height, width, multiprocessors)
     across, down = pl.cdiv(width, _COLUMNS), pl.cdiv(height, lines)
-    windows = batch * down * across
+    windows = times * batch * down * across
     margin = 0 if interpret is None else 1  # interpreted, a copy knows no places before the beginning
     start, multiply_window, write = _make_products(lines, interpret)
 
-    def body(x_ref, cotangent_ref, out_ref):
+    def body(*refs):
+        sources, out_ref = list(zip(refs[:times], refs[times : 2 * times], strict=True)), refs[-1]
         part, program, thread = (lax.axis_index(name) for name in ("part", "program", "thread"))
         block, chunk = lax.rem(part, blocks), lax.rem(lax.div(part, blocks), chunks)
         number_of_set = lax.div(part, blocks * chunks)
         count = lax.div(windows - program + programs - 1, programs)
 
-        def scope(fetched, cotangents, is_there, is_free):
+        def scope(fetched, cotangents_there, is_there, is_free):
             def fetch():
                 @pl.loop(0, count)
                 def _(step):
@@ -112,27 +116,36 @@ def run(
                     line = lax.div(window, across)
                     image = lax.div(line, down)
                     top, left = lax.rem(line, down) * lines, lax.rem(window, across) * _COLUMNS
+                    time, image = lax.div(image, batch), lax.rem(image, batch)
+
+                    def fetch_from(x_ref, cotangent_ref):
+                        plgpu.copy_gmem_to_smem(
+                            x_ref.at[
+                                lax.rem(number_of_set, groups) * batch + image,
+                                pl.ds(top - 1 + margin, lines + _SIZE - 1),
+                                pl.ds(left - 1 + margin, _COLUMNS + _SIZE - 1),
+                                pl.ds(chunk * _CHUNK, _CHUNK),
+                            ],
+                            fetched.at[stage, pl.ds(0, lines + _SIZE - 1)],
+                            is_there.at[stage],
+                        )
+                        plgpu.copy_gmem_to_smem(
+                            cotangent_ref.at[
+                                number_of_set * batch + image,
+                                pl.ds(top, lines),
+                                pl.ds(left, _COLUMNS),
+                                pl.ds(block * _CHUNK, _CHUNK),
+                            ],
+                            cotangents_there.at[stage],
+                            is_there.at[stage],
+                        )
+
                     plgpu.barrier_wait(is_free.at[stage])
-                    plgpu.copy_gmem_to_smem(
-                        x_ref.at[
-                            lax.rem(number_of_set, groups) * batch + image,
-                            pl.ds(top - 1 + margin, lines + _SIZE - 1),
-                            pl.ds(left - 1 + margin, _COLUMNS + _SIZE - 1),
-                            pl.ds(chunk * _CHUNK, _CHUNK),
-                        ],
-                        fetched.at[stage, pl.ds(0, lines + _SIZE - 1)],
-                        is_there.at[stage],
-                    )
-                    plgpu.copy_gmem_to_smem(
-                        cotangent_ref.at[
-                            number_of_set * batch + image,
-                            pl.ds(top, lines),
-                            pl.ds(left, _COLUMNS),
-                            pl.ds(block * _CHUNK, _CHUNK),
-                        ],
-                        cotangents.at[stage],
-                        is_there.at[stage],
-                    )
+                    copies = [functools.partial(fetch_from, *source) for source in sources]
+                    if times == 1:
+                        copies[0]()
+                    else:
+                        lax.switch(time, copies)
 
             def multiply():
                 line = thread
@@ -145,7 +158,7 @@ def run(
                     stage = lax.rem(step, stages)
                     plgpu.barrier_wait(is_there.at[stage])
                     window = fetched.at[stage, pl.ds(line, lines)]
-                    sums = multiply_window(sums, window, cotangents.at[stage])
+                    sums = multiply_window(sums, window, cotangents_there.at[stage])
                     plgpu.wgmma_wait(1)  # for the step before
                     plgpu.barrier_arrive(is_free.at[lax.rem(step + stages - 1, stages)])
                     return sums
@@ -158,8 +171,8 @@ def run(
 
         pl.run_scoped(
             scope,
-            plgpu.SMEM((stages, *_window_shape(lines)), x.dtype, transforms=_AS_LINES),
-            plgpu.SMEM((stages, lines, _COLUMNS, _CHUNK), x.dtype, transforms=_AS_LINES),
+            plgpu.SMEM((stages, *_window_shape(lines)), dtype, transforms=_AS_LINES),
+            plgpu.SMEM((stages, lines, _COLUMNS, _CHUNK), dtype, transforms=_AS_LINES),
             plgpu.Barrier(num_arrivals=2, num_barriers=stages),
             plgpu.Barrier(num_arrivals=_SIZE, num_barriers=stages),
             collective_axes="thread",
@@ -178,9 +191,9 @@ def run(
         kernel_name="conv3x3_weights",
         interpret=interpret,
     )
-    x, cotangent = (a.reshape(-1, *a.shape[2:]) for a in (x, cotangent))
-    x = jnp.pad(x, ((0, 0), (margin, 0), (margin, 0), (0, 0)))
-    sums = jnp.sum(call(x, cotangent), axis=0)[..., :features]
+    inputs, cotangents = ([x.reshape(-1, *x.shape[2:]) for x in arrays] for arrays in (inputs, cotangents))
+    inputs = [jnp.pad(x, ((0, 0), (margin, 0), (margin, 0), (0, 0))) for x in inputs]
+    sums = jnp.sum(call(*inputs, *cotangents), axis=0)[..., :features]
     sums = sums.reshape(sets, chunks, _SIZE, _SIZE, _CHUNK, features)
     return jnp.moveaxis(sums, 1, 3).reshape(sets, _SIZE, _SIZE, channels, features)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax.ops.conv import conv2d
+from stvsr_jax.ops.shuffle import pixel_shuffle
 
 # (size, kernel size, stride, padding); the last windows of some do not reach the end of the image.
 GEOMETRIES = [
@@ -189,6 +190,25 @@ def test_a_stack_equals_one_convolution_after_the_other(kernel_size, stride, gro
         for f in (stack, one_after_the_other)
     )
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), got, want)
+
+
+def test_shuffled_result_and_its_gradients():
+    x, kernel = example((5, 6), (3, 3))
+    bias = jnp.arange(4.0)
+
+    def shuffled(x, kernel, bias):
+        return conv2d(x, kernel, bias=bias, slope=0.1, shuffle=2)
+
+    def definition(x, kernel, bias):
+        return pixel_shuffle(conv2d(x, kernel, bias=bias, slope=0.1), 2)
+
+    got, want = (
+        jax.jit(
+            lambda *args, f=f: (f(*args), jax.grad(lambda *args: jnp.sum(f(*args) ** 3), (0, 1, 2))(*args))
+        )(x, kernel, bias)
+        for f in (shuffled, definition)
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-4), got, want)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])

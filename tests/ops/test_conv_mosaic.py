@@ -10,6 +10,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from stvsr_jax.ops import conv_mosaic
 from stvsr_jax.ops.conv import conv2d
+from stvsr_jax.ops.shuffle import pixel_shuffle
 
 pytestmark = pytest.mark.skipif(
     jax.__version_info__ < (0, 11), reason="the kernel is written for Mosaic GPU of jax 0.11 and later"
@@ -60,6 +61,7 @@ def one(operands):
         ((1, 8, 12), (128, 64), 64, 3, dict(has_addend=False), 0.1),
         ((2, 8, 12), (64,), 64, 3, dict(sets=4, groups=(2,)), 0.1),
         ((1, 8, 12), (64, 64), 72, 3, dict(sets=2, groups=(1, 2)), 0.1),
+        ((1, 8, 12), (64,), 3, 3, dict(), 0.1),
     ],
 )
 def test_kernel_equals_the_definition(shape, channels, features, kernel_size, options, slope):
@@ -79,6 +81,17 @@ def test_kernel_equals_the_definition(shape, channels, features, kernel_size, op
     np.testing.assert_allclose(got.astype(jnp.float32), want, rtol=2**-8, atol=3e-2 if has_parts else 2e-3)
 
 
+def test_kernel_shuffles_as_it_stores():
+    from jax.experimental.pallas import mosaic_gpu
+
+    inputs, kernel, bias, _ = example((1, 9, 12), (64,), 256, 3, has_addend=False)
+    run = functools.partial(
+        conv_mosaic.run, slope=0.1, multiprocessors=4, interpret=mosaic_gpu.InterpretGPUParams()
+    )
+    got = run(inputs, kernel, bias, None, shuffles=True)
+    np.testing.assert_array_equal(got, pixel_shuffle(run(inputs, kernel, bias, None), 2))
+
+
 def lowered(function, *operands):
     with jax.sharding.use_abstract_mesh(H200):
         return jax.jit(function).trace(*operands).lower(lowering_platforms=("cuda",)).as_text()
@@ -86,7 +99,7 @@ def lowered(function, *operands):
 
 @pytest.mark.parametrize(
     ("channels", "features", "kernel_size", "kernels"),
-    [((64,), 64, 3, 1), ((64, 64), 64, 3, 1), ((576,), 64, 1, 1), ((64,), 3, 3, 0), ((32,), 64, 3, 0)],
+    [((64,), 64, 3, 1), ((64, 64), 64, 3, 1), ((576,), 64, 1, 1), ((64,), 3, 3, 1), ((32,), 64, 3, 0)],
 )
 def test_a_hopper_gpu_takes_the_kernel_where_it_can(channels, features, kernel_size, kernels):
     operands = one(example((2, 12, 20), channels, features, kernel_size))

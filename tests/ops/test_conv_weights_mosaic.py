@@ -19,9 +19,9 @@ H200 = AbstractMesh(
 )
 
 
-def example(groups, sets, shape, channels, features, dtype=jnp.bfloat16):
+def example(groups, sets, shape, channels, features, dtype=jnp.bfloat16, seed=0):
     """Returns (x, cotangent)."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     sizes = (groups, *shape, channels), (sets, *shape, features)
     return tuple(jnp.asarray(rng.standard_normal(size), dtype) for size in sizes)
 
@@ -44,34 +44,31 @@ def expected(x, cotangent):
 
 
 @pytest.mark.parametrize(
-    ("groups", "sets", "shape", "channels", "features", "dtype", "plan"),
+    ("times", "groups", "sets", "shape", "channels", "features", "dtype", "plan"),
     [
-        (1, 1, (2, 8, 8), 64, 64, jnp.float16, None),  # one window of each image
-        (
-            1,
-            2,
-            (2, 19, 13),
-            64,
-            64,
-            jnp.bfloat16,
-            None,
-        ),  # several windows a program, some reach over the edge
-        (2, 4, (1, 5, 9), 64, 64, jnp.bfloat16, None),  # two sets read the same part
-        (1, 1, (1, 9, 20), 128, 72, jnp.bfloat16, None),  # the last block is not whole
-        (1, 1, (3, 25, 24), 64, 16, jnp.bfloat16, None),  # more windows than stages
-        (1, 1, (2, 18, 24), 64, 64, jnp.bfloat16, conv_weights_mosaic.Plan(16, 2, 5)),
+        (1, 1, 1, (2, 8, 8), 64, 64, jnp.float16, None),  # one window of each image
+        (1, 1, 2, (2, 19, 13), 64, 64, jnp.bfloat16, None),  # several a program, some reach over the edge
+        (1, 2, 4, (1, 5, 9), 64, 64, jnp.bfloat16, None),  # two sets read the same part
+        (1, 1, 1, (1, 9, 20), 128, 72, jnp.bfloat16, None),  # the last block is not whole
+        (1, 1, 1, (3, 25, 24), 64, 16, jnp.bfloat16, None),  # more windows than stages
+        (1, 1, 1, (2, 18, 24), 64, 64, jnp.bfloat16, conv_weights_mosaic.Plan(16, 2, 5)),
+        (3, 1, 2, (2, 8, 12), 64, 64, jnp.bfloat16, None),
     ],
 )
-def test_kernel_equals_the_derivative(groups, sets, shape, channels, features, dtype, plan):
+def test_kernel_equals_the_derivative(times, groups, sets, shape, channels, features, dtype, plan):
     from jax.experimental.pallas import mosaic_gpu
 
-    operands = example(groups, sets, shape, channels, features, dtype)
+    inputs, cotangents = zip(
+        *(example(groups, sets, shape, channels, features, dtype, seed=seed) for seed in range(times)),
+        strict=True,
+    )
     # So few multiprocessors that programs add several windows.
     got = conv_weights_mosaic.run(
-        *operands, multiprocessors=3, plan=plan, interpret=mosaic_gpu.InterpretGPUParams()
+        inputs, cotangents, multiprocessors=3, plan=plan, interpret=mosaic_gpu.InterpretGPUParams()
     )
     assert got.shape == (sets, 3, 3, channels, features) and got.dtype == jnp.float32
-    np.testing.assert_allclose(got, expected(*operands), rtol=1e-4, atol=1e-3)
+    want = sum(expected(*pair) for pair in zip(inputs, cotangents, strict=True))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(("channels", "features"), [(64, 64), (128, 216)])
@@ -81,7 +78,7 @@ def test_it_can_be_lowered_for_a_hopper_gpu(channels, features):
 
     function = jax.jit(functools.partial(conv_weights_mosaic.run, multiprocessors=132))
     with jax.sharding.use_abstract_mesh(H200):
-        program = function.trace(*operands).lower(lowering_platforms=("cuda",)).as_text()
+        program = function.trace(*([x] for x in operands)).lower(lowering_platforms=("cuda",)).as_text()
     assert program.count("stablehlo.custom_call @mosaic_gpu") == 1
 
 

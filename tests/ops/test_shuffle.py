@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax.ops.shuffle import pixel_shuffle
+from stvsr_jax.ops.shuffle import pixel_shuffle, pixel_unshuffle
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -19,6 +19,12 @@ def test_pixel_shuffle_equals_formula(factor, shape, dtype):
     got = pixel_shuffle(x, factor)
     assert got.dtype == dtype
     np.testing.assert_array_equal(np.asarray(got, np.float32), want)
+
+
+@pytest.mark.parametrize(("factor", "shape"), [(1, (1, 2, 3, 4)), (2, (2, 2, 3, 5, 12)), (3, (1, 1, 4, 18))])
+def test_pixel_unshuffle_is_the_inverse(factor, shape):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    np.testing.assert_array_equal(pixel_unshuffle(pixel_shuffle(x, factor), factor), x)
 
 
 def test_pixel_shuffle_literal_order():
