@@ -45,12 +45,12 @@ class Plan(NamedTuple):
     stages: int
 
 
-def make_plan(size: int, chunks: int) -> Plan | None:
+def make_plan(size: int, chunks: int, has_addend: bool = False) -> Plan | None:
     """Returns how to convolve with a kernel of so many lines and times 64 channels; None if it needs too much memory."""
-    for plan in (Plan(3, 3), Plan(3, 2), Plan(2, 2)):
+    for plan in (Plan(3, 3), Plan(3, 2), Plan(2, 2), Plan(2, 1)):
         shared = chunks * size**2 * _CHUNK * _CHUNK
         shared += plan.turns * plan.stages * math.prod(_window_shape(size))
-        shared += plan.turns * _PIXELS * _CHUNK
+        shared += plan.turns * _PIXELS * _CHUNK * (2 if has_addend else 1)
         if 2 * shared <= _SHARED_BYTES:
             return plan
     return None
@@ -106,7 +106,7 @@ def run(
         kernel, bias, addend = (_pad_last(a, missing) for a in (kernel, bias, addend))
 
     size, channels = kernel.shape[1], kernel.shape[3]
-    most = next(n for n in itertools.count(pl.cdiv(channels, _CHUNK), -1) if make_plan(size, n))
+    most = next(n for n in itertools.count(pl.cdiv(channels, _CHUNK), -1) if make_plan(size, n, True))
     sources, row = [], 0
     for x in inputs:
         for first in range(0, x.shape[-1], most * _CHUNK):
@@ -149,7 +149,8 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
     chunks = [source.chunks for source in sources]
     begins = [sum(chunks[:number]) for number in range(len(chunks))]
     count, taps = sum(chunks), size**2
-    turns, stages = plan or make_plan(size, count)
+    has_addend = addend is not None
+    turns, stages = plan or make_plan(size, count, has_addend)
     blocks = pl.cdiv(features, _CHUNK)
     across, down = pl.cdiv(width, _COLUMNS), pl.cdiv(height, _LINES)
     windows = batch * down * across
@@ -171,7 +172,7 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
             line = lax.div(window, across)
             return lax.div(line, down), lax.rem(line, down) * _LINES, lax.rem(window, across) * _COLUMNS
 
-        def scope(weights, fetched, results, weights_there, is_there, is_free, addend_there):
+        def scope(weights, fetched, results, weights_there, is_there, is_free, addend_there, *addends):
             result_lines, result_tiles = results
 
             def steps(turn):
@@ -244,36 +245,34 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
                 )
                 plgpu.barrier_wait(weights_there)
 
+                def at(ref, step, shuffles=False):
+                    image, y, x = place(turn, step)
+                    lines, columns = pl.ds(y, _LINES), pl.ds(x, _COLUMNS)
+                    if not shuffles:
+                        return ref.at[
+                            number_of_set * batch + image, lines, columns, pl.ds(block * _CHUNK, _CHUNK)
+                        ]
+                    each = blocks // 4  # of the shuffled image, [images, y, 2, x, 2 x channels]
+                    number = lax.div(block, each)
+                    first = lax.rem(number, 2) * (features // 4) + lax.rem(block, each) * _CHUNK
+                    return ref.at[
+                        number_of_set * batch + image,
+                        lines,
+                        lax.div(number, 2),
+                        columns,
+                        pl.ds(first, _CHUNK),
+                    ]
+
+                def fetch_addend(step):
+                    plgpu.copy_gmem_to_smem(
+                        at(addend_ref[0], step), addends[0][0].at[turn], addend_there.at[turn]
+                    )
+
+                if addend_ref:
+                    _when_positive(steps(turn), functools.partial(fetch_addend, 0))
+
                 @pl.loop(0, steps(turn))
                 def _(step):
-                    image, y, x = place(turn, step)
-
-                    def at(ref):
-                        return ref.at[
-                            number_of_set * batch + image,
-                            pl.ds(y, _LINES),
-                            pl.ds(x, _COLUMNS),
-                            pl.ds(block * _CHUNK, _CHUNK),
-                        ]
-
-                    def at_place(ref):  # [images, y, 2, x, 2 x channels]
-                        each = blocks // 4
-                        number = lax.div(block, each)
-                        first = lax.rem(number, 2) * (features // 4) + lax.rem(block, each) * _CHUNK
-                        return ref.at[
-                            number_of_set * batch + image,
-                            pl.ds(y, _LINES),
-                            lax.div(number, 2),
-                            pl.ds(x, _COLUMNS),
-                            pl.ds(first, _CHUNK),
-                        ]
-
-                    if addend_ref:
-                        plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-                        plgpu.copy_gmem_to_smem(
-                            at(addend_ref[0]), result_lines.at[turn], addend_there.at[turn]
-                        )
-
                     def add_chunk(chunk, sums):
                         stage = stage_of(turn, step, chunk)
                         plgpu.barrier_wait(is_there.at[stage])
@@ -294,17 +293,17 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
                     result += lax.broadcast_in_dim(biases.astype(jnp.float32), result.shape, [1])
                     if addend_ref:
                         plgpu.barrier_wait(addend_there.at[turn])
-                        _show_as_tiles(results, turn, interpret)
-                        result += result_tiles[turn].astype(jnp.float32)
-                    else:
-                        plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+                        _show_as_tiles(addends[0], turn, interpret)
+                        result += addends[0][1][turn].astype(jnp.float32)
                     if slope is not None:
                         result = jnp.maximum(result, slope * result if slope else 0.0)
+                    plgpu.wait_smem_to_gmem(0, wait_read_only=True)
                     result_tiles[turn] = result.astype(dtype)
                     _show_as_lines(results, turn, interpret)
-                    plgpu.commit_smem()
-                    target = at_place(out_ref) if shuffles else at(out_ref)
-                    plgpu.copy_smem_to_gmem(result_lines.at[turn], target)
+                    plgpu.commit_smem()  # after which all threads have read their addends
+                    plgpu.copy_smem_to_gmem(result_lines.at[turn], at(out_ref, step, shuffles))
+                    if addend_ref:
+                        _when_positive(steps(turn) - step - 1, functools.partial(fetch_addend, step + 1))
 
                 plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
@@ -314,15 +313,12 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
             scope,
             plgpu.SMEM((taps * count, _CHUNK, _CHUNK), dtype, transforms=_AS_TILES),
             plgpu.SMEM((turns * stages, *_window_shape(size)), dtype, transforms=_AS_LINES),
-            # The same memory twice: as lines, which are copied, and as tiles, which are computed.
-            plgpu.RefUnion(
-                plgpu.SMEM((turns, _LINES, _COLUMNS, _CHUNK), dtype, transforms=_AS_LINES),
-                plgpu.SMEM((turns, _PIXELS, _CHUNK), dtype, transforms=_AS_TILES),
-            ),
+            _allocate_results(turns, dtype),
             plgpu.Barrier(num_arrivals=taps * count),
             plgpu.Barrier(num_barriers=turns * stages),
             plgpu.Barrier(num_barriers=turns * stages),
             plgpu.Barrier(num_barriers=turns),
+            *([_allocate_results(turns, dtype)] if has_addend else []),
             collective_axes="thread",
         )
 
@@ -340,12 +336,10 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
     bias = jnp.zeros((sets, features), dtype) if bias is None else bias
     kernel = kernel.reshape(sets * taps, channels, features)
     kernel, bias = (_pad_last(a, blocks * _CHUNK - features) for a in (kernel, bias))
-    images, *addend = (
-        [x.reshape(-1, *x.shape[2:]) for x in arrays]
-        for arrays in ([source.x for source in sources], *([] if addend is None else [[addend]]))
-    )
+    images = [source.x.reshape(-1, *source.x.shape[2:]) for source in sources]
     images = [jnp.pad(x, ((0, 0), (margin, 0), (margin, 0), (0, 0))) for x in images]
-    out = call(*images, kernel, bias, *(x for (x,) in addend))
+    addends = [addend.reshape(-1, *addend.shape[2:])] if has_addend else []
+    out = call(*images, kernel, bias, *addends)
     if shuffles:
         return out.reshape(sets, batch, 2 * height, 2 * width, features // 4)
     return out.reshape(sets, batch, height, width, features)
@@ -403,6 +397,14 @@ def _when_positive(number, function):
 _INTERLEAVED = plgpu.SwizzleTransform(128)
 _AS_LINES = (_INTERLEAVED,)
 _AS_TILES = (plgpu.TilingTransform((8, _CHUNK)), _INTERLEAVED)
+
+
+def _allocate_results(count, dtype):
+    """The same memory twice: as lines, which are copied, and as tiles, which are computed."""
+    return plgpu.RefUnion(
+        plgpu.SMEM((count, _LINES, _COLUMNS, _CHUNK), dtype, transforms=_AS_LINES),
+        plgpu.SMEM((count, _PIXELS, _CHUNK), dtype, transforms=_AS_TILES),
+    )
 
 
 def _show_as_tiles(views, number, interpret):
