@@ -57,7 +57,8 @@ def conv2d(
       slope: of the rectifier where its input is negative; its derivative at zero is this slope, as in PyTorch. None:
         no rectifier.
       shuffle: factor of a `pixel_shuffle` of the result.
-      tap: like the result, or None. It is not read; its gradient is that of the rectifier's input.
+      tap: like the result, or None. It is not read; its gradient is that of the rectifier's input. The kernel's is then
+        zero: it is to be made from the tap's, see `conv2d_kernel_gradient`.
 
     Returns:
       [B, H', W', C'], H' = (H + 2 padding - kh) // stride + 1, with S kernels [S, B, H', W', C'];
@@ -87,18 +88,23 @@ def conv2d_kernel_gradient(
       Like the kernel: the sum over all T.
     """
     options = _Options(stride, padding)
-    functions = {"default": functools.partial(_kernel_gradient, options)}
+    functions = {
+        "cpu": functools.partial(_kernel_gradient, options, on_cpu=True),
+        "default": functools.partial(_kernel_gradient, options),
+    }
     if (multiprocessors := _multiprocessors()) is not None:
         functions["cuda"] = functools.partial(_kernel_gradient_of_parts, options, multiprocessors)
     return jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
 
 
-def _kernel_gradient(options, inputs, kernel, cotangent):
+def _kernel_gradient(options, inputs, kernel, cotangent, on_cpu=False):
     # Else XLA would take the sum over all parts apart again, one for each part.
     cotangent = jax.lax.optimization_barrier(cotangent)
     inputs, cotangent = jax.tree.map(_merge_parts, (inputs, cotangent))
-    _, vjp = jax.vjp(lambda kernel: _conv2d(inputs, kernel, None, None, None, options), kernel)
-    return vjp(cotangent)[0]
+    if on_cpu and kernel.ndim == 4 and not _is_product(kernel, options):
+        return _backward_as_convolutions(options, inputs, kernel, cotangent)[1]
+    parts = zip(inputs, _split(kernel, inputs, axis=-2), strict=True)
+    return jnp.concatenate([_derivatives(options, x, part, cotangent)[1] for x, part in parts], axis=-2)
 
 
 def _merge_parts(x):
@@ -148,15 +154,17 @@ def _backward(options, residuals, cotangent):
         cotangent = pixel_unshuffle(cotangent, options.shuffle)
     d_bias = None if bias is None else jnp.sum(cotangent, axis=(-4, -3, -2)).astype(bias.dtype)
     options = options._replace(slope=None, shuffle=1)
-    functions = {"default": functools.partial(_backward_of_each_input, options, None)}
+    is_needed = given[1] is None
+    functions = {"default": functools.partial(_backward_of_each_input, options, None, is_needed)}
     functions["cpu"] = (
         functools.partial(_backward_as_convolutions, options)
         if kernel.ndim == 4 and not _is_product(kernel, options)
         else functions["default"]
     )
     if (multiprocessors := _multiprocessors()) is not None:
-        functions["cuda"] = functools.partial(_backward_of_each_input, options, multiprocessors)
+        functions["cuda"] = functools.partial(_backward_of_each_input, options, multiprocessors, is_needed)
     d_inputs, d_kernel = jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
+    d_kernel = d_kernel if is_needed else jnp.zeros_like(kernel)
     terms = (cotangent, d_tap)
     return d_inputs, d_kernel, d_bias, *(None if x is None else y for x, y in zip(given, terms, strict=True))
 
@@ -241,14 +249,14 @@ def _convolve(x, kernel, options):
     return jax.lax.conv_general_dilated(x, kernel, (options.stride,) * 2, pads, dimension_numbers=_NHWC)
 
 
-def _backward_of_each_input(options, multiprocessors, inputs, kernel, cotangent):
+def _backward_of_each_input(options, multiprocessors, needs_kernel, inputs, kernel, cotangent):
     """The derivatives of XLA's convolution, in place of which the kernels stand where they can run."""
     d_inputs, d_kernels = [], []
     for x, part in zip(inputs, _split(kernel, inputs, axis=-2), strict=True):
         d_x, d_kernel = _derivatives(options, x, part, cotangent)
         if _is_same(kernel, options):
             d_x = _run(*_transposed(x, part, cotangent), None, None, options)
-        by_kernel = _sum_products([x], [cotangent], options, multiprocessors)
+        by_kernel = _sum_products([x], [cotangent], options, multiprocessors) if needs_kernel else None
         d_inputs.append(d_x)
         d_kernels.append(d_kernel if by_kernel is None else by_kernel)
     return tuple(d_inputs), jnp.concatenate(d_kernels, axis=-2)
@@ -269,11 +277,18 @@ def _sum_products(inputs, cotangents, options, multiprocessors):
     sides = [x.shape[-3] for x in (inputs[0], cotangents[0])]
     if sides[0] != sides[1] or not conv_weights_mosaic.is_supported(inputs[0], cotangents[0]):
         return None
-    is_stack, dtype = inputs[0].ndim == 5, inputs[0].dtype
-    operands = [x if is_stack else x[None] for x in (*inputs, *cotangents)]
-    parts = operands[: len(inputs)], operands[len(inputs) :]
-    gradient = conv_weights_mosaic.run(*parts, multiprocessors=multiprocessors).astype(dtype)
-    return gradient if is_stack else gradient[0]
+    return _sum_products_by_kernel(inputs, cotangents, multiprocessors)
+
+
+# Traced and lowered once for equal shapes.
+@functools.partial(jax.jit, static_argnames="multiprocessors")
+def _sum_products_by_kernel(inputs, cotangents, multiprocessors):
+    from stvsr_jax.ops import conv_weights_mosaic
+
+    is_stack = inputs[0].ndim == 5
+    inputs, cotangents = jax.tree.map(lambda x: x if is_stack else x[None], (inputs, cotangents))
+    gradient = conv_weights_mosaic.run(inputs, cotangents, multiprocessors=multiprocessors)
+    return (gradient if is_stack else gradient[0]).astype(inputs[0].dtype)
 
 
 def _derivatives(options, x, kernel, cotangent):
