@@ -2,7 +2,7 @@
 
 A block's activations stay in registers; the widest layer is made and consumed in slices of 64 channels. The backward
 kernel makes them again and stores, in 16 bits, what the weights' gradients are sums over points of; these sums are
-plain matrix products and left to XLA. Only products of 16 bits: Triton would run float32 ones in TF32.
+plain matrix products and left to XLA, as are those of the biases' gradients over blocks. Only products of 16 bits: Triton would run float32 ones in TF32.
 """
 
 import functools
@@ -100,19 +100,22 @@ def run_backward(
     operands = _operands(kernels, biases[:-1], dtype)
     # Of every layer between x and the outputs: its activation and the gradient before it.
     kept = [jax.ShapeDtypeStruct((len(points), k.shape[0]), dtype) for k in kernels]
+    # Of every layer but the outputs: the sums over a block of the gradient before it.
+    sums = [jax.ShapeDtypeStruct((pl.cdiv(len(points), _BLOCK), k.shape[0]), jnp.float32) for k in kernels]
     call = _call(
         _backward_kernel,
-        (jax.ShapeDtypeStruct(points.shape, jnp.float32), *kept, *kept[1:]),
+        (jax.ShapeDtypeStruct(points.shape, jnp.float32), *kept, *kept[1:], *sums),
         _Problem(len(points), 0, len(kernels), frequency, dtype, interpret),
         "sine_mlp_backward",
     )
     d_x, *kept = call(points, *operands, _pad_outputs(cotangent).astype(dtype))
+    kept, sums = kept[: -len(kernels)], kept[-len(kernels) :]
     activations, gradients = kept[: len(kernels)], [*kept[len(kernels) :], cotangent.astype(dtype)]
     d_kernels = tuple(
         jnp.matmul(a.T, g, preferred_element_type=jnp.float32)
         for a, g in zip(activations, gradients, strict=True)
     )
-    d_biases = tuple(jnp.sum(g, axis=0, dtype=jnp.float32) for g in (d_x, *gradients[:-1], cotangent))
+    d_biases = tuple(jnp.sum(g, axis=0) for g in (*sums, cotangent))
     return d_x.reshape(x.shape), d_kernels, d_biases
 
 
@@ -174,7 +177,11 @@ def _backward_kernel(x_ref, *refs, problem):
         refs[2 * layers],
         refs[2 * layers + 1],
     )
-    activation_refs, gradient_refs = refs[2 * layers + 2 : 3 * layers + 2], refs[3 * layers + 2 :]
+    activation_refs, gradient_refs = (
+        refs[2 * layers + 2 : 3 * layers + 2],
+        refs[3 * layers + 2 : 4 * layers + 1],
+    )
+    sum_refs = refs[4 * layers + 1 :]
     block = _Block(p)
 
     first, first_slope = block.activate_with_slope(block.read(x_ref) + _row(bias_refs[0]))
@@ -182,7 +189,9 @@ def _backward_kernel(x_ref, *refs, problem):
     above = block.read(cotangent_ref)
     if layers == 4:
         fourth, slope = block.activate_with_slope(block.pass_widest(second, kernel_refs, bias_refs))
-        above = (_product_transposed(above, plgpu.load(kernel_refs[3].at[:, :])) * slope).astype(p.dtype)
+        above = _product_transposed(above, plgpu.load(kernel_refs[3].at[:, :])) * slope
+        block.write_sum(sum_refs[3], above)
+        above = above.astype(p.dtype)
         block.write(activation_refs[3], fourth)
         block.write(gradient_refs[2], above)
 
@@ -191,6 +200,7 @@ def _backward_kernel(x_ref, *refs, problem):
         kernel = plgpu.load(kernel_refs[1].at[:, part])
         third, slope = block.activate_with_slope(plgpu.dot(second, kernel) + _row(bias_refs[2], part))
         gradient = _product_transposed(above, plgpu.load(kernel_refs[2].at[part, :])) * slope
+        block.write_sum(sum_refs[2], gradient, part)
         gradient = gradient.astype(p.dtype)
         block.write(activation_refs[2], third, part)
         block.write(gradient_refs[1], gradient, part)
@@ -198,11 +208,14 @@ def _backward_kernel(x_ref, *refs, problem):
 
     slices = kernel_refs[1].shape[1] // _SLICE
     total = jax.lax.fori_loop(0, slices, pass_slice, jnp.zeros(second.shape, jnp.float32))
-    gradient = (total * second_slope).astype(p.dtype)
+    gradient = total * second_slope
+    block.write_sum(sum_refs[1], gradient)
+    gradient = gradient.astype(p.dtype)
     block.write(activation_refs[1], second)
     block.write(gradient_refs[0], gradient)
     block.write(activation_refs[0], first)
     d_x = _product_transposed(gradient, plgpu.load(kernel_refs[0].at[:, :])) * first_slope
+    block.write_sum(sum_refs[0], d_x)
     block.write(d_x_ref, d_x)
 
 
@@ -211,8 +224,9 @@ class _Block:
 
     def __init__(self, problem: _Problem):
         self._problem = problem
-        self._rows = pl.ds(pl.program_id(0) * _BLOCK, _BLOCK)
-        self._inside = (pl.program_id(0) * _BLOCK + jnp.arange(_BLOCK) < problem.count)[:, None]
+        self._number = pl.program_id(0)
+        self._rows = pl.ds(self._number * _BLOCK, _BLOCK)
+        self._inside = (self._number * _BLOCK + jnp.arange(_BLOCK) < problem.count)[:, None]
 
     def read(self, ref):
         mask = jnp.broadcast_to(self._inside, (_BLOCK, ref.shape[1]))
@@ -221,6 +235,9 @@ class _Block:
     def write(self, ref, x, part=slice(None)):
         mask = jnp.broadcast_to(self._inside, x.shape)
         plgpu.store(ref.at[self._rows, part], x.astype(ref.dtype), mask=mask)
+
+    def write_sum(self, ref, x, part=slice(None)):
+        plgpu.store(ref.at[self._number, part], jnp.sum(x, axis=0))
 
     def activate(self, y):
         return self._apply("sin", y * jnp.float32(self._problem.frequency)).astype(self._problem.dtype)
