@@ -118,8 +118,8 @@ def _kernel_gradient_of_parts(options, multiprocessors, inputs, kernel, cotangen
     cotangents, gradients = list(cotangent), []
     for x, part in zip(inputs, _split(kernel, inputs, axis=-2), strict=True):
         if _is_product(kernel, options):
-            pairs = zip(x, cotangents, strict=True)
-            gradient = sum(_derivatives(options, a, part, b)[1] for a, b in pairs)
+            each = [_derivatives(options, a, part, b)[1] for a, b in zip(x, cotangents, strict=True)]
+            gradient = sum(g.astype(jnp.float32) for g in each).astype(part.dtype)
         else:
             gradient = _sum_products(list(x), cotangents, options, multiprocessors)
         if gradient is None:
