@@ -101,7 +101,7 @@ def _kernel_gradient(options, inputs, kernel, cotangent, on_cpu=False):
     # Else XLA would take the sum over all parts apart again, one for each part.
     cotangent = jax.lax.optimization_barrier(cotangent)
     inputs, cotangent = jax.tree.map(_merge_parts, (inputs, cotangent))
-    if on_cpu and kernel.ndim == 4 and not _is_product(kernel, options):
+    if on_cpu and _has_form_of_convolutions(kernel, options):
         return _backward_as_convolutions(options, inputs, kernel, cotangent)[1]
     parts = zip(inputs, _split(kernel, inputs, axis=-2), strict=True)
     return jnp.concatenate([_derivatives(options, x, part, cotangent)[1] for x, part in parts], axis=-2)
@@ -158,7 +158,7 @@ def _backward(options, residuals, cotangent):
     functions = {"default": functools.partial(_backward_of_each_input, options, None, is_needed)}
     functions["cpu"] = (
         functools.partial(_backward_as_convolutions, options)
-        if kernel.ndim == 4 and not _is_product(kernel, options)
+        if _has_form_of_convolutions(kernel, options)
         else functions["default"]
     )
     if (multiprocessors := _multiprocessors()) is not None:
@@ -314,6 +314,11 @@ def _transposed(x, kernel, cotangent):
     return tuple(cotangent[part] for part in parts), jnp.concatenate(
         [turned[part] for part in parts], axis=-2
     )
+
+
+def _has_form_of_convolutions(kernel, options):
+    """Returns whether a CPU's derivative is to be `_backward_as_convolutions`."""
+    return kernel.ndim == 4 and not _is_product(kernel, options)
 
 
 def _backward_as_convolutions(options, inputs, kernel, cotangent):

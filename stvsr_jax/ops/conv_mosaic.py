@@ -25,12 +25,22 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.mosaic import gpu as mgpu
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxlib.mlir.dialects import nvvm
 
-_LINES, _COLUMNS = 8, 8  # output pixels of a window
-_PIXELS = _LINES * _COLUMNS
-_CHUNK = 64  # channels of a product; 128 bytes, the widest pattern in which shared memory is interleaved
-_SHARED_BYTES = 227 * 1024 - 1024  # of one multiprocessor, without the barriers
+from stvsr_jax.ops.windows_mosaic import (
+    AS_LINES,
+    CHUNK,
+    COLUMNS,
+    INTERLEAVED,
+    SHARED_BYTES,
+    SUMS,
+    add_product,
+    describe_sums,
+    make_start,
+    window_shape,
+)
+
+_LINES = 8  # of a window
+_PIXELS = _LINES * COLUMNS
 
 
 class Plan(NamedTuple):
@@ -48,10 +58,10 @@ class Plan(NamedTuple):
 def make_plan(size: int, chunks: int, has_addend: bool = False) -> Plan | None:
     """Returns how to convolve with a kernel of so many lines and times 64 channels; None if it needs too much memory."""
     for plan in (Plan(3, 3), Plan(3, 2), Plan(2, 2), Plan(2, 1)):
-        shared = chunks * size**2 * _CHUNK * _CHUNK
-        shared += plan.turns * plan.stages * math.prod(_window_shape(size))
-        shared += plan.turns * _PIXELS * _CHUNK * (2 if has_addend else 1)
-        if 2 * shared <= _SHARED_BYTES:
+        shared = chunks * size**2 * CHUNK * CHUNK
+        shared += plan.turns * plan.stages * math.prod(window_shape(_LINES, size))
+        shared += plan.turns * _PIXELS * CHUNK * (2 if has_addend else 1)
+        if 2 * shared <= SHARED_BYTES:
             return plan
     return None
 
@@ -62,9 +72,9 @@ def is_supported(inputs: tuple[jax.Array, ...], kernel: jax.Array, stride: int, 
     return (
         kernel.dtype in (jnp.bfloat16, jnp.float16)
         and all(x.dtype == kernel.dtype for x in inputs)
-        and all(c % _CHUNK == 0 for c in channels)
+        and all(c % CHUNK == 0 for c in channels)
         and last % 8 == 0
-        and last >= _CHUNK
+        and last >= CHUNK
         and (*kernel.shape[-4:-2], stride, padding) in ((3, 3, 1, 1), (1, 1, 1, 0))
     )
 
@@ -106,11 +116,11 @@ def run(
         kernel, bias, addend = (_pad_last(a, missing) for a in (kernel, bias, addend))
 
     size, channels = kernel.shape[1], kernel.shape[3]
-    most = next(n for n in itertools.count(pl.cdiv(channels, _CHUNK), -1) if make_plan(size, n, True))
+    most = next(n for n in itertools.count(pl.cdiv(channels, CHUNK), -1) if make_plan(size, n, True))
     sources, row = [], 0
     for x in inputs:
-        for first in range(0, x.shape[-1], most * _CHUNK):
-            sources.append(_Source(x, first, min(most * _CHUNK, x.shape[-1] - first), row + first))
+        for first in range(0, x.shape[-1], most * CHUNK):
+            sources.append(_Source(x, first, min(most * CHUNK, x.shape[-1] - first), row + first))
         row += x.shape[-1]
     call = functools.partial(_run_sources, multiprocessors=multiprocessors, plan=plan, interpret=interpret)
     while sum(source.chunks for source in sources) > most:
@@ -139,7 +149,7 @@ class _Source(NamedTuple):
 
     @property
     def chunks(self):
-        return pl.cdiv(self.channels, _CHUNK)
+        return pl.cdiv(self.channels, CHUNK)
 
 
 def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocessors, plan, interpret):
@@ -151,8 +161,8 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
     count, taps = sum(chunks), size**2
     has_addend = addend is not None
     turns, stages = plan or make_plan(size, count, has_addend)
-    blocks = pl.cdiv(features, _CHUNK)
-    across, down = pl.cdiv(width, _COLUMNS), pl.cdiv(height, _LINES)
+    blocks = pl.cdiv(features, CHUNK)
+    across, down = pl.cdiv(width, COLUMNS), pl.cdiv(height, _LINES)
     windows = batch * down * across
     programs = min(max(multiprocessors // (sets * blocks), 1), windows)
     margin = 0 if interpret is None else 1  # interpreted, a copy knows no places before the beginning
@@ -170,7 +180,7 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
             """Returns where the window of this turn's block in its step begins: image of the set, y, x."""
             window = program + (turns * step + turn) * programs
             line = lax.div(window, across)
-            return lax.div(line, down), lax.rem(line, down) * _LINES, lax.rem(window, across) * _COLUMNS
+            return lax.div(line, down), lax.rem(line, down) * _LINES, lax.rem(window, across) * COLUMNS
 
         def scope(weights, fetched, results, weights_there, is_there, is_free, addend_there, *addends):
             result_lines, result_tiles = results
@@ -188,8 +198,8 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
                 plgpu.copy_gmem_to_smem(
                     kernel_ref.at[
                         number_of_set * taps + tap,
-                        pl.ds(sources[0].row + chunk * _CHUNK, _CHUNK),
-                        pl.ds(block * _CHUNK, _CHUNK),
+                        pl.ds(sources[0].row + chunk * CHUNK, CHUNK),
+                        pl.ds(block * CHUNK, CHUNK),
                     ],
                     weights.at[number],
                     weights_there,
@@ -204,8 +214,8 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
                         x_ref.at[
                             lax.rem(number_of_set, len(source.x)) * batch + image,
                             pl.ds(y - size // 2 + margin, _LINES + size - 1),
-                            pl.ds(x - size // 2 + margin, _COLUMNS + size - 1),
-                            pl.ds(source.first + (chunk - begin) * _CHUNK, _CHUNK),
+                            pl.ds(x - size // 2 + margin, COLUMNS + size - 1),
+                            pl.ds(source.first + (chunk - begin) * CHUNK, CHUNK),
                         ],
                         fetched.at[stage, pl.ds(0, _LINES + size - 1)],
                         is_there.at[stage],
@@ -239,7 +249,7 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
                 for stage in range(stages):
                     plgpu.barrier_arrive(is_free.at[turn * stages + stage])
                 biases = plgpu.load(
-                    bias_ref.at[number_of_set, pl.ds(block * _CHUNK, _CHUNK)],
+                    bias_ref.at[number_of_set, pl.ds(block * CHUNK, CHUNK)],
                     layout=plgpu.Layout.WGMMA.reduce(0),
                     optimized=False,
                 )
@@ -247,20 +257,20 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
 
                 def at(ref, step, shuffles=False):
                     image, y, x = place(turn, step)
-                    lines, columns = pl.ds(y, _LINES), pl.ds(x, _COLUMNS)
+                    lines, columns = pl.ds(y, _LINES), pl.ds(x, COLUMNS)
                     if not shuffles:
                         return ref.at[
-                            number_of_set * batch + image, lines, columns, pl.ds(block * _CHUNK, _CHUNK)
+                            number_of_set * batch + image, lines, columns, pl.ds(block * CHUNK, CHUNK)
                         ]
                     each = blocks // 4  # of the shuffled image, [images, y, 2, x, 2 x channels]
                     number = lax.div(block, each)
-                    first = lax.rem(number, 2) * (features // 4) + lax.rem(block, each) * _CHUNK
+                    first = lax.rem(number, 2) * (features // 4) + lax.rem(block, each) * CHUNK
                     return ref.at[
                         number_of_set * batch + image,
                         lines,
                         lax.div(number, 2),
                         columns,
-                        pl.ds(first, _CHUNK),
+                        pl.ds(first, CHUNK),
                     ]
 
                 def fetch_addend(step):
@@ -279,7 +289,7 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
 
                         def add_tap(tap, sums):
                             line, column = lax.div(tap, size), lax.rem(tap, size)
-                            window = fetched.at[stage, pl.ds(line, _LINES), pl.ds(column, _COLUMNS)]
+                            window = fetched.at[stage, pl.ds(line, _LINES), pl.ds(column, COLUMNS)]
                             return multiply_tap(sums, window, weights.at[chunk * taps + tap])
 
                         sums = lax.fori_loop(0, taps, add_tap, sums)
@@ -311,8 +321,8 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
 
         pl.run_scoped(
             scope,
-            plgpu.SMEM((taps * count, _CHUNK, _CHUNK), dtype, transforms=_AS_TILES),
-            plgpu.SMEM((turns * stages, *_window_shape(size)), dtype, transforms=_AS_LINES),
+            plgpu.SMEM((taps * count, CHUNK, CHUNK), dtype, transforms=_AS_TILES),
+            plgpu.SMEM((turns * stages, *window_shape(_LINES, size)), dtype, transforms=AS_LINES),
             _allocate_results(turns, dtype),
             plgpu.Barrier(num_arrivals=taps * count),
             plgpu.Barrier(num_barriers=turns * stages),
@@ -335,7 +345,7 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
     )
     bias = jnp.zeros((sets, features), dtype) if bias is None else bias
     kernel = kernel.reshape(sets * taps, channels, features)
-    kernel, bias = (_pad_last(a, blocks * _CHUNK - features) for a in (kernel, bias))
+    kernel, bias = (_pad_last(a, blocks * CHUNK - features) for a in (kernel, bias))
     images = [source.x.reshape(-1, *source.x.shape[2:]) for source in sources]
     images = [jnp.pad(x, ((0, 0), (margin, 0), (margin, 0), (0, 0))) for x in images]
     addends = [addend.reshape(-1, *addend.shape[2:])] if has_addend else []
@@ -347,7 +357,7 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
 
 def _make_products(interpret):
     """Returns two functions: the sums at the start, and the sums plus one tap's product."""
-    shape = (_PIXELS, _CHUNK)
+    shape = (_PIXELS, CHUNK)
     if interpret is not None:
 
         def multiply_values(sums, window, weights):
@@ -356,33 +366,13 @@ def _make_products(interpret):
 
         return lambda: jnp.zeros(shape, jnp.float32), multiply_values
 
-    # Pallas' own `wgmma` takes no window that does not begin at a tile.
-    layout = plgpu.Layout._WGMMA_ACC_32BIT
-    sums_type = plgpu.ShapeDtypeStruct(shape, jnp.float32, layout=layout)
-
-    @plgpu.inline_mgpu(return_type=sums_type)
-    def start(context):
-        return mgpu.WGMMAAccumulator.zero(*shape)._value
-
     @plgpu.inline_mgpu(
-        arg_types=(layout, plgpu.RefType(_AS_LINES), plgpu.RefType(_AS_TILES)), return_type=sums_type
+        arg_types=(SUMS, plgpu.RefType(AS_LINES), plgpu.RefType(_AS_TILES)), return_type=describe_sums(shape)
     )
     def multiply(context, sums, window, weights):
-        tiles = mgpu.memref_unsqueeze(window, 1)  # [lines, 1, columns, channels]
-        sums = mgpu.WGMMAAccumulator(_value=sums, _original_layout=sums.layout, _sync=False)
-        sums = mgpu.wgmma(sums, tiles, weights)
-        nvvm.wgmma_commit_group_sync_aligned()
-        return sums._value
+        return add_product(sums, mgpu.memref_unsqueeze(window, 1), weights)  # [lines, 1, columns, channels]
 
-    return start, multiply
-
-
-def _window_shape(size):
-    """Returns the shape of a window with its margin, and lines that only make it a multiple of 1024 bytes."""
-    lines, columns = _LINES + size - 1, _COLUMNS + size - 1
-    while lines * columns * _CHUNK % 512:
-        lines += 1
-    return lines, columns, _CHUNK
+    return make_start(shape), multiply
 
 
 def _when_positive(number, function):
@@ -394,16 +384,14 @@ def _when_positive(number, function):
     lax.switch(number, [nothing, function])
 
 
-_INTERLEAVED = plgpu.SwizzleTransform(128)
-_AS_LINES = (_INTERLEAVED,)
-_AS_TILES = (plgpu.TilingTransform((8, _CHUNK)), _INTERLEAVED)
+_AS_TILES = (plgpu.TilingTransform((8, CHUNK)), INTERLEAVED)
 
 
 def _allocate_results(count, dtype):
     """The same memory twice: as lines, which are copied, and as tiles, which are computed."""
     return plgpu.RefUnion(
-        plgpu.SMEM((count, _LINES, _COLUMNS, _CHUNK), dtype, transforms=_AS_LINES),
-        plgpu.SMEM((count, _PIXELS, _CHUNK), dtype, transforms=_AS_TILES),
+        plgpu.SMEM((count, _LINES, COLUMNS, CHUNK), dtype, transforms=AS_LINES),
+        plgpu.SMEM((count, _PIXELS, CHUNK), dtype, transforms=_AS_TILES),
     )
 
 

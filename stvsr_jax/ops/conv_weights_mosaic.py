@@ -26,10 +26,19 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import nvvm
 
+from stvsr_jax.ops.windows_mosaic import (
+    AS_LINES,
+    CHUNK,
+    COLUMNS,
+    SHARED_BYTES,
+    SUMS,
+    add_product,
+    describe_sums,
+    make_start,
+    window_shape,
+)
+
 _SIZE = 3  # taps of a line and of a column
-_COLUMNS = 8  # pixels of a window's line
-_CHUNK = 64  # channels of a product; 128 bytes, the widest pattern in which shared memory is interleaved
-_SHARED_BYTES = 227 * 1024 - 1024  # of one multiprocessor, without the barriers
 _WINDOWS_AS_SUMS = 8  # this times all windows is the square of the best number of programs; estimated
 
 
@@ -50,12 +59,12 @@ class Plan(NamedTuple):
 def make_plan(parts: int, images: int, height: int, width: int, multiprocessors: int) -> Plan:
     """Returns how to add so many images' products for so many parts of 64 inputs and 64 outputs."""
     lines = 8
-    windows = images * pl.cdiv(height, lines) * pl.cdiv(width, _COLUMNS)
+    windows = images * pl.cdiv(height, lines) * pl.cdiv(width, COLUMNS)
     # More programs have fewer windows each, but more sums to write and to add.
     best = math.isqrt(_WINDOWS_AS_SUMS * windows * parts)
     programs = min(max(min(multiprocessors, best) // parts, 1), windows)
-    stage = math.prod(_window_shape(lines)) + lines * _COLUMNS * _CHUNK
-    return Plan(lines, _SHARED_BYTES // (2 * stage), programs)
+    stage = math.prod(window_shape(lines, _SIZE)) + lines * COLUMNS * CHUNK
+    return Plan(lines, SHARED_BYTES // (2 * stage), programs)
 
 
 def is_supported(x: jax.Array, cotangent: jax.Array) -> bool:
@@ -64,7 +73,7 @@ def is_supported(x: jax.Array, cotangent: jax.Array) -> bool:
     return (
         x.dtype in (jnp.bfloat16, jnp.float16)
         and x.dtype == cotangent.dtype
-        and x.shape[-1] % _CHUNK == 0
+        and x.shape[-1] % CHUNK == 0
         and features % 8 == 0
         and features > 8
     )
@@ -93,10 +102,10 @@ def run(
     times, dtype = len(inputs), inputs[0].dtype
     groups, batch, height, width, channels = inputs[0].shape
     sets, features = cotangents[0].shape[0], cotangents[0].shape[-1]
-    chunks, blocks = channels // _CHUNK, pl.cdiv(features, _CHUNK)
+    chunks, blocks = channels // CHUNK, pl.cdiv(features, CHUNK)
     parts = sets * chunks * blocks
     lines, stages, programs = plan or make_plan(parts, times * batch, height, width, multiprocessors)
-    across, down = pl.cdiv(width, _COLUMNS), pl.cdiv(height, lines)
+    across, down = pl.cdiv(width, COLUMNS), pl.cdiv(height, lines)
     windows = times * batch * down * across
     margin = 0 if interpret is None else 1  # interpreted, a copy knows no places before the beginning
     start, multiply_window, write = _make_products(lines, interpret)
@@ -115,7 +124,7 @@ def run(
                     window, stage = program + step * programs, lax.rem(step, stages)
                     line = lax.div(window, across)
                     image = lax.div(line, down)
-                    top, left = lax.rem(line, down) * lines, lax.rem(window, across) * _COLUMNS
+                    top, left = lax.rem(line, down) * lines, lax.rem(window, across) * COLUMNS
                     time, image = lax.div(image, batch), lax.rem(image, batch)
 
                     def fetch_from(x_ref, cotangent_ref):
@@ -123,8 +132,8 @@ def run(
                             x_ref.at[
                                 lax.rem(number_of_set, groups) * batch + image,
                                 pl.ds(top - 1 + margin, lines + _SIZE - 1),
-                                pl.ds(left - 1 + margin, _COLUMNS + _SIZE - 1),
-                                pl.ds(chunk * _CHUNK, _CHUNK),
+                                pl.ds(left - 1 + margin, COLUMNS + _SIZE - 1),
+                                pl.ds(chunk * CHUNK, CHUNK),
                             ],
                             fetched.at[stage, pl.ds(0, lines + _SIZE - 1)],
                             is_there.at[stage],
@@ -133,8 +142,8 @@ def run(
                             cotangent_ref.at[
                                 number_of_set * batch + image,
                                 pl.ds(top, lines),
-                                pl.ds(left, _COLUMNS),
-                                pl.ds(block * _CHUNK, _CHUNK),
+                                pl.ds(left, COLUMNS),
+                                pl.ds(block * CHUNK, CHUNK),
                             ],
                             cotangents_there.at[stage],
                             is_there.at[stage],
@@ -164,15 +173,15 @@ def run(
                     return sums
 
                 sums = lax.fori_loop(0, count, add_window, start())
-                outputs = pl.ds(block * _CHUNK, _CHUNK)
+                outputs = pl.ds(block * CHUNK, CHUNK)
                 write(sums, out_ref.at[program, number_of_set, chunk, line, :, outputs])
 
             lax.switch(lax.div(thread, _SIZE), [multiply, fetch])
 
         pl.run_scoped(
             scope,
-            plgpu.SMEM((stages, *_window_shape(lines)), dtype, transforms=_AS_LINES),
-            plgpu.SMEM((stages, lines, _COLUMNS, _CHUNK), dtype, transforms=_AS_LINES),
+            plgpu.SMEM((stages, *window_shape(lines, _SIZE)), dtype, transforms=AS_LINES),
+            plgpu.SMEM((stages, lines, COLUMNS, CHUNK), dtype, transforms=AS_LINES),
             plgpu.Barrier(num_arrivals=2, num_barriers=stages),
             plgpu.Barrier(num_arrivals=_SIZE, num_barriers=stages),
             collective_axes="thread",
@@ -181,7 +190,7 @@ def run(
     call = plgpu.kernel(
         body,
         out_type=jax.ShapeDtypeStruct(
-            (programs, sets, chunks, _SIZE, _SIZE * _CHUNK, blocks * _CHUNK), jnp.float32
+            (programs, sets, chunks, _SIZE, _SIZE * CHUNK, blocks * CHUNK), jnp.float32
         ),
         grid=(parts, programs),
         grid_names=("part", "program"),
@@ -194,20 +203,20 @@ def run(
     inputs, cotangents = ([x.reshape(-1, *x.shape[2:]) for x in arrays] for arrays in (inputs, cotangents))
     inputs = [jnp.pad(x, ((0, 0), (margin, 0), (margin, 0), (0, 0))) for x in inputs]
     sums = jnp.sum(call(*inputs, *cotangents), axis=0)[..., :features]
-    sums = sums.reshape(sets, chunks, _SIZE, _SIZE, _CHUNK, features)
+    sums = sums.reshape(sets, chunks, _SIZE, _SIZE, CHUNK, features)
     return jnp.moveaxis(sums, 1, 3).reshape(sets, _SIZE, _SIZE, channels, features)
 
 
 def _make_products(lines, interpret):
     """Returns three functions of the sums [outputs, 3 x inputs]: the start, with one window's products, to memory."""
-    shape = (_CHUNK, _SIZE * _CHUNK)
+    shape = (CHUNK, _SIZE * CHUNK)
     if interpret is not None:
 
         def multiply_values(sums, window, cotangent):
             window, cotangent = window[...], cotangent[...]
-            shifted = [window[:, column : column + _COLUMNS] for column in range(_SIZE)]
+            shifted = [window[:, column : column + COLUMNS] for column in range(_SIZE)]
             return sums + jnp.dot(
-                cotangent.reshape(-1, _CHUNK).T,
+                cotangent.reshape(-1, CHUNK).T,
                 jnp.concatenate(shifted, axis=-1).reshape(-1, shape[1]),
                 preferred_element_type=jnp.float32,
             )
@@ -217,50 +226,28 @@ def _make_products(lines, interpret):
 
         return lambda: jnp.zeros(shape, jnp.float32), multiply_values, write_values
 
-    # Pallas' own `wgmma` takes neither windows that do not begin at a tile nor tiles that overlap.
-    layout = plgpu.Layout._WGMMA_ACC_32BIT
-    sums_type = plgpu.ShapeDtypeStruct(shape, jnp.float32, layout=layout)
-
-    @plgpu.inline_mgpu(return_type=sums_type)
-    def start(context):
-        return mgpu.WGMMAAccumulator.zero(*shape)._value
-
     @plgpu.inline_mgpu(
-        arg_types=(layout, plgpu.RefType(_AS_LINES), plgpu.RefType(_AS_LINES)), return_type=sums_type
+        arg_types=(SUMS, plgpu.RefType(AS_LINES), plgpu.RefType(AS_LINES)), return_type=describe_sums(shape)
     )
     def multiply(context, sums, window, cotangent):
         # Tiles along outputs, lines, outputs of a tile, pixels of a line.
         outputs = mgpu.utils.memref_transpose(mgpu.memref_unsqueeze(cotangent, 0), (0, 1, 3, 2))
         # Lines, shifts by a column, pixels of a line, inputs.
-        line, pixel = (_COLUMNS + _SIZE - 1) * _CHUNK, _CHUNK
+        line, pixel = (COLUMNS + _SIZE - 1) * CHUNK, CHUNK
         inputs_type = ir.MemRefType.get(
-            (lines, _SIZE, _COLUMNS, _CHUNK),
+            (lines, _SIZE, COLUMNS, CHUNK),
             window.type.element_type,
             ir.StridedLayoutAttr.get(0, (line, pixel, pixel, 1)),
             window.type.memory_space,
         )
         inputs = mgpu.utils.ptr_as_memref(mgpu.utils.memref_ptr(window), inputs_type)
-        sums = mgpu.WGMMAAccumulator(_value=sums, _original_layout=sums.layout, _sync=False)
         nvvm.wgmma_fence_aligned()
-        sums = mgpu.wgmma(sums, outputs, inputs)
-        nvvm.wgmma_commit_group_sync_aligned()
-        return sums._value
+        return add_product(sums, outputs, inputs)
 
-    @plgpu.inline_mgpu(arg_types=(layout, plgpu.RefType()))
+    @plgpu.inline_mgpu(arg_types=(SUMS, plgpu.RefType()))
     def write(context, sums, out):
         nvvm.wgmma_wait_group_sync_aligned(0)
         sums = mgpu.optimization_barrier(sums)  # which no read of the sums can leave behind
         sums.store_untiled(mgpu.utils.memref_transpose(out, (1, 0)), optimized=False)
 
-    return start, multiply, write
-
-
-def _window_shape(lines):
-    """Returns the shape of a window with its margin, and lines that only make it a multiple of 1024 bytes."""
-    lines, columns = lines + _SIZE - 1, _COLUMNS + _SIZE - 1
-    while lines * columns * _CHUNK % 512:
-        lines += 1
-    return lines, columns, _CHUNK
-
-
-_AS_LINES = (plgpu.SwizzleTransform(128),)
+    return make_start(shape), multiply, write
