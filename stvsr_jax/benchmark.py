@@ -52,7 +52,7 @@ class Job:
       shapes: one line for a person.
     """
 
-    function: Callable[..., Any]
+    function: compilation.Program
     carry: Any
     batches: Sequence[Any]
     returns_carry: bool
@@ -113,12 +113,15 @@ def make_job(args: argparse.Namespace) -> Job:
             out_specs=sharding.ROWS,
         )
         params = jax.device_put(params, sharding.replicated(mesh))
-        function = jax.jit(run, compiler_options=compiler_options)
+        function = compilation.jit(run, key=vars(args), compiler_options=compiler_options)
         return Job(function, params, batches, False, batch * times, shapes)
-    optimizer = optim.make_optimizer(optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99))
+    optimizer_config = optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99)
+    optimizer = optim.make_optimizer(optimizer_config)
     state = train_state.create_on(mesh, params, optimizer, has_ema=False)
     loss = train_step.LossConfig("charbonnier", "mean")
-    step = train_step.make_train_step(model, optimizer, loss, mesh, compiler_options=compiler_options)
+    step = train_step.make_train_step(
+        model, optimizer, loss, mesh, compiler_options=compiler_options, optimizer_name=repr(optimizer_config)
+    )
     return Job(step, state, batches, True, batch * times, shapes)
 
 
@@ -148,7 +151,7 @@ def measure(job: Job, *, repeats: int, profiled: bool = False) -> dict[str, Any]
       a device counted in the program as written, in units of 1e12); if `profiled` also kernels, see `profile`.
     """
     with devices.without_kernels():  # whose operations cannot be seen
-        flops = count_flops(job.function.trace(job.carry, job.batches[0]).jaxpr.jaxpr)
+        flops = count_flops(job.function.jitted.trace(job.carry, job.batches[0]).jaxpr.jaxpr)
     with tempfile.TemporaryDirectory() as cache:
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -156,7 +159,7 @@ def measure(job: Job, *, repeats: int, profiled: bool = False) -> dict[str, Any]
         for _ in range(2):
             jax.clear_caches()
             began = time.perf_counter()
-            compiled = job.function.lower(job.carry, job.batches[0]).compile()
+            compiled = job.function.compile(job.carry, job.batches[0])
             seconds.append(time.perf_counter() - began)
         jax.config.update("jax_compilation_cache_dir", None)
         compilation_cache.reset_cache()

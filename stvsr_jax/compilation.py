@@ -1,11 +1,13 @@
-"""How programs are compiled, and where they are kept: a training step takes a GPU one to two minutes to compile."""
+"""How programs are compiled and found again: a training step takes a GPU a minute to compile, and two seconds to load."""
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+
+from stvsr_jax import kernel_compiler, program_store
 
 
 def keep_compiled_programs() -> None:
@@ -44,11 +46,99 @@ def options(*, concurrent: bool = False) -> dict[str, str]:
     return {"xla_gpu_enable_command_buffer": _IN_GRAPHS, **mode}
 
 
-def jit(function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
-    """Return `jax.jit(function, **arguments)` with `options()`, for which the devices are looked at at the first call."""
+class Program:
+    """A jitted function that finds its compiled programs in `program_store`; made by `jit`."""
 
-    @functools.cache
-    def compiled():
-        return jax.jit(function, compiler_options=options(), **arguments)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        key: Any,
+        static_argnums: tuple[int, ...],
+        static_argnames: tuple[str, ...],
+        settings: Mapping[str, Any],
+    ):
+        self._function, self._key, self._given = function, key, settings
+        self._static_argnums, self._static_argnames = static_argnums, static_argnames
+        self._compiled = {}
+        functools.update_wrapper(self, function)
 
-    return functools.wraps(function)(lambda *args, **kwargs: compiled()(*args, **kwargs))
+    @functools.cached_property
+    def _settings(self):  # the devices are looked at as late as this
+        if "compiler_options" in self._given:
+            return self._given
+        return {**self._given, "compiler_options": options()}
+
+    @functools.cached_property
+    def jitted(self) -> Callable[..., Any]:
+        """The function as `jax.jit` makes it, for its other stages."""
+        statics = dict(static_argnums=self._static_argnums, static_argnames=self._static_argnames)
+        return jax.jit(self._function, **statics, **self._settings)
+
+    def __call__(self, *args, **kwargs) -> Any:
+        """Run the function."""
+        arrays, statics = self._split(args, kwargs)
+        signature = _describe(arrays), statics
+        if signature not in self._compiled:
+            self._compiled[signature] = self.compile(*args, **kwargs)
+        positional, named = arrays
+        return self._compiled[signature](*positional, **named)
+
+    def compile(self, *args, **kwargs) -> jax.stages.Compiled:
+        """Return the program for such arguments (of the static ones: with these values), loaded or made."""
+        if self._key is None or not program_store.is_on():
+            return kernel_compiler.compile_lowered(self.jitted.lower(*args, **kwargs))
+        arrays, statics = self._split(args, kwargs)
+        name = f"{self._function.__module__}.{self._function.__qualname__}"
+        facts = (name, self._key, statics, _describe(arrays), sorted(self._settings.items()))
+        entry = program_store.Entry(facts, _devices_of(arrays))
+        compiled = entry.load()
+        if compiled is None:
+            compiled = kernel_compiler.compile_lowered(self.jitted.lower(*args, **kwargs))
+            entry.save(compiled)
+        return compiled
+
+    def _split(self, args, kwargs):
+        """Returns the arrays, by place and by name, and the static arguments."""
+        arrays = [a for number, a in enumerate(args) if number not in self._static_argnums]
+        named = {name: a for name, a in kwargs.items() if name not in self._static_argnames}
+        places = tuple(args[number] for number in self._static_argnums)
+        return (arrays, named), (places, tuple(sorted((k, v) for k, v in kwargs.items() if k not in named)))
+
+
+def _describe(arrays):
+    """Returns what tells programs for other arrays apart."""
+    leaves, structure = jax.tree.flatten(arrays)
+    return structure, tuple([(x.shape, x.dtype, getattr(x, "sharding", None)) for x in leaves])
+
+
+def _devices_of(arrays):
+    for x in jax.tree.leaves(arrays):
+        if isinstance(x, jax.Array):
+            mesh = getattr(x.sharding, "mesh", None)
+            return tuple(x.sharding.device_set if mesh is None else mesh.devices.flat)
+    return (jax.devices()[0],)
+
+
+def jit(
+    function: Callable[..., Any],
+    *,
+    key: Any = (),
+    static_argnums: tuple[int, ...] = (),
+    static_argnames: tuple[str, ...] = (),
+    **settings: Any,
+) -> Program:
+    """Return the function jitted, whose programs are kept from one process to the next.
+
+    It is compiled with `options()`, unless `compiler_options` are among the settings, and Mosaic kernels are compiled
+    side by side. A kept program is found without the function being traced: by the code of this package, the
+    arguments, and `key`.
+
+    Args:
+      function: of arrays (jax or numpy) in pytrees, and static arguments whose `repr` tells them.
+      key: all that the function was made from, of which the `repr` tells it from other functions of the same name;
+        None: its programs are not kept.
+      static_argnums: as of `jax.jit`; such arguments have to be given by place.
+      static_argnames: as of `jax.jit`; such arguments have to be given by name.
+      **settings: of `jax.jit`.
+    """
+    return Program(function, key, static_argnums, static_argnames, settings)

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from stvsr_jax import compilation
+
 DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 BATCH_AXES = (DATA_AXIS, FSDP_AXIS)
 # What `on_each_device` gives a device of an argument: all of it, or its rows.
@@ -55,10 +57,15 @@ def on_each_device(
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def jit_on_rows(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Return the jitted function of (params, batch), run on every device's rows; every device gets all results."""
+def jit_on_rows(function: Callable[..., Any], mesh: Mesh, *, key: Any) -> compilation.Program:
+    """Return the jitted function of (params, batch), run on every device's rows; every device gets all results.
+
+    `key` is as of `compilation.jit`.
+    """
     on_devices = on_each_device(function, mesh, in_specs=(WHOLE, ROWS), out_specs=ROWS)
-    return jax.jit(on_devices, out_shardings=replicated(mesh))
+    return compilation.jit(
+        on_devices, key=(function.__qualname__, key), compiler_options={}, out_shardings=replicated(mesh)
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

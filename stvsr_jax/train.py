@@ -88,7 +88,7 @@ class Run:
     mesh: Mesh
     loop: LoopConfig
     optimizer: optax.GradientTransformation
-    ema_decay: float
+    optimizer_config: optim.OptimizerConfig
     loss: LossConfig
     datasets: data.Datasets
     batch_size: int
@@ -97,7 +97,9 @@ class Run:
 
     def describe_state(self) -> train_state.TrainState:
         """Return shape, dtype and sharding of each array of the state, computing nothing."""
-        return train_state.describe(self.model, self.optimizer, self.mesh, has_ema=self.ema_decay > 0)
+        return train_state.describe(
+            self.model, self.optimizer, self.mesh, has_ema=self.optimizer_config.ema_decay > 0
+        )
 
 
 def prepare(config: ml_collections.ConfigDict) -> Run:
@@ -115,7 +117,7 @@ def prepare(config: ml_collections.ConfigDict) -> Run:
     if sections["dtype"] not in DTYPES:
         raise ValueError(f"config.dtype={sections['dtype']!r} is not one of {sorted(DTYPES)}")
     model = spec.build(dtype=DTYPES[sections["dtype"]])
-    optimizer = _section(optim.OptimizerConfig, "optimizer", sections)
+    optimizer_config = _section(optim.OptimizerConfig, "optimizer", sections)
     loop_config = _section(LoopConfig, "train", sections)
     mesh = sharding.make_mesh(**_only(sections["mesh"], "config.mesh", "fsdp"))
     data_config = _section(data.DataConfig, "data", sections)
@@ -134,8 +136,8 @@ def prepare(config: ml_collections.ConfigDict) -> Run:
         model=model,
         mesh=mesh,
         loop=loop_config,
-        optimizer=optim.make_optimizer(optimizer),
-        ema_decay=optimizer.ema_decay,
+        optimizer=optim.make_optimizer(optimizer_config),
+        optimizer_config=optimizer_config,
         loss=_section(LossConfig, "loss", sections),
         datasets=datasets,
         batch_size=data_config.batch_size,
@@ -222,5 +224,5 @@ def _first_state(run, manager):
         params = checkpoint.load_params(run.init_from, run.spec, sharding.replicated(run.mesh))
     else:
         params = train_state.draw_params(run.model, jax.random.key(run.seed))
-    state = train_state.create_on(run.mesh, params, run.optimizer, has_ema=run.ema_decay > 0)
+    state = train_state.create_on(run.mesh, params, run.optimizer, has_ema=run.optimizer_config.ema_decay > 0)
     return state, run.init_from or "from scratch"

@@ -203,7 +203,7 @@ def test_whole_step_of_a_network_is_exported_for_tpu(name, dtype):
     shapes = {"frames": (2, 2, 8, 8, 3), "target": (2, 3, 32, 32, 3), "times": (2, 3)}
     rows = sharding.batch_sharding(mesh)
     batch = {key: jax.ShapeDtypeStruct(s, jnp.float32, sharding=rows) for key, s in shapes.items()}
-    exported = jax.export.export(step, platforms=["tpu"])(state, batch)
+    exported = jax.export.export(step.jitted, platforms=["tpu"])(state, batch)
     assert exported.platforms == ("tpu",)
     assert "stablehlo.convolution" in exported.mlir_module()
     # Nothing calls out but for the annotations of shardings; a kernel of another platform would.

@@ -302,7 +302,7 @@ def to_dtype(frames: jax.Array, dtype: Any) -> jax.Array:
     return jnp.floor(jnp.clip(frames, 0.0, 1.0) * largest + 0.5).astype(dtype)
 
 
-@functools.partial(compilation.jit, static_argnums=0, static_argnames="dtype")
+@functools.partial(compilation.jit, static_argnums=(0,), static_argnames=("dtype",))
 @on_one_device
 def _apply_zooming_slowmo(model, params, frames, *, dtype):
     """[N, H, W, 3] -> [2N - 1, 4H, 4W, 3]."""
@@ -310,14 +310,14 @@ def _apply_zooming_slowmo(model, params, frames, *, dtype):
     return to_dtype(rendered, dtype)
 
 
-@functools.partial(compilation.jit, static_argnums=0)
+@functools.partial(compilation.jit, static_argnums=(0,))
 @on_one_device
 def _encode_videoinr(model, params, frames):
     """[2, H, W, 3] -> whatever the model's `decode` takes."""
     return model.apply({"params": params}, to_unit(frames)[None], method="encode")
 
 
-@functools.partial(compilation.jit, static_argnums=0, static_argnames=("out_size", "chunk_rows", "dtype"))
+@functools.partial(compilation.jit, static_argnums=(0,), static_argnames=("out_size", "chunk_rows", "dtype"))
 @on_one_device
 def _decode_videoinr(model, params, encoded, time, grid, *, out_size, chunk_rows, dtype):
     """One instant in [0, 1] -> [H', W', 3]."""

@@ -38,6 +38,10 @@ def make_start(shape: tuple[int, int]) -> Callable[[], jax.Array]:
 
     @plgpu.inline_mgpu(return_type=describe_sums(shape))
     def start(context):
+        # Pallas numbers kernels as they come, for dumps. Without a number equal kernels are equal: they are compiled
+        # once, and a program with them is found in JAX's compilation cache.
+        attributes = context.module.operation.attributes
+        attributes["mosaic_gpu.dump_basename"] = attributes["sym_name"]
         return mgpu.WGMMAAccumulator.zero(*shape)._value
 
     return start

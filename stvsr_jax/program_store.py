@@ -1,0 +1,116 @@
+"""A directory of compiled programs that are found by what they were made from.
+
+A program's file is named after the code of this package, the versions of the libraries, the devices, the settings of
+JAX and XLA, the arguments' shapes and whatever else its maker says. It is loaded in seconds where tracing alone takes
+ten. The directory is part of JAX's compilation cache, and as with that one, whoever can write to it can run code here.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import pickle
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.experimental import serialize_executable
+
+import stvsr_jax
+from stvsr_jax.ops.devices import allows_kernels
+
+_LIMIT = 4 * 2**30  # bytes of all programs; one is some 20 MB
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def is_on() -> bool:
+    """Return whether programs are kept: where JAX keeps them, but not those of CPUs or of several processes."""
+    directory = jax.config.jax_compilation_cache_dir
+    return (
+        bool(directory)
+        and "://" not in directory
+        and jax.config.jax_enable_compilation_cache
+        and jax.process_count() == 1
+        and jax.default_backend() != "cpu"
+    )
+
+
+class Entry:
+    """Where the program that is made from `facts` (anything whose `repr` tells it) for these devices is kept.
+
+    Raises:
+      ValueError: a fact's `repr` is another one in each process.
+    """
+
+    def __init__(self, facts: Any, devices: Sequence[jax.Device]):
+        description = repr((facts, _environment(tuple(devices))))
+        if " at 0x" in description:
+            raise ValueError(f"a program cannot be found again by {description}")
+        directory = pathlib.Path(jax.config.jax_compilation_cache_dir) / "programs"
+        self._path = directory / hashlib.sha256(description.encode()).hexdigest()[:32]
+        self._devices = devices
+
+    def load(self) -> jax.stages.Compiled | None:
+        """Return the program, None if it is not there."""
+        try:
+            with self._path.open("rb") as file:
+                program = pickle.load(file)
+            compiled = serialize_executable.deserialize_and_load(*program, execution_devices=self._devices)
+            os.utime(self._path)
+            return compiled
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # whatever a damaged file leads to, the program can be made again
+            warnings.warn(f"the compiled program {self._path} cannot be used: {error!r}", stacklevel=2)
+            return None
+
+    def save(self, compiled: jax.stages.Compiled) -> None:
+        """Keep the program; programs not used for long go if all together are too large."""
+        from stvsr_jax.data.scan_cache import replacing  # with all of the data pipeline
+
+        try:
+            program = serialize_executable.serialize(compiled)
+            with replacing(self._path) as draft, draft.open("wb") as file:
+                pickle.dump(program, file)
+            _make_room(self._path.parent)
+        except (OSError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
+            warnings.warn(f"the compiled program {self._path} is not kept: {error!r}", stacklevel=2)
+
+
+def _make_room(directory):
+    files = sorted(directory.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
+    total = 0
+    for file in files:
+        total += file.stat().st_size
+        if total > _LIMIT:
+            file.unlink(missing_ok=True)
+
+
+def _environment(devices):
+    """Return all that programs depend on besides their function and its arguments."""
+    settings = [  # the attribute knows of `with` statements
+        (name, getattr(jax.config, name, value))
+        for name, value in sorted(jax.config.values.items())
+        if "cache" not in name
+    ]
+    return (
+        _digest_of_code(),
+        [(name, importlib.metadata.version(name)) for name in _LIBRARIES],
+        devices[0].client.platform_version,
+        [(device.id, device.device_kind) for device in devices],
+        jax.device_count(),
+        settings,
+        [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")],
+        allows_kernels(),
+    )
+
+
+@functools.cache
+def _digest_of_code():
+    folder = pathlib.Path(stvsr_jax.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(f"{file.relative_to(folder)} ".encode() + file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,48 @@
+"""Mosaic kernels of a program are found, and are the same in programs of their own."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+
+from stvsr_jax import kernel_compiler, ops
+
+H200 = AbstractMesh(
+    (1,), ("device",), axis_types=(AxisType.Auto,), abstract_device=AbstractDevice("NVIDIA H200", 132, "gpu")
+)
+
+
+def lower_two_convolutions(x, kernel):
+    def run(x, kernel):
+        once = ops.conv2d(x, kernel)
+        return ops.conv2d(jnp.sin(once), kernel), ops.conv2d(once[:, :16], kernel)
+
+    with jax.sharding.use_abstract_mesh(H200):
+        return jax.jit(run).trace(x, kernel).lower(lowering_platforms=("cuda",))
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="the kernels need jax 0.11")
+def test_each_kernel_is_found_once_and_is_the_same_alone():
+    x = jax.ShapeDtypeStruct((2, 32, 24, 64), jnp.bfloat16)
+    kernel = jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.bfloat16)
+    kernels = kernel_compiler.find_kernels(lower_two_convolutions(x, kernel))
+    assert [k.operands[0].shape for k in kernels] == [(2, 32, 24, 64), (2, 16, 24, 64)]
+    for found in kernels:
+        assert found.results[0].dtype == jnp.bfloat16 and len(found.attributes["module"]) > 1000
+        assert kernel_compiler.find_kernels(kernel_compiler.lower_alone(found)) == [found]
+    jax.clear_caches()
+    assert kernel_compiler.find_kernels(lower_two_convolutions(x, kernel)) == kernels  # in no way numbered
+
+
+def test_threads_only_save_time(monkeypatch):
+    tried = []
+
+    def fail(kernel):
+        tried.append(kernel)
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr(kernel_compiler, "find_kernels", lambda lowered: [1, 2])
+    monkeypatch.setattr(kernel_compiler, "_compile_alone", fail)
+    compiled = kernel_compiler.compile_lowered(jax.jit(lambda x: 2 * x).lower(jnp.float32(3.0)))
+    assert compiled(jnp.float32(3.0)) == 6.0
+    assert set(tried) <= {1, 2}

@@ -1,0 +1,171 @@
+"""Compiled programs are found again by another process, and only where they would be the same."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stvsr_jax import compilation, program_store
+
+
+@pytest.fixture(autouse=True)
+def directory(monkeypatch, tmp_path):
+    """Keep programs in a directory of the test, as on an accelerator."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(compilation, "options", dict)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    yield tmp_path / "programs"
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def make_scale(factor, key, traced, **settings):
+    """Return a program that multiplies, and notes that it was traced."""
+
+    def scale(tree, power=1):
+        traced.append(factor)
+        return jax.tree.map(lambda x: factor * x**power, tree)
+
+    return compilation.jit(scale, key=key, static_argnames=("power",), **settings)
+
+
+def test_a_program_is_loaded_without_being_traced(directory):
+    tree, traced = {"a": jnp.arange(3.0), "b": np.float32(2.0)}, []
+    first = make_scale(3.0, "three", traced)
+    expected = first(tree, power=2)
+    assert traced == [3.0] and len(list(directory.iterdir())) == 1
+    second = make_scale(3.0, "three", traced)
+    for _ in range(2):
+        jax.tree.map(np.testing.assert_array_equal, second(tree, power=2), expected)
+    assert traced == [3.0]
+    np.testing.assert_array_equal(expected["a"], [0.0, 3.0, 12.0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(key="four"),
+        dict(argument=jnp.arange(4.0)),
+        dict(argument=jnp.arange(3)),
+        dict(argument=(jnp.arange(3.0),)),
+        dict(power=2),
+        dict(settings=dict(keep_unused=True)),
+        dict(environment=("XLA_FLAGS", "--xla_embed_ir_in_executable=true")),
+        dict(code="other"),
+        dict(precision="highest"),
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_any_difference_makes_another_program(directory, monkeypatch, change):
+    traced = []
+    make_scale(3.0, "three", traced)(jnp.arange(3.0))
+    if "environment" in change:
+        monkeypatch.setenv(*change["environment"])
+    if "code" in change:
+        monkeypatch.setattr(program_store, "_digest_of_code", lambda: change["code"])
+    with jax.default_matmul_precision(change.get("precision", "default")):
+        other = make_scale(5.0, change.get("key", "three"), traced, **change.get("settings", {}))
+        other(change.get("argument", jnp.arange(3.0)), power=change.get("power", 1))
+    assert traced == [3.0, 5.0]
+
+
+@pytest.mark.parametrize("damage", [lambda file: b"", lambda file: file[:200], lambda file: pickle.dumps(1)])
+def test_a_damaged_file_is_made_again(directory, damage):
+    traced = []
+    make_scale(3.0, "three", traced)(jnp.arange(3.0))
+    (file,) = directory.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.warns(UserWarning, match="cannot be used"):
+        result = make_scale(3.0, "three", traced)(jnp.arange(3.0))
+    np.testing.assert_array_equal(result, [0.0, 3.0, 6.0])
+    make_scale(3.0, "three", traced)(jnp.arange(3.0))
+    assert traced == [3.0, 3.0]
+
+
+def test_a_full_disk_does_not_stop_a_run(directory, monkeypatch):
+    def serialize(compiled):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(program_store.serialize_executable, "serialize", serialize)
+    with pytest.warns(UserWarning, match="is not kept: .*No space left"):
+        result = make_scale(3.0, "three", [])(jnp.arange(3.0))
+    np.testing.assert_array_equal(result, [0.0, 3.0, 6.0])
+
+
+def test_programs_not_used_for_longest_go_first(directory, monkeypatch):
+    traced = []
+    for number in range(3):
+        make_scale(1.0, number, traced)(jnp.arange(3.0))
+    oldest, used, newest = sorted(directory.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    for age, file in enumerate((newest, used, oldest)):
+        os.utime(file, (1e9 - age, 1e9 - age))
+    make_scale(1.0, 0, traced)(jnp.arange(3.0))  # now used last
+    assert traced == [1.0] * 3
+    size = oldest.stat().st_size
+    monkeypatch.setattr(program_store, "_LIMIT", 2.5 * size)
+    make_scale(1.0, 3, traced)(jnp.arange(3.0))
+    assert oldest.exists() and not used.exists() and len(list(directory.iterdir())) == 2
+
+
+@pytest.mark.parametrize("key", [None, "three"])
+def test_nothing_is_kept_without_a_key_or_on_cpus(directory, monkeypatch, key):
+    if key is not None:
+        monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    traced = []
+    for _ in range(2):
+        make_scale(3.0, key, traced)(jnp.arange(3.0))
+    assert traced == [3.0, 3.0] and not directory.exists()
+
+
+def test_a_key_that_differs_in_each_process_is_refused():
+    with pytest.raises(ValueError, match="cannot be found again"):
+        make_scale(3.0, object(), [])(jnp.arange(3.0))
+
+
+SCRIPT = """
+import sys, jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from stvsr_jax import compilation, models, optim, sharding, train_state, train_step
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+jax.default_backend = lambda: "gpu"
+import importlib.util
+spec = importlib.util.spec_from_file_location("linear_config", sys.argv[2])
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
+model = models.build("linear", features=2048)
+mesh = sharding.make_mesh(fsdp=4)
+config = optim.OptimizerConfig(1e-3, 1e-7, 100, 0.9, 0.99)
+optimizer = optim.make_optimizer(config)
+state = train_state.create_on(mesh, train_state.draw_params(model, jax.random.key(0)), optimizer, has_ema=True)
+step = train_step.make_train_step(
+    model, optimizer, train_step.LossConfig("charbonnier", "mean"), mesh, optimizer_name=repr(config)
+)
+if sys.argv[3] == "again":
+    step.jitted = None  # it is not to be needed
+shapes = {"frames": (4, 2, 4, 8, 3), "target": (4, 3, 16, 32, 3), "times": (4, 3)}
+batch = {k: jax.device_put(jnp.ones(s), sharding.batch_sharding(mesh)) for k, s in shapes.items()}
+for _ in range(3):
+    state, numbers = step(state, batch)
+print(len(step._compiled), float(numbers["loss"]))
+"""
+
+
+def test_a_training_step_on_four_devices_is_found_by_the_next_process(tmp_path):
+    config = os.path.join(os.path.dirname(__file__), "linear_config.py")
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(tmp_path), config, which],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for which in ("first", "again")
+    ]
+    # The state that a step returns goes into the same program.
+    assert outputs[0] == outputs[1] and outputs[0].split()[0] == "1"
