@@ -81,22 +81,22 @@ def project(weights: SirenWeights, dtype: Any = jnp.float32, **inputs: jax.Array
 
 def finish(
     weights: SirenWeights,
-    projected: jax.Array,
+    projected: jax.Array | ops.Samples | tuple[jax.Array | ops.Samples, ...],
     dtype: Any = jnp.float32,
     *,
     out_dtype: Any = jnp.float32,
     implementation: str | None = None,
-    **inputs: jax.Array,
+    **inputs: jax.Array | ops.Samples,
 ) -> jax.Array:
     """Runs the rest of the network on the sum of projections.
 
     Args:
       weights: of the SIREN.
-      projected: [..., width], sum of `project` over the other inputs.
+      projected: [..., width], sum of `project` over the other inputs, or its terms.
       dtype: of the matrix products' operands; sines and sums are float32.
       out_dtype: of the result.
       implementation: of `ops.sine_mlp`.
-      **inputs: name -> [..., channels], those that are not projected yet.
+      **inputs: name -> [..., channels], those that are not projected yet; leading axes broadcast.
 
     Returns:
       [..., outputs] in out_dtype.
@@ -114,9 +114,4 @@ def finish(
 
 
 def _matmul(x, kernel, dtype):
-    x, kernel = x.astype(dtype), kernel.astype(dtype)
-    if len(kernel) <= 2:
-        # So narrow a product is made where it is added to another, and not stored.
-        x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
-        return sum(x[..., i, None] * row for i, row in enumerate(kernel))
-    return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)

@@ -6,6 +6,7 @@ output pixels are cell centres; both spaces span [-1, 1] from outer edge to oute
 """
 
 import functools
+import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -210,24 +211,23 @@ def _decode(weights, encoded, times, out_size, chunk_rows, grid, dtype, implemen
 
     def render_space(times, rows):  # -> [B, T, rows, W', C]
         near = for_space[:, rows.nearest][:, :, columns.nearest]
+        near = _sample_axes(near, for_space, rows.read_nearest(), columns.read_nearest())
         position = jnp.stack(jnp.meshgrid(rows.relative, columns.relative, indexing="ij"), axis=-1)
-        near = near + siren.project(space, position=position)
-        with_time = near[:, None] + siren.project(space, time=times)
-        return finish(space, with_time, out_dtype=dtype)
+        return finish(space, near, position=position, time=times, out_dtype=dtype)
 
     def render_colour(times, flat_feature, args):  # -> [B, T, rows, W', 3]
         rows, s = args
         smooth = columns.interpolate(rows.interpolate(for_motion, axis=1), axis=2)
-        projected = siren.project(motion, time=times) + smooth[:, None]
-        flows = finish(motion, projected, space=s)  # two flows (x, y) in output pixels
-        total, spaces = siren.project(colour, time=times), {}
+        smooth = _sample_axes(smooth, for_motion, rows.read_bilinear(), columns.read_bilinear())
+        flows = finish(motion, smooth, time=times, space=s)  # two flows (x, y) in output pixels
+        terms, spaces = [], {}
         for i in (0, 1):
             warped = _warp(flows[..., 2 * i : 2 * i + 2], rows.base, columns.base, (grid.step_y, grid.step_x))
             on_output = normalized_to_pixels(warped, out_size)
             on_output = on_output.reshape(-1, *on_output.shape[2:])  # [B*T, rows, W', 2]
-            spaces[f"space{i + 1}"] = ops.bilinear_sample(flat_feature, on_output).reshape(s.shape)
-            total = total + ops.bilinear_sample(for_colour[i], normalized_to_pixels(warped, (height, width)))
-        return finish(colour, total, **spaces)
+            spaces[f"space{i + 1}"] = ops.Samples.bilinear(flat_feature, on_output).reshape(s.shape[:-1])
+            terms.append(ops.Samples.bilinear(for_colour[i], normalized_to_pixels(warped, (height, width))))
+        return finish(colour, tuple(terms), time=times, **spaces)
 
     if chunk_rows is None:
         return render(times)
@@ -289,12 +289,31 @@ class _Axis:
             jnp.asarray(base, jnp.float32),
         )
 
+    def read_nearest(self):
+        """Returns pairs (index, weight) whose sum is the nearest cell."""
+        return ((self.nearest, jnp.ones_like(self.relative)),)
+
+    def read_bilinear(self):
+        """Returns pairs (index, weight) whose sum is `interpolate`'s."""
+        return (self.lower, self.lower_weight), (self.upper, self.upper_weight)
+
     def interpolate(self, x, axis):
         """Resamples [B, ., ., C] along an axis, zero outside."""
         shape = [1] * x.ndim
         shape[axis] = -1
         lower = jnp.take(x, self.lower, axis=axis) * self.lower_weight.reshape(shape)
         return lower + jnp.take(x, self.upper, axis=axis) * self.upper_weight.reshape(shape)
+
+
+def _sample_axes(values, image, rows, columns):
+    """Returns an image's values [B, rows, W', C] at pairs (index, weight) along both axes as samples [B, 1, rows, W']."""
+    batch, height, width, channels = image.shape
+    first = np.arange(batch, dtype=np.int32)[:, None, None, None] * height  # row of each clip, [B, 1, 1, 1]
+    pairs = list(itertools.product(rows, columns))
+    index = [(first + y[:, None]) * width + x for (y, _), (x, _) in pairs]
+    weight = [(weight_y[:, None] * weight_x)[None, None] for (_, weight_y), (_, weight_x) in pairs]
+    table = jax.lax.stop_gradient(image).reshape(-1, channels)
+    return ops.Samples(values[:, None], table, jnp.stack(index), jnp.stack(weight))
 
 
 def _map_rows(render, inputs, chunk_rows):

@@ -3,12 +3,13 @@
 from stvsr_jax.ops.conv import conv2d, conv2d_kernel_gradient, prefers_stacks
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
-from stvsr_jax.ops.sampling import bilinear_sample, grid_sample, nearest_sample
+from stvsr_jax.ops.sampling import Samples, bilinear_sample, grid_sample, nearest_sample
 from stvsr_jax.ops.shuffle import pixel_shuffle
 from stvsr_jax.ops.sine import sine
 from stvsr_jax.ops.sine_mlp import sine_mlp
 
 __all__ = [
+    "Samples",
     "bilinear_sample",
     "conv2d",
     "conv2d_kernel_gradient",

@@ -6,8 +6,10 @@ are built on it. Its derivative is written out (custom VJP), so that gradients a
 float32 whatever the dtype of the image.
 """
 
+import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +37,52 @@ def bilinear_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
     points = coords.reshape(batch, -1, 1, 1, 2)
     values = sample_groups(image.reshape(batch, height, width, 1, channels), points)
     return values.reshape(*coords.shape[:-1], channels)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Weighted sums of a table's rows, and where these rows stand: a kernel that reads them there stores no sums.
+
+    Whoever reads the rows leaves the sums unused, and XLA does not make them; for who reads the sums it is the other
+    way round. Gradients go through the sums alone.
+
+    Attributes:
+      values: [..., C], the sum over k of weight[k] * table[index[k]], in the dtype of the table; the sum is float32.
+      table: [N, C].
+      index: [K, ...], int32.
+      weight: [K, ...], float32.
+    """
+
+    values: jax.Array
+    table: jax.Array
+    index: jax.Array
+    weight: jax.Array
+
+    @classmethod
+    def bilinear(cls, image: jax.Array, coords: jax.Array) -> "Samples":
+        """Return `bilinear_sample(image, coords)` as samples; its arguments and errors."""
+        values = bilinear_sample(image, coords)
+        image, coords = jax.lax.stop_gradient((jnp.asarray(image), coords))
+        batch, height, width, channels = image.shape
+        corners = _corners((batch, height, width, 1, channels), coords.reshape(batch, -1, 1, 1, 2))
+        index, weight = (jnp.stack(a) for a in list(zip(*corners, strict=True))[:2])
+        return cls(values, image.reshape(-1, channels), index, weight).reshape(coords.shape[:-1])
+
+    def reshape(self, shape: tuple[int, ...]) -> "Samples":
+        """Return the samples in another shape but for the channels."""
+        values = self.values.reshape(*shape, self.values.shape[-1])
+        index, weight = (a.reshape(-1, *shape) for a in (self.index, self.weight))
+        return Samples(values, self.table, index, weight)
+
+
+def values_of(tree: Any) -> Any:
+    """Return a tree of arrays and samples with the samples' values in their place."""
+
+    def is_samples(x):
+        return isinstance(x, Samples)
+
+    return jax.tree.map(lambda x: x.values if is_samples(x) else x, tree, is_leaf=is_samples)
 
 
 def _check_shapes(function, image, coords):

@@ -3,29 +3,32 @@
     x_0 = x + sum over inputs of y @ rows + bias_0,   x_i = sin(frequency x_{i-1}) @ kernel_i + bias_i
 
 It starts from the sum that the first layer makes of its inputs, of which it may be told some that are not multiplied
-yet. Between two layers lie up to 256 float32 numbers a point; a back end that keeps them on the chip saves most of
-the time and memory.
+yet, or where they are to be sampled. Between two layers lie up to 256 float32 numbers a point; a back end that keeps
+them on the chip saves most of the time and memory.
 """
 
 import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stvsr_jax.ops import sine_mlp_triton
 from stvsr_jax.ops.devices import allows_kernels
+from stvsr_jax.ops.sampling import Samples, values_of
 from stvsr_jax.ops.sine import sine
 
 
 def sine_mlp(
-    x: jax.Array,
+    x: jax.Array | Samples | tuple[jax.Array | Samples, ...],
     kernels: Sequence[jax.Array],
     biases: Sequence[jax.Array],
     *,
     frequency: float,
-    inputs: Sequence[tuple[jax.Array, jax.Array]] = (),
+    inputs: Sequence[tuple[jax.Array | Samples, jax.Array]] = (),
     dtype: Any = jnp.float32,
     out_dtype: Any = jnp.float32,
     implementation: str | None = None,
@@ -33,12 +36,14 @@ def sine_mlp(
     """Run the layers after the first sum.
 
     Args:
-      x: [..., C], float32.
+      x: [..., C], float32, or several that are added. Of `Samples` a kernel reads the table; derivatives and 'xla'
+        take the values.
       kernels: of the layers, [C_i, C_{i+1}].
       biases: one more than kernels; the first is added to x.
       frequency: factor of the sines' arguments.
-      inputs: pairs (y [..., D], rows [D, C]) whose products are added to x.
-      dtype: of the matrix products' operands; sines and sums are float32.
+      inputs: pairs (y [..., D], rows [D, C]) whose products are added to x; y may be `Samples`, too. The leading axes
+        of all x and y broadcast.
+      dtype: of the matrix products' operands; sines, sums and the products of y of one or two channels are float32.
       out_dtype: of the result.
       implementation: a name in `IMPLEMENTATIONS`. None takes 'pallas_triton' on a CUDA device where it can run (and
         is alone: XLA cannot split the kernel over several devices), else 'xla'.
@@ -52,55 +57,82 @@ def sine_mlp(
     """
     if implementation is not None and implementation not in IMPLEMENTATIONS:
         raise ValueError(f"sine_mlp: {implementation!r} is not one of {sorted(IMPLEMENTATIONS)}")
-    widths = [x.shape[-1], *(k.shape[1] for k in kernels)]
-    fits = all(y.shape == (*x.shape[:-1], len(rows)) and rows.shape[1] == x.shape[-1] for y, rows in inputs)
-    if [k.shape[0] for k in kernels] != widths[:-1] or [b.shape[0] for b in biases] != widths or not fits:
-        raise ValueError(
-            f"sine_mlp: x {x.shape}, inputs {[(y.shape, rows.shape) for y, rows in inputs]}, kernels "
-            f"{[k.shape for k in kernels]} and biases {[b.shape for b in biases]} do not chain"
-        )
-    operands = x, tuple(inputs), tuple(kernels), tuple(biases)
+    operands = x if isinstance(x, tuple) else (x,), tuple(inputs), tuple(kernels), tuple(biases)
+    _check_shapes(*jax.tree.map(jnp.shape, values_of(operands)))
     if implementation is not None:
         return IMPLEMENTATIONS[implementation](*operands, frequency, dtype, out_dtype)
     options = dict(frequency=frequency, dtype=dtype, out_dtype=out_dtype)
     run_xla = functools.partial(_xla, **options)
-    if not allows_kernels() or not sine_mlp_triton.is_supported(x, inputs, kernels, dtype):
+    if not allows_kernels() or not sine_mlp_triton.is_supported(inputs, kernels, dtype):
         return run_xla(*operands)
     run_triton = functools.partial(_pallas_triton, **options)
     return jax.lax.platform_dependent(*operands, cuda=run_triton, default=run_xla)
 
 
-def _xla(x, inputs, kernels, biases, frequency, dtype, out_dtype):
-    x = _add_products(x, inputs, dtype) + biases[0]
+def _check_shapes(terms, inputs, kernels, biases):
+    widths = [terms[0][-1], *(k[1] for k in kernels)]
+    fits = (
+        [k[0] for k in kernels] == widths[:-1]
+        and [b[0] for b in biases] == widths
+        and all(x[-1] == widths[0] for x in terms)
+        and all(rows == (y[-1], widths[0]) for y, rows in inputs)
+    )
+    try:
+        np.broadcast_shapes(*(x[:-1] for x in [*terms, *(y for y, _ in inputs)]))
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"sine_mlp: x {terms}, inputs {inputs}, kernels {kernels} and biases {biases} do not chain"
+        )
+
+
+def _xla(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
+    x = _add_products(terms, inputs, dtype) + biases[0]
     for kernel, bias in zip(kernels, biases[1:], strict=True):
         activation = sine(frequency * x).astype(dtype)
         x = jnp.matmul(activation, kernel.astype(dtype), preferred_element_type=jnp.float32) + bias
     return x.astype(out_dtype)
 
 
-def _add_products(x, inputs, dtype):
-    """Adds all products at once: for large inputs that is faster than to store the product of each."""
-    if not inputs:
+def _add_products(terms, inputs, dtype):
+    terms, inputs = values_of((terms, inputs))
+    x = functools.reduce(operator.add, terms)
+    wide = []
+    for y, rows in inputs:
+        if sine_mlp_triton.is_narrow(rows):
+            # So narrow a product is made where it is added to another, and not stored.
+            x = x + sum(y[..., i, None].astype(jnp.float32) * row for i, row in enumerate(rows))
+        else:
+            wide.append((y.astype(dtype), rows.astype(dtype)))
+    if not wide:
         return x
-    y, rows = jnp.concatenate([y for y, _ in inputs], axis=-1), jnp.concatenate([rows for _, rows in inputs])
-    return x + jnp.matmul(y.astype(dtype), rows.astype(dtype), preferred_element_type=jnp.float32)
+    # All products at once: for large inputs that is faster than to store the product of each.
+    y, rows = zip(*wide, strict=True)
+    y, rows = jnp.concatenate(_broadcast(y), axis=-1), jnp.concatenate(rows)
+    return x + jnp.matmul(y, rows, preferred_element_type=jnp.float32)
 
 
-def _pallas_triton(x, inputs, kernels, biases, frequency, dtype, out_dtype):
-    if not sine_mlp_triton.is_supported(x, inputs, kernels, dtype):
+def _broadcast(arrays):
+    shape = np.broadcast_shapes(*(y.shape[:-1] for y in arrays))
+    return [jnp.broadcast_to(y, (*shape, y.shape[-1])) for y in arrays]
+
+
+def _pallas_triton(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
+    if not sine_mlp_triton.is_supported(inputs, kernels, dtype):
         raise NotImplementedError(
             f"sine_mlp: pallas_triton runs products of 16 bits, of {sine_mlp_triton.SUPPORTED_WIDTHS}, not "
-            f"{jnp.dtype(dtype)} products of widths {[x.shape[-1], *(k.shape[1] for k in kernels)]}"
+            f"{jnp.dtype(dtype)} products of widths {[len(kernels[0]), *(k.shape[1] for k in kernels)]}"
         )
 
     @jax.custom_vjp
-    def run(x, inputs, kernels, biases):
-        return sine_mlp_triton.run(x, kernels, biases, frequency, dtype, out_dtype, inputs=inputs)
+    def run(terms, inputs, kernels, biases):
+        return sine_mlp_triton.run(terms, kernels, biases, frequency, dtype, out_dtype, inputs=inputs)
 
-    def forward(x, inputs, kernels, biases):
+    def forward(terms, inputs, kernels, biases):
         # The derivative reads the sum.
-        total, add = jax.vjp(lambda x, inputs: _add_products(x, inputs, dtype), x, inputs)
-        return run(total, (), kernels, biases), (total, add, kernels, biases)
+        total, add = jax.vjp(lambda *operands: _add_products(*operands, dtype), terms, inputs)
+        return run((total,), (), kernels, biases), (total, add, kernels, biases)
 
     def backward(residuals, cotangent):
         total, add, kernels, biases = residuals
@@ -108,12 +140,12 @@ def _pallas_triton(x, inputs, kernels, biases, frequency, dtype, out_dtype):
         if sine_mlp_triton.is_backward_supported(total, kernels):
             d_total, *d_weights = sine_mlp_triton.run_backward(*operands, cotangent, frequency, dtype)
         else:
-            _, vjp = jax.vjp(lambda x, *rest: _xla(x, (), *rest, frequency, dtype, out_dtype), *operands)
+            _, vjp = jax.vjp(lambda x, *rest: _xla((x,), (), *rest, frequency, dtype, out_dtype), *operands)
             d_total, *d_weights = vjp(cotangent)
         return *add(d_total), *d_weights
 
     run.defvjp(forward, backward)
-    return run(x, inputs, kernels, biases)
+    return run(terms, inputs, kernels, biases)
 
 
 IMPLEMENTATIONS = {"xla": _xla, "pallas_triton": _pallas_triton}

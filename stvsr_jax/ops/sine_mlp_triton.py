@@ -2,10 +2,12 @@
 
 A block's activations stay in registers; the widest layer is made and consumed in slices of 64 channels. The backward
 kernel makes them again and stores, in 16 bits, what the weights' gradients are sums over points of; these sums are
-plain matrix products and left to XLA, as are those of the biases' gradients over blocks. Only products of 16 bits: Triton would run float32 ones in TF32.
+plain matrix products and left to XLA, as are those of the biases' gradients over blocks. Samples are read where they
+stand. Only products of 16 bits: Triton would run float32 ones in TF32.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from stvsr_jax.ops.sampling import Samples, values_of
 from stvsr_jax.ops.sine import cosine, sine
 
 _BLOCK = 64  # points of a program
@@ -34,24 +37,27 @@ _PTX = """
 
 
 SUPPORTED_WIDTHS = (
-    f"3 or 4 layers whose widths, also of inputs but not of outputs, are powers of two from {_NARROWEST} on, the "
-    f"second hidden one from {_SLICE}"
+    f"3 or 4 layers whose widths, also of inputs of more than two channels but not of outputs, are powers of two from "
+    f"{_NARROWEST} on, the second hidden one from {_SLICE}"
 )
 
 
 def is_supported(
-    x: jax.Array, inputs: tuple[tuple[jax.Array, jax.Array], ...], kernels: tuple[jax.Array, ...], dtype
+    inputs: tuple[tuple[jax.Array | Samples, jax.Array], ...], kernels: tuple[jax.Array, ...], dtype
 ) -> bool:
     """Return whether the kernel can run these widths in this dtype."""
-    widths = [x.shape[-1], *(k.shape[1] for k in kernels)]
+    widths = [*(len(k) for k in kernels), *(len(rows) for _, rows in inputs if not is_narrow(rows))]
     return (
         jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
-        and len(widths) in (4, 5)
-        and all(
-            w >= _NARROWEST and w & (w - 1) == 0 for w in [*widths[:-1], *(len(rows) for _, rows in inputs)]
-        )
-        and widths[2] >= _SLICE
+        and len(kernels) in (3, 4)
+        and all(w >= _NARROWEST and w & (w - 1) == 0 for w in widths)
+        and len(kernels[2]) >= _SLICE
     )
+
+
+def is_narrow(rows: jax.Array) -> bool:
+    """Return whether the product with [D, C] is made in float32, without the matrix units."""
+    return len(rows) <= 2
 
 
 def is_backward_supported(x: jax.Array, kernels: tuple[jax.Array, ...]) -> bool:
@@ -60,28 +66,34 @@ def is_backward_supported(x: jax.Array, kernels: tuple[jax.Array, ...]) -> bool:
 
 
 def run(
-    x: jax.Array,
+    x: jax.Array | tuple[jax.Array | Samples, ...],
     kernels: tuple[jax.Array, ...],
     biases: tuple[jax.Array, ...],
     frequency: float,
     dtype: jnp.dtype,
     out_dtype: jnp.dtype = jnp.float32,
     *,
-    inputs: tuple[tuple[jax.Array, jax.Array], ...] = (),
+    inputs: tuple[tuple[jax.Array | Samples, jax.Array], ...] = (),
     interpret: bool = False,
 ) -> jax.Array:
     """Run the kernel; arguments as for `ops.sine_mlp`, `interpret` runs it anywhere, slowly, for tests."""
     outputs = kernels[-1].shape[1]
-    points = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    terms = x if isinstance(x, tuple) else (x,)
+    shape = jnp.broadcast_shapes(*(a.shape[:-1] for a in values_of([*terms, *(y for y, _ in inputs)])))
+    count = math.prod(shape)
     operands = _operands(kernels, (*biases[:-1], _pad_outputs(biases[-1])), dtype)
     call = _call(
         _forward_kernel,
-        jax.ShapeDtypeStruct((len(points), *operands[-1].shape), out_dtype),
-        _Problem(len(points), len(inputs), len(kernels), frequency, dtype, interpret),
+        jax.ShapeDtypeStruct((count, *operands[-1].shape), out_dtype),
+        _Problem(count, len(kernels), frequency, dtype, interpret),
         "sine_mlp",
     )
-    pairs = [a.astype(dtype) for y, rows in inputs for a in (y.reshape(-1, len(rows)), rows)]
-    return call(points, *pairs, *operands)[:, :outputs].reshape(*x.shape[:-1], outputs)
+    terms = [_in_points(term, shape, jnp.float32) for term in terms]
+    pairs = []
+    for y, rows in inputs:
+        product_dtype = jnp.float32 if is_narrow(rows) else dtype
+        pairs.append((_in_points(y, shape, product_dtype), rows.astype(product_dtype)))
+    return call(terms, pairs, *operands)[:, :outputs].reshape(*shape, outputs)
 
 
 def run_backward(
@@ -105,7 +117,7 @@ def run_backward(
     call = _call(
         _backward_kernel,
         (jax.ShapeDtypeStruct(points.shape, jnp.float32), *kept, *kept[1:], *sums),
-        _Problem(len(points), 0, len(kernels), frequency, dtype, interpret),
+        _Problem(len(points), len(kernels), frequency, dtype, interpret),
         "sine_mlp_backward",
     )
     d_x, *kept = call(points, *operands, _pad_outputs(cotangent).astype(dtype))
@@ -123,11 +135,20 @@ class _Problem(NamedTuple):
     """Sizes and options known when a kernel is compiled."""
 
     count: int
-    inputs: int
     layers: int
     frequency: float
     dtype: jnp.dtype
     interpret: bool
+
+
+def _in_points(x, shape, dtype):
+    """Return x over all points as the forward kernel reads it: arrays [P, C], samples without their values, [K, P]."""
+    if isinstance(x, Samples):
+        index, weight = (
+            jax.vmap(lambda a: jnp.broadcast_to(a, shape).reshape(-1))(a) for a in (x.index, x.weight)
+        )
+        return Samples(None, x.table, index, weight)
+    return jnp.broadcast_to(x, (*shape, x.shape[-1])).reshape(-1, x.shape[-1]).astype(dtype)
 
 
 def _operands(kernels, biases, dtype):
@@ -154,13 +175,22 @@ def _call(kernel, out_shape, problem, name):
     )
 
 
-def _forward_kernel(x_ref, *refs, problem):
-    input_refs, refs = refs[: 2 * problem.inputs], refs[2 * problem.inputs :]
+def _forward_kernel(term_refs, input_refs, *refs, problem):
     kernel_refs, bias_refs, out_ref = refs[: problem.layers], refs[problem.layers : -1], refs[-1]
     block = _Block(problem)
-    x = block.read(x_ref) + _row(bias_refs[0])
-    for y_ref, rows_ref in zip(input_refs[::2], input_refs[1::2], strict=True):
-        x += plgpu.dot(block.read(y_ref), plgpu.load(rows_ref.at[:, :]))
+    wide = [pair for pair in input_refs if not is_narrow(pair[1])]
+    narrow = [
+        (block.read_channel(y_ref, channel), plgpu.load(rows_ref.at[channel, :]))
+        for y_ref, rows_ref in input_refs
+        if is_narrow(rows_ref)
+        for channel in map(jnp.int32, range(rows_ref.shape[0]))
+    ]
+    values = block.read_all([*term_refs, *(y_ref for y_ref, _ in wide)])
+    x = functools.reduce(jnp.add, values[: len(term_refs)]) + _row(bias_refs[0])
+    for y, row in narrow:
+        x += y[:, None] * row[None]
+    for y, (_, rows_ref) in zip(values[len(term_refs) :], wide, strict=True):
+        x += plgpu.dot(y.astype(problem.dtype), plgpu.load(rows_ref.at[:, :]))
     x = block.activate(x)
     x = block.activate(_product(x, kernel_refs[0], bias_refs[1]))
     total = block.pass_widest(x, kernel_refs, bias_refs)
@@ -226,14 +256,49 @@ class _Block:
         self._problem = problem
         self._number = pl.program_id(0)
         self._rows = pl.ds(self._number * _BLOCK, _BLOCK)
-        self._inside = (self._number * _BLOCK + jnp.arange(_BLOCK) < problem.count)[:, None]
+        self._inside = self._number * _BLOCK + jnp.arange(_BLOCK) < problem.count
 
     def read(self, ref):
-        mask = jnp.broadcast_to(self._inside, (_BLOCK, ref.shape[1]))
+        mask = jnp.broadcast_to(self._inside[:, None], (_BLOCK, ref.shape[1]))
         return plgpu.load(ref.at[self._rows, slice(None)], mask=mask, other=0.0)
 
+    def read_channel(self, ref, channel):
+        return plgpu.load(ref.at[self._rows, channel], mask=self._inside, other=0.0)
+
+    def read_all(self, refs):
+        """Return what `read` does of each array, and the sums of rows of samples."""
+        counts = [ref.index.shape[0] if isinstance(ref, Samples) else 0 for ref in refs]
+        values = [None if count else self.read(ref) for ref, count in zip(refs, counts, strict=True)]
+        for count in sorted(set(counts) - {0}):
+            places = [i for i, c in enumerate(counts) if c == count]
+            sums = self._sample([refs[i] for i in places], count)
+            for place, total in zip(places, sums, strict=True):
+                values[place] = total
+        return values
+
+    def _sample(self, samples, count):
+        """Add up the rows in a loop, in which those of all samples are loaded side by side.
+
+        Outside of a loop Triton would bring each row, and not the sum, into the layout of the products.
+        """
+
+        def add_rows(k, sums):
+            return [x + self._read_row(ref, k) for x, ref in zip(sums, samples, strict=True)]
+
+        sums = [jnp.zeros((_BLOCK, ref.table.shape[1]), jnp.float32) for ref in samples]
+        sums = jax.lax.fori_loop(0, count, add_rows, sums)
+        return [x.astype(ref.table.dtype) for x, ref in zip(sums, samples, strict=True)]
+
+    def _read_row(self, samples, k):
+        # Row 0 with no weight where there is no point.
+        index = plgpu.load(samples.index.at[k, self._rows], mask=self._inside, other=0)
+        weight = plgpu.load(samples.weight.at[k, self._rows], mask=self._inside, other=0.0)
+        channels = jnp.arange(samples.table.shape[1], dtype=jnp.int32)
+        row = plgpu.load(samples.table.at[index[:, None], channels[None, :]])
+        return row.astype(jnp.float32) * weight[:, None]
+
     def write(self, ref, x, part=slice(None)):
-        mask = jnp.broadcast_to(self._inside, x.shape)
+        mask = jnp.broadcast_to(self._inside[:, None], x.shape)
         plgpu.store(ref.at[self._rows, part], x.astype(ref.dtype), mask=mask)
 
     def write_sum(self, ref, x, part=slice(None)):

@@ -10,6 +10,7 @@ import pytest
 
 from stvsr_jax.models import videoinr
 from stvsr_jax.models.videoinr import Encoded, VideoINR
+from stvsr_jax.ops import sine_mlp_triton
 
 # These tests spend their time compiling: leave the optimisation out.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -202,6 +203,42 @@ def test_decode_in_bfloat16_is_float32_and_near(small):
     got = decode(model.clone(dtype=jnp.bfloat16), params, encoded, TIMES, out_size=(16, 24))
     assert got.dtype == jnp.float32 and bool(jnp.all(jnp.isfinite(got)))
     assert 0 < np.abs(got - want).mean() < 0.1 * np.abs(want).mean()
+
+
+def test_decode_by_the_kernel_of_samples_equals_that_by_their_values(monkeypatch):
+    monkeypatch.setattr(sine_mlp_triton, "run", functools.partial(sine_mlp_triton.run, interpret=True))
+    model = VideoINR(features=16, groups=2, hidden=(16, 16, 64), dtype=jnp.float16)
+    params, encoded = random_decoder(model)
+    for out_size, chunk_rows in (((12, 17), None), ((7, 9), 3)):
+        want, got = (
+            decode(
+                model.clone(implementation=implementation),
+                params,
+                encoded,
+                TIMES,
+                out_size=out_size,
+                chunk_rows=chunk_rows,
+            )
+            for implementation in ("xla", "pallas_triton")
+        )
+        np.testing.assert_allclose(got, want, atol=0.02 * np.abs(want).max())
+        assert np.linalg.norm(got - want) < 2e-3 * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("out_size", [(12, 17), (3, 40)])
+def test_samples_along_axes_are_sums_of_their_rows(out_size):
+    image = jnp.asarray(np.random.default_rng(0).standard_normal((2, *LOW, 3)), jnp.float32)
+    rows, columns = (videoinr._Axis.of(n, low, np.zeros(n)) for n, low in zip(out_size, LOW, strict=True))
+    near = image[:, rows.nearest][:, :, columns.nearest]
+    smooth = jax.jit(lambda x: columns.interpolate(rows.interpolate(x, axis=1), axis=2))(image)
+    for values, reads in (
+        (near, (rows.read_nearest(), columns.read_nearest())),
+        (smooth, (rows.read_bilinear(), columns.read_bilinear())),
+    ):
+        samples = jax.jit(videoinr._sample_axes)(values, image, *reads)
+        assert samples.values.shape == (2, 1, *out_size, 3)
+        got = jnp.sum(samples.table[samples.index] * samples.weight[..., None], axis=0)
+        np.testing.assert_allclose(got, samples.values, atol=2e-6)
 
 
 def test_whole_network_is_encode_then_decode():

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from stvsr_jax.ops.sampling import (
+    Samples,
     bilinear_sample,
     grid_sample,
     nearest_sample,
     normalized_to_pixels,
     sample_groups,
+    values_of,
 )
 
 # Compiled once per shape: operation by operation they take ten times as long.
@@ -237,6 +239,39 @@ def test_sample_groups_reads_each_group_at_its_own_coords():
     for group in range(3):
         want = naive_bilinear(image[:, :, :, group], coords[:, :, :, group].reshape(2, 28, 2))
         np.testing.assert_allclose(got[:, :, :, group], want.reshape(2, 7, 4, 2), atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_samples_are_the_bilinear_ones_and_the_sums_of_their_rows(dtype):
+    image, coords = jnp.asarray(normal(0, 3, 5, 7, 4), dtype), points_around(1, 3, 60, (5, 7))
+    samples = jax.jit(Samples.bilinear)(image, coords.reshape(3, 6, 10, 2)).reshape((18, 10))
+    want = bilinear(image, coords).reshape(18, 10, 4)
+    assert samples.values.dtype == dtype and jnp.array_equal(samples.values, want)
+    assert samples.table.shape == (3 * 5 * 7, 4) and samples.index.dtype == jnp.int32
+    assert samples.index.shape == samples.weight.shape == (4, 18, 10)
+    rows = samples.table[samples.index].astype(jnp.float32)
+    np.testing.assert_allclose(
+        jnp.sum(rows * samples.weight[..., None], axis=0), want.astype(jnp.float32), rtol=2**-8, atol=2e-6
+    )
+
+
+def test_gradients_of_samples_go_through_their_values_alone():
+    image, coords = normal(0, 1, 5, 7, 2), points_around(1, 1, 20, (5, 7))
+
+    def total(image, coords):
+        samples = Samples.bilinear(image, coords)
+        return jnp.sum(samples.values) + jnp.sum(samples.table) + jnp.sum(samples.weight)
+
+    got = jax.jit(jax.grad(total, (0, 1)))(image, coords)
+    for gradient, want in zip(got, bilinear_gradients(image, coords, 1.0), strict=True):
+        np.testing.assert_array_equal(gradient, want)
+
+
+def test_values_of_a_tree_stand_for_its_samples():
+    image, coords = normal(0, 1, 3, 4, 2), points_around(1, 1, 5, (3, 4))
+    samples = Samples.bilinear(image, coords)
+    (got,), same = values_of(((samples,), coords))
+    assert got is samples.values and same is coords
 
 
 @pytest.mark.parametrize("size", [(5, 7), (4, 6), (1, 1), (1, 6)])

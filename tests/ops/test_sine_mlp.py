@@ -1,12 +1,15 @@
 """The sine perceptron: every implementation against numpy in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractDevice
 
-from stvsr_jax.ops import sine_mlp, sine_mlp_triton
+from stvsr_jax.ops import Samples, sine_mlp, sine_mlp_triton
+from stvsr_jax.ops.sampling import values_of
 
 FREQUENCY = 30.0
 
@@ -91,6 +94,84 @@ def test_gradient_by_inputs_equals_that_of_the_complete_sum():
         assert relative_l2(value, np.asarray(reference, np.float64)) < 1e-4
 
 
+def sampled_network(dtype):
+    """Returns (x, inputs, kernels, biases) of 2 x 3 x 37 points, samples, whole and broadcast arrays among x and y."""
+    _, kernels, biases = network((64, 64, 256, 4))
+    rng = np.random.default_rng(7)
+
+    def normal(*shape):
+        return jnp.asarray(0.3 * rng.standard_normal(shape), jnp.float32)
+
+    def bilinear(image):
+        # Some beyond the border.
+        return Samples.bilinear(image, jnp.asarray(rng.uniform(-2, 9, (len(image), 3, 37, 2)), jnp.float32))
+
+    table = normal(5, 64)
+    index = jnp.asarray(rng.integers(0, 5, (1, 3, 37)), jnp.int32)
+    single = Samples(table[index[0]], table, index, jnp.ones((1, 3, 37)))
+    x = (bilinear(normal(2, 6, 8, 64)), single, bilinear(normal(2, 4, 9, 64)), normal(2, 1, 1, 64))
+    ys = (bilinear(normal(2, 8, 7, 64).astype(dtype)), normal(1, 3, 37, 2), normal(2, 1, 1, 1))
+    ys = (*ys, bilinear(normal(2, 3, 5, 16).astype(dtype)), normal(2, 3, 37, 16))
+    inputs = tuple(
+        (y, 0.1 * normal(y.values.shape[-1] if isinstance(y, Samples) else y.shape[-1], 64)) for y in ys
+    )
+    return x, inputs, kernels, biases
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_triton_kernel_reads_samples_from_their_tables(dtype):
+    x, inputs, kernels, biases = sampled_network(dtype)
+    options = dict(frequency=FREQUENCY, dtype=dtype)
+    want = sine_mlp(x, kernels, biases, inputs=inputs, **options)
+    assert want.shape == (2, 3, 37, 4)
+    plain_x, plain_inputs = values_of((x, inputs))
+    total = sum(np.asarray(a, np.float64) for a in plain_x) + sum(
+        np.asarray(y, np.float64) @ np.asarray(rows) for y, rows in plain_inputs
+    )
+    assert relative_l2(want, definition(total, kernels, biases)) < 2e-2
+    # The kernel must not need the values.
+    x, inputs = jax.tree.map(
+        lambda a: (
+            Samples(jnp.full_like(a.values, np.nan), a.table, a.index, a.weight)
+            if isinstance(a, Samples)
+            else a
+        ),
+        (x, inputs),
+        is_leaf=lambda a: isinstance(a, Samples),
+    )
+    got = sine_mlp_triton.run(x, kernels, biases, inputs=inputs, interpret=True, **options)
+    assert got.shape == want.shape
+    assert relative_l2(got, np.asarray(want, np.float64)) < 2e-3
+
+
+def test_gradient_by_samples_equals_that_by_their_values(monkeypatch):
+    for name in ("run", "run_backward"):
+        function = functools.partial(getattr(sine_mlp_triton, name), interpret=True)
+        monkeypatch.setattr(sine_mlp_triton, name, function)
+    _, kernels, biases = network((64, 64, 256, 4))
+    rng = np.random.default_rng(8)
+    image, flat = (rng.standard_normal((1, 6, 8, 64)).astype(np.float32) for _ in range(2))
+    coords = rng.uniform(-1, 8, (1, 3, 37, 2)).astype(np.float32)
+    rows, time = (0.1 * rng.standard_normal((n, 64)).astype(np.float32) for n in (64, 1))
+    cotangent = rng.standard_normal((1, 3, 37, 4)).astype(np.float32)
+
+    def run(prepare, implementation, image, flat, coords, rows, time, kernels, biases):
+        x, y = prepare((Samples.bilinear(0.3 * image, coords), Samples.bilinear(flat, coords[..., ::-1])))
+        inputs = [(jnp.full((1, 1, 1, 1), 0.5), time), (y, rows)]
+        options = dict(frequency=FREQUENCY, inputs=inputs, dtype=jnp.float16, implementation=implementation)
+        return sine_mlp(x, kernels, biases, **options)
+
+    operands = image, flat, coords, rows, time, kernels, biases
+    got, want, plain = (
+        jax.jit(lambda *a, case=case: jax.vjp(functools.partial(run, *case), *a)[1](cotangent))(*operands)
+        for case in ((lambda a: a, "pallas_triton"), (values_of, "pallas_triton"), (lambda a: a, "xla"))
+    )
+    for value, reference, of_xla in zip(*map(jax.tree.leaves, (got, want, plain)), strict=True):
+        assert np.linalg.norm(reference) > 0
+        np.testing.assert_allclose(value, reference, rtol=1e-5, atol=1e-6 * np.abs(reference).max())
+        assert relative_l2(value, np.asarray(of_xla, np.float64)) < 2e-2
+
+
 def test_result_of_another_dtype_is_the_same_rounded():
     x, kernels, biases = network((64, 64, 256, 64))
     options = dict(frequency=FREQUENCY, dtype=jnp.bfloat16)
@@ -132,17 +213,20 @@ def test_gradient_of_larger_than_32_bit_arrays_is_left_to_xla():
 def test_triton_kernel_lowers_for_cuda_and_has_a_gradient():
     operands, _ = network_with_inputs((64, 64, 256, 256, 3))
 
-    def loss(x, inputs, kernels, biases):
+    def run(x, inputs, kernels, biases):
         options = dict(frequency=FREQUENCY, dtype=jnp.bfloat16, implementation="pallas_triton")
-        out = sine_mlp(x, kernels, biases, inputs=inputs, **options)
-        return jnp.sum(out**2)
+        return sine_mlp(x, kernels, biases, inputs=inputs, **options)
+
+    def loss(*operands):
+        return jnp.sum(run(*operands) ** 2)
 
     device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="cuda")
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
-        traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).trace(*operands)
-        lowered = traced.lower(lowering_platforms=("cuda",)).as_text()
-    assert "triton" in lowered.lower()
+        gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).trace(*operands)
+        of_samples = jax.jit(run).trace(*sampled_network(jnp.bfloat16))
+        for traced in (gradient, of_samples):
+            assert "triton" in traced.lower(lowering_platforms=("cuda",)).as_text().lower()
 
 
 def test_wrong_requests_are_named():
@@ -151,8 +235,9 @@ def test_wrong_requests_are_named():
         sine_mlp(x, kernels, biases, frequency=FREQUENCY, implementation="fast")
     with pytest.raises(ValueError, match="do not chain"):
         sine_mlp(x, kernels[1:], biases, frequency=FREQUENCY)
-    with pytest.raises(ValueError, match="do not chain"):
-        sine_mlp(x, kernels, biases, frequency=FREQUENCY, inputs=[(x, np.zeros((7, 8), np.float32))])
+    for y in (x, x[..., :7][:, 1:]):
+        with pytest.raises(ValueError, match="do not chain"):
+            sine_mlp(x, kernels, biases, frequency=FREQUENCY, inputs=[(y, np.zeros((7, 8), np.float32))])
     with pytest.raises(NotImplementedError, match="float32 products"):
         sine_mlp(x, kernels, biases, frequency=FREQUENCY, implementation="pallas_triton")
     with pytest.raises(NotImplementedError, match=r"widths \[8, 8, 16, 3\]"):
