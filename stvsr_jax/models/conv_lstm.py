@@ -105,7 +105,7 @@ class BidirectionalConvLSTM(nn.Module):
             return states, (states[0], found)
 
         zeros = jnp.zeros((2 * batch, *frame), self.dtype)
-        known = jax.tree.map(both_directions, known)
+        known = jax.tree.map(functools.partial(ops.arrange, both_directions), known)
         if self.remat:
             step = functools.partial(jax.checkpoint(step, prevent_cse=False), weights)
             _, (hidden, found) = jax.lax.scan(step, (zeros, zeros), known)
@@ -168,7 +168,8 @@ def advance(
 
 def _align_states(weights, states, known):
     if isinstance(weights, CellStack):
-        pyramid = pcd.build_pyramid(weights.states.pyramid, jnp.stack(states))
+        _, level2, level3 = pcd.build_pyramid(weights.states.pyramid, jnp.stack(states))
+        pyramid = (states, level2, level3)
         return pcd.fuse_pairs(weights.states.fusion, known.pyramids, pyramid, known.reads)
     return [
         pcd.fuse_pair(w.fusion, pyramid, pcd.build_pyramid(w.pyramid, state), read)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from stvsr_jax import ops
 from stvsr_jax.models.conv_lstm import BidirectionalConvLSTM
 from stvsr_jax.models.layers import LEAKY_RELU, Conv, ResidualStack
 from stvsr_jax.models.pcd import FeaturePyramid, PairFusion
@@ -57,16 +58,19 @@ class SpaceTimeEncoder(nn.Module):
 
         given = pyramid[0]
         between = between.reshape(batch, count - 1, *given.shape[2:])
-        interleaved = jnp.stack([given[:, :-1], between], axis=2).reshape(
-            batch, 2 * count - 2, *given.shape[2:]
-        )
-        sequence = jnp.concatenate([interleaved, given[:, -1:]], axis=1)  # [B, 2N-1, H, W, C]
+        sequence = ops.arrange(_interleave, given, between)  # [B, 2N-1, H, W, C]
 
         lstm = BidirectionalConvLSTM(**sizes, groups=self.groups, remat=self.remat, name="conv_lstm")
         sequence = lstm(sequence)
         self.sow("intermediates", "conv_lstm_output", sequence)
         back = ResidualStack(**sizes, num_blocks=self.back_blocks, remat=self.remat, name="back")
         return back(sequence.reshape(-1, *given.shape[2:])).reshape(sequence.shape)
+
+
+def _interleave(given, between):
+    batch, count, *image = given.shape
+    pairs = jnp.stack([given[:, :-1], between], axis=2).reshape(batch, 2 * count - 2, *image)
+    return jnp.concatenate([pairs, given[:, -1:]], axis=1)
 
 
 def _check_frames(frames):

@@ -211,18 +211,22 @@ def fuse_pairs(weights: PairStack, a: Pyramid, b: Pyramid, read_a: Pyramid) -> j
     Args:
       weights: of all.
       a: pyramids of the first features, levels [P or 1, B, h, w, C].
-      b: of the second ones, [P, B, h, w, C].
+      b: of the second ones, [P, B, h, w, C] or P arrays [B, h, w, C].
       read_a: of a, from `read`.
 
     Returns:
       [P, B, H, W, C].
     """
+    sources = [ops.arrange(_join, x, *y) for x, y in zip(a, b, strict=True)]
     guides = [
-        convolve(w, level, addend=x, slope=LEAKY_RELU)
-        for w, level, x in zip(weights.read_b, b, read_a, strict=True)
+        convolve(w, source[len(source) // 2 :], addend=x, slope=LEAKY_RELU)
+        for w, source, x in zip(weights.read_b, sources, read_a, strict=True)
     ]
-    sources = [jnp.concatenate([jnp.broadcast_to(x, y.shape), y]) for x, y in zip(a, b, strict=True)]
     return convolve(weights.fuse, *jnp.split(_align(weights.align, sources, guides), 2))
+
+
+def _join(a, *b):
+    return jnp.concatenate([jnp.broadcast_to(a, (len(b), *a.shape[1:])), jnp.stack(b)])
 
 
 def _align(layers, source, guides):

@@ -1,5 +1,6 @@
 """Pure array operations, NHWC; coordinates are (y, x) in pixels with centres at integers."""
 
+from stvsr_jax.ops.arrange import arrange
 from stvsr_jax.ops.conv import conv2d, conv2d_kernel_gradient, prefers_stacks
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
@@ -10,6 +11,7 @@ from stvsr_jax.ops.sine_mlp import sine_mlp
 
 __all__ = [
     "Samples",
+    "arrange",
     "bilinear_sample",
     "conv2d",
     "conv2d_kernel_gradient",

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stvsr_jax.ops.devices import allows_kernels, count_hopper_multiprocessors
+from stvsr_jax.ops.devices import count_mosaic_multiprocessors
 from stvsr_jax.ops.shuffle import pixel_shuffle, pixel_unshuffle
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -92,7 +92,7 @@ def conv2d_kernel_gradient(
         "cpu": functools.partial(_kernel_gradient, options, on_cpu=True),
         "default": functools.partial(_kernel_gradient, options),
     }
-    if (multiprocessors := _multiprocessors()) is not None:
+    if (multiprocessors := count_mosaic_multiprocessors()) is not None:
         functions["cuda"] = functools.partial(_kernel_gradient_of_parts, options, multiprocessors)
     return jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
 
@@ -130,7 +130,7 @@ def _kernel_gradient_of_parts(options, multiprocessors, inputs, kernel, cotangen
 
 def prefers_stacks(dtype: Any) -> bool:
     """Return whether what is traced now should run convolutions of one shape as one: where one kernel can."""
-    return jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and _multiprocessors() is not None
+    return jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and count_mosaic_multiprocessors() is not None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -161,7 +161,7 @@ def _backward(options, residuals, cotangent):
         if _has_form_of_convolutions(kernel, options)
         else functions["default"]
     )
-    if (multiprocessors := _multiprocessors()) is not None:
+    if (multiprocessors := count_mosaic_multiprocessors()) is not None:
         functions["cuda"] = functools.partial(_backward_of_each_input, options, multiprocessors, is_needed)
     d_inputs, d_kernel = jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
     d_kernel = d_kernel if is_needed else jnp.zeros_like(kernel)
@@ -173,14 +173,7 @@ _conv2d.defvjp(_forward, _backward)
 
 
 def _run(inputs, kernel, bias, addend, options):
-    return _run_on_any_platform(inputs, kernel, bias, addend, options, _multiprocessors())
-
-
-def _multiprocessors():
-    """Returns how many there are of those that the kernels are written for, None where they cannot run."""
-    if jax.__version_info__ < (0, 11) or not allows_kernels():
-        return None
-    return count_hopper_multiprocessors()
+    return _run_on_any_platform(inputs, kernel, bias, addend, options, count_mosaic_multiprocessors())
 
 
 # Traced and lowered once for equal shapes.

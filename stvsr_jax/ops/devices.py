@@ -48,6 +48,16 @@ def count_hopper_multiprocessors() -> int | None:
     return cores if re.search(r"\bG?H(100|200|20|800)\b", device.device_kind) else None
 
 
+def count_mosaic_multiprocessors() -> int | None:
+    """Return the same where the kernels of Mosaic GPU can be part of what is traced now, None where not.
+
+    They are written for Hopper GPUs and for jax 0.11 and later.
+    """
+    if jax.__version_info__ < (0, 11) or not allows_kernels():
+        return None
+    return count_hopper_multiprocessors()
+
+
 def loop_unroll() -> int:
     """Return how many steps of a loop are to be written out one after the other.
 

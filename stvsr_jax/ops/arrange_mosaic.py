@@ -1,0 +1,121 @@
+"""The copying of whole images for NVIDIA Hopper GPUs (Pallas, Mosaic GPU lowering), at the memory's speed.
+
+A program copies blocks of one image through shared memory, several of them under way at a time; no thread touches a
+value. XLA passes it parts of arrays where they lie, as it would not to a kernel of Triton's.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+_VALUES = 64  # of a line: 128 bytes
+_MOST_LINES, _FEWEST_LINES = 128, 16  # of a block
+_STAGES = 4  # blocks in shared memory for each program
+_PROGRAMS = 3  # for each multiprocessor: so many fit into its shared memory
+
+
+def is_supported(arrays: Sequence[jax.Array]) -> bool:
+    """Returns whether a Hopper GPU can run the kernel: images of one size that can be cut into blocks, in 16 bits."""
+    image, dtype = arrays[0].shape[-3:], arrays[0].dtype
+    return (
+        dtype in (jnp.bfloat16, jnp.float16)
+        and all((x.shape[-3:], x.dtype) == (image, dtype) for x in arrays)
+        and math.prod(image) % _VALUES == 0
+        and lines_of_block(math.prod(image) // _VALUES) >= _FEWEST_LINES
+    )
+
+
+def lines_of_block(lines: int) -> int:
+    """Returns into blocks of how many lines an image of so many is cut.
+
+    All blocks are whole: what is copied beyond an image would fall into the next one.
+    """
+    return next(size for size in range(min(lines, _MOST_LINES), 0, -1) if lines % size == 0)
+
+
+def run(
+    arrays: Sequence[jax.Array], table: jax.Array, *, multiprocessors: int, interpret: Any = None
+) -> jax.Array:
+    """Runs the kernel.
+
+    Args:
+      arrays: [.., H, W, C] each.
+      table: [M] int32, which image each of the results is, counted through all arrays.
+      multiprocessors: of the GPU.
+      interpret: Mosaic GPU's `InterpretGPUParams` to run anywhere, very slowly, for tests.
+
+    Returns:
+      [M, H, W, C].
+    """
+    shape, dtype = arrays[0].shape[-3:], arrays[0].dtype
+    lines = math.prod(shape) // _VALUES
+    size = lines_of_block(lines)
+    blocks = lines // size
+    programs = min(max(_PROGRAMS * multiprocessors // len(table), 1), blocks)  # of each result
+    arrays = [x.reshape(-1, lines, _VALUES) for x in arrays]
+    begins = np.cumsum([0, *(len(x) for x in arrays)]).tolist()
+
+    def body(table_ref, *refs):
+        *array_refs, out_ref = refs
+        index = lax.axis_index("program")
+        place, program = lax.div(index, programs), lax.rem(index, programs)
+        image = table_ref[place]
+        count = lax.div(blocks - program + programs - 1, programs)
+        ahead = lax.min(count, _STAGES - 1)
+
+        def at(ref, number, step):
+            return ref.at[number, pl.ds((program + step * programs) * size, size)]
+
+        def scope(fetched, is_there):
+            def fetch(step):
+                stage = lax.rem(step, _STAGES)
+
+                def fetch_from(ref, begin):
+                    source = at(ref, image - begin, step)
+                    plgpu.copy_gmem_to_smem(source, fetched.at[stage], is_there.at[stage])
+
+                copies = [
+                    functools.partial(fetch_from, *operands)
+                    for operands in zip(array_refs, begins[:-1], strict=True)
+                ]
+                if len(copies) == 1:
+                    copies[0]()
+                else:
+                    lax.switch(sum(lax.min(lax.div(image, end), 1) for end in begins[1:-1]), copies)
+
+            def store(step):
+                stage = lax.rem(step, _STAGES)
+                plgpu.barrier_wait(is_there.at[stage])
+                plgpu.copy_smem_to_gmem(fetched.at[stage], at(out_ref, place, step))
+
+            pl.loop(0, ahead)(fetch)
+
+            @pl.loop(0, count - ahead)
+            def _(step):
+                store(step)
+                plgpu.wait_smem_to_gmem(1, wait_read_only=True)  # for the block before, in whose place comes
+                fetch(step + ahead)
+
+            pl.loop(count - ahead, count)(store)
+            plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+
+        pl.run_scoped(scope, plgpu.SMEM((_STAGES, size, _VALUES), dtype), plgpu.Barrier(num_barriers=_STAGES))
+
+    call = plgpu.kernel(
+        body,
+        out_type=jax.ShapeDtypeStruct((len(table), lines, _VALUES), dtype),
+        grid=(len(table) * programs,),
+        grid_names=("program",),
+        compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
+        kernel_name="arrange",
+        interpret=interpret,
+    )
+    return call(table, *arrays).reshape(-1, *shape)
