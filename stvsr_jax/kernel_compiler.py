@@ -1,9 +1,8 @@
 """Compiles a program whose Mosaic kernels are compiled side by side.
 
 XLA compiles the Mosaic GPU kernels of a program one after the other, a quarter of a second each, and the networks have
-fifty to a hundred and thirty. But it asks a table of the process first. So while XLA is at the rest of the program,
-threads compile programs of one kernel each, which fill the table. Where XLA is earlier it compiles a kernel itself:
-nothing depends on the threads but time.
+fifty to a hundred and thirty. But it asks a table of the process first, which threads fill before: they compile
+programs of one kernel each. What is not in the table XLA compiles itself: nothing depends on the threads but time.
 """
 
 import concurrent.futures
@@ -36,13 +35,11 @@ class Kernel(NamedTuple):
 def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Return `lowered.compile()`."""
     kernels = find_kernels(lowered)
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
-    try:
-        for kernel in kernels:
-            pool.submit(_compile_alone, kernel)
-        return lowered.compile()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    if kernels:
+        # XLA's other work would have to wait for the same locks meanwhile.
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            pool.map(_compile_alone, kernels)
+    return lowered.compile()
 
 
 def find_kernels(lowered: jax.stages.Lowered) -> list[Kernel]:
