@@ -81,7 +81,17 @@ def run(
     terms = x if isinstance(x, tuple) else (x,)
     shape = jnp.broadcast_shapes(*(a.shape[:-1] for a in values_of([*terms, *(y for y, _ in inputs)])))
     count = math.prod(shape)
-    operands = _operands(kernels, (*biases[:-1], _pad_outputs(biases[-1])), dtype)
+    terms, bias, pairs = list(terms), biases[0], []
+    for y, rows in inputs:
+        if not is_narrow(rows):
+            pairs.append((_in_points(y, shape, dtype), rows.astype(dtype)))
+            continue
+        y = values_of(y)
+        if y.size == len(rows):  # the same for all points
+            bias = bias + jnp.sum(y.reshape(-1, 1) * rows, axis=0)
+        else:
+            terms.append(_weigh(rows, y))
+    operands = _operands(kernels, (bias, *biases[1:-1], _pad_outputs(biases[-1])), dtype)
     call = _call(
         _forward_kernel,
         jax.ShapeDtypeStruct((count, *operands[-1].shape), out_dtype),
@@ -89,10 +99,6 @@ def run(
         "sine_mlp",
     )
     terms = [_in_points(term, shape, jnp.float32) for term in terms]
-    pairs = []
-    for y, rows in inputs:
-        product_dtype = jnp.float32 if is_narrow(rows) else dtype
-        pairs.append((_in_points(y, shape, product_dtype), rows.astype(product_dtype)))
     return call(terms, pairs, *operands)[:, :outputs].reshape(*shape, outputs)
 
 
@@ -151,6 +157,13 @@ def _in_points(x, shape, dtype):
     return jnp.broadcast_to(x, (*shape, x.shape[-1])).reshape(-1, x.shape[-1]).astype(dtype)
 
 
+def _weigh(rows, y):
+    """Return a product of few channels as samples of its rows."""
+    weight = jnp.moveaxis(y.astype(jnp.float32), -1, 0)
+    index = jnp.arange(len(rows), dtype=jnp.int32).reshape(-1, *[1] * (weight.ndim - 1))
+    return Samples(None, rows.astype(jnp.float32), index, weight)
+
+
 def _operands(kernels, biases, dtype):
     """Return the weights as the kernels read them."""
     kernels = (*kernels[:-1], _pad_outputs(kernels[-1]))
@@ -178,18 +191,9 @@ def _call(kernel, out_shape, problem, name):
 def _forward_kernel(term_refs, input_refs, *refs, problem):
     kernel_refs, bias_refs, out_ref = refs[: problem.layers], refs[problem.layers : -1], refs[-1]
     block = _Block(problem)
-    wide = [pair for pair in input_refs if not is_narrow(pair[1])]
-    narrow = [
-        (block.read_channel(y_ref, channel), plgpu.load(rows_ref.at[channel, :]))
-        for y_ref, rows_ref in input_refs
-        if is_narrow(rows_ref)
-        for channel in map(jnp.int32, range(rows_ref.shape[0]))
-    ]
-    values = block.read_all([*term_refs, *(y_ref for y_ref, _ in wide)])
+    values = block.read_all([*term_refs, *(y_ref for y_ref, _ in input_refs)])
     x = functools.reduce(jnp.add, values[: len(term_refs)]) + _row(bias_refs[0])
-    for y, row in narrow:
-        x += y[:, None] * row[None]
-    for y, (_, rows_ref) in zip(values[len(term_refs) :], wide, strict=True):
+    for y, (_, rows_ref) in zip(values[len(term_refs) :], input_refs, strict=True):
         x += plgpu.dot(y.astype(problem.dtype), plgpu.load(rows_ref.at[:, :]))
     x = block.activate(x)
     x = block.activate(_product(x, kernel_refs[0], bias_refs[1]))
@@ -261,9 +265,6 @@ class _Block:
     def read(self, ref):
         mask = jnp.broadcast_to(self._inside[:, None], (_BLOCK, ref.shape[1]))
         return plgpu.load(ref.at[self._rows, slice(None)], mask=mask, other=0.0)
-
-    def read_channel(self, ref, channel):
-        return plgpu.load(ref.at[self._rows, channel], mask=self._inside, other=0.0)
 
     def read_all(self, refs):
         """Return what `read` does of each array, and the sums of rows of samples."""
