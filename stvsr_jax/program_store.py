@@ -1,7 +1,7 @@
 """A directory of compiled programs that are found by what they were made from.
 
-A program's file is named after the code of this package, the versions of the libraries, the devices, the settings of
-JAX and XLA, the arguments' shapes and whatever else its maker says. It is loaded in seconds where tracing alone takes
+A program's file is named after the code of this package, the versions of the libraries, the devices and the processor,
+the settings of JAX and XLA, the arguments' shapes and whatever else its maker says. It is loaded in seconds where tracing alone takes
 ten. The directory is part of JAX's compilation cache, and as with that one, whoever can write to it can run code here.
 """
 
@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import pathlib
 import pickle
+import platform
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -101,10 +102,21 @@ def _environment(devices):
         devices[0].client.platform_version,
         [(device.id, device.device_kind) for device in devices],
         jax.device_count(),
+        _describe_processor(),  # which starts the kernels, with code made for it
         settings,
         [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")],
         allows_kernels(),
     )
+
+
+@functools.cache
+def _describe_processor():
+    try:
+        facts = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not on Linux
+        return platform.processor()
+    names = ("model name", "flags", "CPU part", "Features")
+    return sorted({fact for fact in facts if fact.startswith(names)})
 
 
 @functools.cache

@@ -57,6 +57,7 @@ def test_a_program_is_loaded_without_being_traced(directory):
         dict(settings=dict(keep_unused=True)),
         dict(environment=("XLA_FLAGS", "--xla_embed_ir_in_executable=true")),
         dict(code="other"),
+        dict(processor=["flags: other"]),
         dict(precision="highest"),
     ],
     ids=lambda change: next(iter(change)),
@@ -68,6 +69,8 @@ def test_any_difference_makes_another_program(directory, monkeypatch, change):
         monkeypatch.setenv(*change["environment"])
     if "code" in change:
         monkeypatch.setattr(program_store, "_digest_of_code", lambda: change["code"])
+    if "processor" in change:
+        monkeypatch.setattr(program_store, "_describe_processor", lambda: change["processor"])
     with jax.default_matmul_precision(change.get("precision", "default")):
         other = make_scale(5.0, change.get("key", "three"), traced, **change.get("settings", {}))
         other(change.get("argument", jnp.arange(3.0)), power=change.get("power", 1))
