@@ -93,7 +93,8 @@ class Program:
         entry = program_store.Entry(facts, _devices_of(arrays))
         compiled = entry.load()
         if compiled is None:
-            compiled = kernel_compiler.compile_lowered(self.jitted.lower(*args, **kwargs))
+            with program_store.without_jax_cache():
+                compiled = kernel_compiler.compile_lowered(self.jitted.lower(*args, **kwargs))
             entry.save(compiled)
         return compiled
 

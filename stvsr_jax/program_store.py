@@ -5,15 +5,17 @@ the settings of JAX and XLA, the arguments' shapes and whatever else its maker s
 ten. The directory is part of JAX's compilation cache, and as with that one, whoever can write to it can run code here.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import math
 import os
 import pathlib
 import pickle
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +38,18 @@ def is_on() -> bool:
         and jax.process_count() == 1
         and jax.default_backend() != "cpu"
     )
+
+
+@contextlib.contextmanager
+def without_jax_cache() -> Iterator[None]:
+    """Keep JAX's cache from storing what is compiled inside: a program that was loaded from there cannot be saved here."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 class Entry:

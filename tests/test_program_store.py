@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from stvsr_jax import compilation, program_store
 
@@ -18,10 +19,19 @@ def directory(monkeypatch, tmp_path):
     """Keep programs in a directory of the test, as on an accelerator."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(compilation, "options", dict)
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    # JAX's own cache is there, too, and would keep everything.
+    ours = {
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in ours}
+    compilation_cache.reset_cache()
+    for name, value in ours.items():
+        jax.config.update(name, value)
     yield tmp_path / "programs"
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def make_scale(factor, key, traced, **settings):
