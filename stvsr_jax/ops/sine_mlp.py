@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax.ops import sine_mlp_triton
-from stvsr_jax.ops.devices import allows_kernels
+from stvsr_jax.ops.devices import allows_kernels, count_mosaic_multiprocessors
 from stvsr_jax.ops.sampling import Samples, values_of
 from stvsr_jax.ops.sine import sine
+from stvsr_jax.ops.sine_mlp_inputs import Inputs, is_narrow
 
 
 def sine_mlp(
@@ -45,8 +46,9 @@ def sine_mlp(
         of all x and y broadcast.
       dtype: of the matrix products' operands; sines, sums and the products of y of one or two channels are float32.
       out_dtype: of the result.
-      implementation: a name in `IMPLEMENTATIONS`. None takes 'pallas_triton' on a CUDA device where it can run (and
-        is alone: XLA cannot split the kernel over several devices), else 'xla'.
+      implementation: a name in `IMPLEMENTATIONS`. None takes 'pallas_mosaic' on an NVIDIA Hopper GPU and
+        'pallas_triton' on another CUDA device where they can run (and are alone: XLA cannot split a kernel over
+        several devices), else 'xla'.
 
     Returns:
       [..., outputs] in out_dtype.
@@ -62,11 +64,22 @@ def sine_mlp(
     if implementation is not None:
         return IMPLEMENTATIONS[implementation](*operands, frequency, dtype, out_dtype)
     options = dict(frequency=frequency, dtype=dtype, out_dtype=out_dtype)
-    run_xla = functools.partial(_xla, **options)
-    if not allows_kernels() or not sine_mlp_triton.is_supported(inputs, kernels, dtype):
-        return run_xla(*operands)
-    run_triton = functools.partial(_pallas_triton, **options)
-    return jax.lax.platform_dependent(*operands, cuda=run_triton, default=run_xla)
+    functions = {"default": functools.partial(_xla, **options)}
+    if (name := _choose_kernel(inputs, kernels, dtype)) is not None:
+        functions["cuda"] = functools.partial(IMPLEMENTATIONS[name], **options)
+    return jax.lax.platform_dependent(*operands, **functions)
+
+
+def _choose_kernel(inputs, kernels, dtype):
+    """Returns the implementation for a CUDA device, None: that of all others."""
+    if not allows_kernels():
+        return None
+    if count_mosaic_multiprocessors() is not None:
+        from stvsr_jax.ops import sine_mlp_mosaic
+
+        if sine_mlp_mosaic.is_supported(inputs, kernels, dtype):
+            return "pallas_mosaic"
+    return "pallas_triton" if sine_mlp_triton.is_supported(inputs, kernels, dtype) else None
 
 
 def _check_shapes(terms, inputs, kernels, biases):
@@ -100,7 +113,7 @@ def _add_products(terms, inputs, dtype):
     x = functools.reduce(operator.add, terms)
     wide = []
     for y, rows in inputs:
-        if sine_mlp_triton.is_narrow(rows):
+        if is_narrow(rows):
             # So narrow a product is made where it is added to another, and not stored.
             x = x + sum(y[..., i, None].astype(jnp.float32) * row for i, row in enumerate(rows))
         else:
@@ -122,12 +135,48 @@ def _pallas_triton(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
     if not sine_mlp_triton.is_supported(inputs, kernels, dtype):
         raise NotImplementedError(
             f"sine_mlp: pallas_triton runs products of 16 bits, of {sine_mlp_triton.SUPPORTED_WIDTHS}, not "
-            f"{jnp.dtype(dtype)} products of widths {[len(kernels[0]), *(k.shape[1] for k in kernels)]}"
+            f"{_describe(kernels, dtype)}"
         )
 
+    def run_backward(total, kernels, biases, cotangent, frequency, dtype):
+        if sine_mlp_triton.is_backward_supported(total, kernels):
+            return sine_mlp_triton.run_backward(total, kernels, biases, cotangent, frequency, dtype)
+        _, vjp = jax.vjp(
+            lambda x, *rest: _xla((x,), (), *rest, frequency, dtype, out_dtype), total, kernels, biases
+        )
+        return vjp(cotangent)
+
+    functions = sine_mlp_triton.run, run_backward
+    return _run_kernels(*functions, terms, inputs, kernels, biases, frequency, dtype, out_dtype)
+
+
+def _pallas_mosaic(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
+    multiprocessors = count_mosaic_multiprocessors()
+    if multiprocessors is None:
+        raise NotImplementedError(
+            "sine_mlp: pallas_mosaic runs on one NVIDIA Hopper GPU, with jax 0.11 or later"
+        )
+    from stvsr_jax.ops import sine_mlp_mosaic  # with all of Mosaic, which nobody else needs
+
+    if not sine_mlp_mosaic.is_supported(inputs, kernels, dtype):
+        raise NotImplementedError(
+            f"sine_mlp: pallas_mosaic runs products of 16 bits, of {sine_mlp_mosaic.SUPPORTED_WIDTHS}, not "
+            f"{_describe(kernels, dtype)}"
+        )
+    modules = sine_mlp_mosaic.run, sine_mlp_mosaic.run_backward
+    functions = [functools.partial(function, multiprocessors=multiprocessors) for function in modules]
+    return _run_kernels(*functions, terms, inputs, kernels, biases, frequency, dtype, out_dtype)
+
+
+def _describe(kernels, dtype):
+    return f"{jnp.dtype(dtype)} products of widths {[len(kernels[0]), *(k.shape[1] for k in kernels)]}"
+
+
+def _run_kernels(run_forward, run_backward, terms, inputs, kernels, biases, frequency, dtype, out_dtype):
     @jax.custom_vjp
     def run(terms, inputs, kernels, biases):
-        return sine_mlp_triton.run(terms, kernels, biases, frequency, dtype, out_dtype, inputs=inputs)
+        points = Inputs.of(terms, inputs, biases[0], dtype)
+        return run_forward(points, kernels, biases, frequency, dtype, out_dtype)
 
     def forward(terms, inputs, kernels, biases):
         # The derivative reads the sum.
@@ -136,16 +185,11 @@ def _pallas_triton(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
 
     def backward(residuals, cotangent):
         total, add, kernels, biases = residuals
-        operands = total, kernels, biases
-        if sine_mlp_triton.is_backward_supported(total, kernels):
-            d_total, *d_weights = sine_mlp_triton.run_backward(*operands, cotangent, frequency, dtype)
-        else:
-            _, vjp = jax.vjp(lambda x, *rest: _xla((x,), (), *rest, frequency, dtype, out_dtype), *operands)
-            d_total, *d_weights = vjp(cotangent)
+        d_total, *d_weights = run_backward(total, kernels, biases, cotangent, frequency, dtype)
         return *add(d_total), *d_weights
 
     run.defvjp(forward, backward)
     return run(terms, inputs, kernels, biases)
 
 
-IMPLEMENTATIONS = {"xla": _xla, "pallas_triton": _pallas_triton}
+IMPLEMENTATIONS = {"xla": _xla, "pallas_mosaic": _pallas_mosaic, "pallas_triton": _pallas_triton}

@@ -7,7 +7,6 @@ stand. Only products of 16 bits: Triton would run float32 ones in TF32.
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -15,8 +14,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from stvsr_jax.ops.sampling import Samples, values_of
+from stvsr_jax.ops.sampling import Samples
 from stvsr_jax.ops.sine import cosine, sine
+from stvsr_jax.ops.sine_mlp_inputs import Inputs, is_narrow
 
 _BLOCK = 64  # points of a program
 _SLICE = 64  # channels of the widest layer made at a time
@@ -55,51 +55,34 @@ def is_supported(
     )
 
 
-def is_narrow(rows: jax.Array) -> bool:
-    """Return whether the product with [D, C] is made in float32, without the matrix units."""
-    return len(rows) <= 2
-
-
 def is_backward_supported(x: jax.Array, kernels: tuple[jax.Array, ...]) -> bool:
     """Return whether the arrays that the backward kernel stores have indices of 32 bits."""
     return x.size // x.shape[-1] * max(k.shape[0] for k in kernels) < 2**31
 
 
 def run(
-    x: jax.Array | tuple[jax.Array | Samples, ...],
+    inputs: Inputs,
     kernels: tuple[jax.Array, ...],
     biases: tuple[jax.Array, ...],
     frequency: float,
     dtype: jnp.dtype,
     out_dtype: jnp.dtype = jnp.float32,
     *,
-    inputs: tuple[tuple[jax.Array | Samples, jax.Array], ...] = (),
     interpret: bool = False,
 ) -> jax.Array:
-    """Run the kernel; arguments as for `ops.sine_mlp`, `interpret` runs it anywhere, slowly, for tests."""
+    """Run the kernel; arguments as for `ops.sine_mlp`, `interpret` runs it anywhere, slowly, for tests.
+
+    In place of the first bias is that of the inputs.
+    """
     outputs = kernels[-1].shape[1]
-    terms = x if isinstance(x, tuple) else (x,)
-    shape = jnp.broadcast_shapes(*(a.shape[:-1] for a in values_of([*terms, *(y for y, _ in inputs)])))
-    count = math.prod(shape)
-    terms, bias, pairs = list(terms), biases[0], []
-    for y, rows in inputs:
-        if not is_narrow(rows):
-            pairs.append((_in_points(y, shape, dtype), rows.astype(dtype)))
-            continue
-        y = values_of(y)
-        if y.size == len(rows):  # the same for all points
-            bias = bias + jnp.sum(y.reshape(-1, 1) * rows, axis=0)
-        else:
-            terms.append(_weigh(rows, y))
-    operands = _operands(kernels, (bias, *biases[1:-1], _pad_outputs(biases[-1])), dtype)
+    operands = _operands(kernels, (inputs.bias, *biases[1:-1], _pad_outputs(biases[-1])), dtype)
     call = _call(
         _forward_kernel,
-        jax.ShapeDtypeStruct((count, *operands[-1].shape), out_dtype),
-        _Problem(count, len(kernels), frequency, dtype, interpret),
+        jax.ShapeDtypeStruct((inputs.count, *operands[-1].shape), out_dtype),
+        _Problem(inputs.count, len(kernels), frequency, dtype, interpret),
         "sine_mlp",
     )
-    terms = [_in_points(term, shape, jnp.float32) for term in terms]
-    return call(terms, pairs, *operands)[:, :outputs].reshape(*shape, outputs)
+    return call(inputs.terms, inputs.pairs, *operands)[:, :outputs].reshape(*inputs.shape, outputs)
 
 
 def run_backward(
@@ -145,23 +128,6 @@ class _Problem(NamedTuple):
     frequency: float
     dtype: jnp.dtype
     interpret: bool
-
-
-def _in_points(x, shape, dtype):
-    """Return x over all points as the forward kernel reads it: arrays [P, C], samples without their values, [K, P]."""
-    if isinstance(x, Samples):
-        index, weight = (
-            jax.vmap(lambda a: jnp.broadcast_to(a, shape).reshape(-1))(a) for a in (x.index, x.weight)
-        )
-        return Samples(None, x.table, index, weight)
-    return jnp.broadcast_to(x, (*shape, x.shape[-1])).reshape(-1, x.shape[-1]).astype(dtype)
-
-
-def _weigh(rows, y):
-    """Return a product of few channels as samples of its rows."""
-    weight = jnp.moveaxis(y.astype(jnp.float32), -1, 0)
-    index = jnp.arange(len(rows), dtype=jnp.int32).reshape(-1, *[1] * (weight.ndim - 1))
-    return Samples(None, rows.astype(jnp.float32), index, weight)
 
 
 def _operands(kernels, biases, dtype):

@@ -1,6 +1,7 @@
 """The sine perceptron: every implementation against numpy in float64."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,35 @@ from jax.sharding import AbstractDevice
 
 from stvsr_jax.ops import Samples, sine_mlp, sine_mlp_triton
 from stvsr_jax.ops.sampling import values_of
+from stvsr_jax.ops.sine_mlp_inputs import Inputs
 
 FREQUENCY = 30.0
+needs_mosaic = pytest.mark.skipif(
+    jax.__version_info__ < (0, 11), reason="the kernel is written for Mosaic GPU of jax 0.11 and later"
+)
+HOPPER = pytest.param("NVIDIA H100 80GB HBM3", "mosaic_gpu", marks=needs_mosaic)
+BACK_ENDS = ["triton", pytest.param("mosaic", marks=needs_mosaic)]
+
+
+def interpreted(back_end):
+    """Returns the functions `run` and `run_backward` of a GPU's back end, interpreted."""
+    if back_end == "triton":
+        module, options = sine_mlp_triton, dict(interpret=True)
+    else:
+        from jax.experimental.pallas import mosaic_gpu
+
+        from stvsr_jax.ops import sine_mlp_mosaic as module
+
+        # So few multiprocessors that a group of threads takes several blocks of points.
+        options = dict(multiprocessors=1, interpret=mosaic_gpu.InterpretGPUParams())
+    return tuple(functools.partial(f, **options) for f in (module.run, module.run_backward))
+
+
+def run_kernel(back_end, x, inputs, kernels, biases, dtype, out_dtype=jnp.float32):
+    """Returns what the forward kernel of a back end makes."""
+    terms = x if isinstance(x, tuple) else (x,)
+    run, _ = interpreted(back_end)
+    return run(Inputs.of(terms, inputs, biases[0], dtype), kernels, biases, FREQUENCY, dtype, out_dtype)
 
 
 def network(widths, points=(3, 37), seed=0):
@@ -44,10 +72,11 @@ def test_float32_equals_definition():
 
 @pytest.mark.parametrize(("dtype", "limit"), [(jnp.bfloat16, 5e-3), (jnp.float16, 7e-4)])
 @pytest.mark.parametrize("widths", [(64, 64, 256, 4), (64, 64, 256, 64), (64, 64, 256, 256, 3)])
-def test_triton_kernel_equals_definition_to_16_bits(widths, dtype, limit):
-    x, kernels, biases = network(widths)  # 111 points: the last block is not full
-    got = sine_mlp_triton.run(x, kernels, biases, FREQUENCY, dtype, interpret=True)
-    assert got.shape == (3, 37, widths[-1])
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_kernel_equals_definition_to_16_bits(back_end, widths, dtype, limit):
+    x, kernels, biases = network(widths, (6, 37))  # 222 points: the last block is not full
+    got = run_kernel(back_end, x, (), kernels, biases, dtype)
+    assert got.shape == (6, 37, widths[-1])
     assert relative_l2(got, definition(x, kernels, biases)) < limit
     xla = sine_mlp(x, kernels, biases, frequency=FREQUENCY, dtype=dtype)
     assert relative_l2(got, np.asarray(xla, np.float64)) < 1e-3
@@ -69,12 +98,18 @@ def network_with_inputs(widths=(64, 64, 256, 4), channels=(64, 16), points=(3, 3
 def test_inputs_are_multiplied_and_added_first(dtype, limit):
     (x, inputs, kernels, biases), total = network_with_inputs()
     got = sine_mlp(x, kernels, biases, frequency=FREQUENCY, inputs=inputs, dtype=dtype)
-    want = definition(total, kernels, biases)
-    assert relative_l2(got, want) < limit
-    if dtype != jnp.float32:
-        triton = sine_mlp_triton.run(x, kernels, biases, FREQUENCY, dtype, inputs=inputs, interpret=True)
-        assert triton.shape == got.shape and relative_l2(triton, want) < limit
-        assert relative_l2(triton, np.asarray(got, np.float64)) < 1e-3
+    assert relative_l2(got, definition(total, kernels, biases)) < limit
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_kernel_multiplies_and_adds_inputs_first(back_end):
+    channels = {"triton": (64, 16), "mosaic": (64, 64, 2)}[back_end]
+    (x, inputs, kernels, biases), total = network_with_inputs(channels=channels)
+    options = dict(inputs=inputs, frequency=FREQUENCY, dtype=jnp.bfloat16)
+    xla = np.asarray(sine_mlp(x, kernels, biases, **options), np.float64)
+    got = run_kernel(back_end, x, inputs, kernels, biases, jnp.bfloat16)
+    assert got.shape == xla.shape and relative_l2(got, definition(total, kernels, biases)) < 1e-2
+    assert relative_l2(got, xla) < 1e-3
 
 
 def test_gradient_by_inputs_equals_that_of_the_complete_sum():
@@ -94,8 +129,11 @@ def test_gradient_by_inputs_equals_that_of_the_complete_sum():
         assert relative_l2(value, np.asarray(reference, np.float64)) < 1e-4
 
 
-def sampled_network(dtype):
-    """Returns (x, inputs, kernels, biases) of 2 x 3 x 37 points, samples, whole and broadcast arrays among x and y."""
+def sampled_network(dtype, channels=16):
+    """Returns (x, inputs, kernels, biases) of 2 x 3 x 37 points, samples, whole and broadcast arrays among x and y.
+
+    Some of y have that many channels.
+    """
     _, kernels, biases = network((64, 64, 256, 4))
     rng = np.random.default_rng(7)
 
@@ -111,7 +149,7 @@ def sampled_network(dtype):
     single = Samples(table[index[0]], table, index, jnp.ones((1, 3, 37)))
     x = (bilinear(normal(2, 6, 8, 64)), single, bilinear(normal(2, 4, 9, 64)), normal(2, 1, 1, 64))
     ys = (bilinear(normal(2, 8, 7, 64).astype(dtype)), normal(1, 3, 37, 2), normal(2, 1, 1, 1))
-    ys = (*ys, bilinear(normal(2, 3, 5, 16).astype(dtype)), normal(2, 3, 37, 16))
+    ys = (*ys, bilinear(normal(2, 3, 5, channels).astype(dtype)), normal(2, 3, 37, channels))
     inputs = tuple(
         (y, 0.1 * normal(y.values.shape[-1] if isinstance(y, Samples) else y.shape[-1], 64)) for y in ys
     )
@@ -119,8 +157,9 @@ def sampled_network(dtype):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_triton_kernel_reads_samples_from_their_tables(dtype):
-    x, inputs, kernels, biases = sampled_network(dtype)
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_kernel_reads_samples_from_their_tables(back_end, dtype):
+    x, inputs, kernels, biases = sampled_network(dtype, {"triton": 16, "mosaic": 64}[back_end])
     options = dict(frequency=FREQUENCY, dtype=dtype)
     want = sine_mlp(x, kernels, biases, inputs=inputs, **options)
     assert want.shape == (2, 3, 37, 4)
@@ -139,7 +178,7 @@ def test_triton_kernel_reads_samples_from_their_tables(dtype):
         (x, inputs),
         is_leaf=lambda a: isinstance(a, Samples),
     )
-    got = sine_mlp_triton.run(x, kernels, biases, inputs=inputs, interpret=True, **options)
+    got = run_kernel(back_end, x, inputs, kernels, biases, dtype)
     assert got.shape == want.shape
     assert relative_l2(got, np.asarray(want, np.float64)) < 2e-3
 
@@ -172,30 +211,32 @@ def test_gradient_by_samples_equals_that_by_their_values(monkeypatch):
         assert relative_l2(value, np.asarray(of_xla, np.float64)) < 2e-2
 
 
-def test_result_of_another_dtype_is_the_same_rounded():
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_result_of_another_dtype_is_the_same_rounded(back_end):
     x, kernels, biases = network((64, 64, 256, 64))
     options = dict(frequency=FREQUENCY, dtype=jnp.bfloat16)
     want = sine_mlp(x, kernels, biases, **options)
     got = sine_mlp(x, kernels, biases, out_dtype=jnp.bfloat16, **options)
     assert got.dtype == jnp.bfloat16 and jnp.array_equal(got, want.astype(jnp.bfloat16))
     in_full, rounded = (
-        sine_mlp_triton.run(x, kernels, biases, FREQUENCY, jnp.bfloat16, out_dtype, interpret=True)
+        run_kernel(back_end, x, (), kernels, biases, jnp.bfloat16, out_dtype)
         for out_dtype in (jnp.float32, jnp.bfloat16)
     )
     assert rounded.dtype == jnp.bfloat16 and jnp.array_equal(rounded, in_full.astype(jnp.bfloat16))
 
 
-@pytest.mark.parametrize("widths", [(64, 64, 256, 4), (64, 64, 256, 256, 3)])
-def test_triton_gradient_equals_that_of_the_definition_in_float32(widths):
-    x, kernels, biases = network(widths)  # 111 points: the last block is not full
-    cotangent = np.random.default_rng(1).standard_normal((3, 37, widths[-1])).astype(np.float32)
+@pytest.mark.parametrize("widths", [(64, 64, 256, 4), (64, 64, 256, 64), (64, 64, 256, 256, 3)])
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_gradient_of_kernel_equals_that_of_the_definition_in_float32(back_end, widths):
+    x, kernels, biases = network(widths, (6, 37))  # 222 points: the last block is not full
+    cotangent = np.random.default_rng(1).standard_normal((6, 37, widths[-1])).astype(np.float32)
 
     def run(*operands):
         return sine_mlp(*operands, frequency=FREQUENCY)
 
     want = jax.jit(lambda *operands: jax.vjp(run, *operands)[1](cotangent))(x, kernels, biases)
-    options = dict(frequency=FREQUENCY, dtype=jnp.float16, interpret=True)
-    got = sine_mlp_triton.run_backward(x, kernels, biases, cotangent, **options)
+    _, run_backward = interpreted(back_end)
+    got = run_backward(x, kernels, biases, cotangent, FREQUENCY, jnp.float16)
     assert jax.tree.map(jnp.shape, got) == jax.tree.map(jnp.shape, want)
     for value, reference in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert relative_l2(value, np.asarray(reference, np.float64)) < 3e-3
@@ -210,23 +251,24 @@ def test_gradient_of_larger_than_32_bit_arrays_is_left_to_xla():
     assert supported(2**23 - 1) and not supported(2**23)
 
 
-def test_triton_kernel_lowers_for_cuda_and_has_a_gradient():
-    operands, _ = network_with_inputs((64, 64, 256, 256, 3))
+@pytest.mark.parametrize(("device", "call"), [("NVIDIA A100", "triton"), HOPPER])
+def test_kernel_lowers_for_cuda_and_has_a_gradient(device, call):
+    operands, _ = network_with_inputs((64, 64, 256, 256, 3), channels=(64,))
 
     def run(x, inputs, kernels, biases):
-        options = dict(frequency=FREQUENCY, dtype=jnp.bfloat16, implementation="pallas_triton")
-        return sine_mlp(x, kernels, biases, inputs=inputs, **options)
+        return sine_mlp(x, kernels, biases, inputs=inputs, frequency=FREQUENCY, dtype=jnp.bfloat16)
 
     def loss(*operands):
         return jnp.sum(run(*operands) ** 2)
 
-    device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="cuda")
-    mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
+    device = AbstractDevice(device_kind=device, num_cores=132, platform="cuda")
+    mesh = jax.sharding.AbstractMesh((1,), ("device",), (jax.sharding.AxisType.Auto,), abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
         gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).trace(*operands)
-        of_samples = jax.jit(run).trace(*sampled_network(jnp.bfloat16))
-        for traced in (gradient, of_samples):
-            assert "triton" in traced.lower(lowering_platforms=("cuda",)).as_text().lower()
+        of_samples = jax.jit(run).trace(*sampled_network(jnp.bfloat16, channels=64))
+        for traced, kernels in ((gradient, 2), (of_samples, 1)):
+            text = traced.lower(lowering_platforms=("cuda",)).as_text()
+            assert len(re.findall(f"custom_call @\\S*{call}", text)) == kernels
 
 
 def test_wrong_requests_are_named():
@@ -242,3 +284,5 @@ def test_wrong_requests_are_named():
         sine_mlp(x, kernels, biases, frequency=FREQUENCY, implementation="pallas_triton")
     with pytest.raises(NotImplementedError, match=r"widths \[8, 8, 16, 3\]"):
         sine_mlp(x, kernels, biases, frequency=FREQUENCY, dtype=jnp.bfloat16, implementation="pallas_triton")
+    with pytest.raises(NotImplementedError, match="on one NVIDIA Hopper GPU"):
+        sine_mlp(x, kernels, biases, frequency=FREQUENCY, dtype=jnp.bfloat16, implementation="pallas_mosaic")
