@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax import ops
-from stvsr_jax.models import offsets
+from stvsr_jax.models import offsets, recurrence
 from stvsr_jax.models.layers import Conv, Weights, convolve, fan_in_uniform
 
 TAPS = 9
@@ -77,6 +77,10 @@ def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array, slope: float 
     displacements = head.reshape(*head.shape[:-1], TAPS, 3, groups)[..., :2, :].astype(jnp.float32)
     for each in displacements if head.ndim == 5 else [displacements]:
         offsets.record(each)
-    images, heads = (a.reshape(-1, *a.shape[-3:]) for a in (x.astype(head.dtype), head))
+    x = x.astype(head.dtype)
+    if not recurrence.is_recording():
+        return ops.deform_conv2d_of_head(x, head, *weights.conv, groups=groups, slope=slope)
+    # The gradient of the kernel, from all times of a loop, needs the columns.
+    images, heads = (a.reshape(-1, *a.shape[-3:]) for a in (x, head))
     columns = ops.deform_columns(images, heads, groups=groups)
     return convolve(weights.conv, columns.reshape(*head.shape[:-1], -1), slope=slope)

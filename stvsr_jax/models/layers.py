@@ -140,12 +140,14 @@ class ResidualStack(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, H, W, C] to [B, H, W, C]."""
         block = nn.remat(ResidualBlock, prevent_cse=False) if self.remat else ResidualBlock
+        # Without a loop XLA would not make again what it has made before.
+        unroll = loop_unroll() if self.remat else loop_unroll(self.num_blocks)
         scan = nn.scan(
             lambda module, carry, _: (module(carry), None),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.num_blocks,
-            unroll=loop_unroll(),
+            unroll=unroll,
         )
         y, _ = scan(block(self.features, dtype=self.dtype, name="blocks"), x.astype(self.dtype), None)
         return y

@@ -70,6 +70,11 @@ def apply(
     return y
 
 
+def is_recording() -> bool:
+    """Return whether what is traced now is a step of a loop that `scan` differentiates."""
+    return _recording.get() is not None
+
+
 def _as_one_batch(function, weights, x, cotangent):
     # Else XLA would take sums over all times apart again, one for each time.
     cotangent = jax.lax.optimization_barrier(cotangent)

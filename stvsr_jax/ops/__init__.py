@@ -2,7 +2,7 @@
 
 from stvsr_jax.ops.arrange import arrange
 from stvsr_jax.ops.conv import conv2d, conv2d_kernel_gradient, prefers_stacks
-from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d
+from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d, deform_conv2d_of_head
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
 from stvsr_jax.ops.sampling import Samples, bilinear_sample, grid_sample, nearest_sample
 from stvsr_jax.ops.shuffle import pixel_shuffle
@@ -17,6 +17,7 @@ __all__ = [
     "conv2d_kernel_gradient",
     "deform_columns",
     "deform_conv2d",
+    "deform_conv2d_of_head",
     "grid_sample",
     "imresize",
     "nearest_sample",

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax.ops import deform_conv_triton, deform_conv_windowed
+from stvsr_jax.ops.conv import conv2d
 from stvsr_jax.ops.deform_conv_triton import Geometry
-from stvsr_jax.ops.devices import allows_kernels
+from stvsr_jax.ops.devices import allows_kernels, count_mosaic_multiprocessors
 from stvsr_jax.ops.sampling import sample_groups, spread_groups
 
 
@@ -112,6 +113,70 @@ def deform_columns(
     mask_shape = (*head.shape[:-3], groups, taps)
     _check_shapes("deform_columns", x, (*mask_shape, 2), mask_shape, geometry)
     return _run(x, head, geometry, True, implementation)
+
+
+def deform_conv2d_of_head(
+    x: jax.Array,
+    head: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    groups: int,
+    slope: float | None = None,
+) -> jax.Array:
+    """Return a 3x3 deformable convolution from what one convolution made: rectify(columns @ kernel + bias).
+
+    On an NVIDIA Hopper GPU one kernel does all of it, where no derivative is taken and it can.
+
+    Args:
+      x: [B, H, W, C], or for S convolutions [S, B, H, W, C].
+      head: [B, H, W, 27 G] or [S, B, H, W, 27 G], see `deform_columns`.
+      kernel: [1, 1, 9 C, C'] or [S, 1, 1, 9 C, C'], what the columns are multiplied with.
+      bias: [C'] or [S, C'].
+      groups: G.
+      slope: of the rectifier where its input is negative, None: no rectifier.
+
+    Returns:
+      [B, H, W, C'] or [S, B, H, W, C'].
+    """
+    return _run_whole(x, head, kernel, bias, groups, slope, count_mosaic_multiprocessors())
+
+
+# Traced and lowered once for equal shapes.
+@functools.partial(jax.jit, static_argnames=("groups", "slope", "multiprocessors"))
+def _run_whole(x, head, kernel, bias, groups, slope, multiprocessors):
+    plain = functools.partial(_run_in_two, groups=groups, slope=slope)
+    if multiprocessors is None:
+        return plain(x, head, kernel, bias)
+    from stvsr_jax.ops import deform_conv_mosaic  # with all of Mosaic, which nobody else needs
+
+    def in_sets(x, head, kernel, bias):
+        operands = x, head, kernel[..., 0, 0, :, :], bias
+        return operands if x.ndim == 5 else jax.tree.map(lambda a: a[None], operands)
+
+    if groups != deform_conv_mosaic.OFFSET_GROUPS or not deform_conv_mosaic.is_supported(
+        *jax.eval_shape(in_sets, x, head, kernel, bias)[:3]
+    ):
+        return plain(x, head, kernel, bias)
+
+    def run_kernel(*operands):
+        out = deform_conv_mosaic.run(*in_sets(*operands), slope=slope, multiprocessors=multiprocessors)
+        return out.reshape(operands[0].shape)
+
+    @jax.custom_vjp
+    def run(*operands):
+        return jax.lax.platform_dependent(*operands, cuda=run_kernel, default=plain)
+
+    run.defvjp(
+        lambda *operands: jax.vjp(plain, *operands), lambda derivative, cotangent: derivative(cotangent)
+    )
+    return run(x, head, kernel, bias)
+
+
+def _run_in_two(x, head, kernel, bias, groups, slope):
+    images, heads = (a.reshape(-1, *a.shape[-3:]) for a in (x, head))
+    columns = deform_columns(images, heads, groups=groups)
+    return conv2d(columns.reshape(*head.shape[:-1], -1), kernel, 1, 0, bias=bias, slope=slope)
 
 
 def _run(x, head, geometry, logits, implementation):

@@ -58,15 +58,15 @@ def count_mosaic_multiprocessors() -> int | None:
     return count_hopper_multiprocessors()
 
 
-def loop_unroll() -> int:
-    """Return how many steps of a loop are to be written out one after the other.
+def loop_unroll(most: int = 8) -> int:
+    """Return how many steps of a loop, at most, are to be written out one after the other.
 
     On a GPU every array that goes into or out of a step of a loop is copied from or to where all steps' lie, by a
     kernel of its own; for the networks' small frames that costs more than a longer compilation.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     platform = jax.default_backend() if device is None else device.platform
-    return 8 if platform in ("gpu", "cuda", "rocm") else 1
+    return most if platform in ("gpu", "cuda", "rocm") else 1
 
 
 def on_one_device(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,10 +19,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from stvsr_jax.ops import sine_mlp_registers
+from stvsr_jax.ops import points_mosaic
+from stvsr_jax.ops.points_mosaic import AS_NARROW_TILES, AS_TILES, NARROW, POINTS, WARPS, reorder
 from stvsr_jax.ops.sampling import Samples
 from stvsr_jax.ops.sine_mlp_inputs import Inputs, is_narrow
-from stvsr_jax.ops.sine_mlp_registers import AS_NARROW_TILES, AS_TILES, NARROW, POINTS, WARPS, reorder
 from stvsr_jax.ops.windows_mosaic import CHUNK, SHARED_BYTES
 
 # Of threads in a program, that share its registers; the backward kernel keeps more in them.
@@ -83,7 +83,7 @@ def run(
     rows = [rows for _, rows in inputs.pairs]
     weights = _Weights.of(rows, kernels, (inputs.bias, *biases[1:]), frequency, dtype)
     operands, structure = jax.tree.flatten((inputs.terms, [y for y, _ in inputs.pairs]))
-    registers = sine_mlp_registers.make(frequency, inputs.count, outputs, dtype, interpret)
+    registers = points_mosaic.make(inputs.count, dtype, interpret, outputs=outputs, frequency=frequency)
 
     def run_block(layers, refs, point):
         terms, wide = jax.tree.unflatten(structure, refs[:-1])
@@ -116,7 +116,7 @@ def run_backward(
         above = jnp.pad(above, ((0, 0), (0, NARROW - outputs)))
     count, hidden = len(points), [len(k) for k in kernels]
     weights = _Weights.of([], kernels, biases, frequency, dtype)
-    registers = sine_mlp_registers.make(frequency, count, outputs, dtype, interpret)
+    registers = points_mosaic.make(count, dtype, interpret, outputs=outputs, frequency=frequency)
     kept = [jax.ShapeDtypeStruct((count, width), dtype) for width in hidden]
     # The gradient of x, activations, the gradients before them but the first.
     out_types = [jax.ShapeDtypeStruct(points.shape, jnp.float32), *kept, *kept[1:]]
@@ -232,7 +232,7 @@ def _run_block(registers, layers, terms, wide, out_ref, point):
 class _Backward(NamedTuple):
     """64 points on their way back."""
 
-    registers: sine_mlp_registers.Registers
+    registers: points_mosaic.Registers
     layers: Any
     x_ref: Any
     kept_refs: Any

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AbstractDevice
 
 from stvsr_jax.ops import deform_conv
-from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d
+from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d, deform_conv2d_of_head
 
 every_implementation = pytest.mark.parametrize("implementation", ["gather", "pallas_interpreted", "windowed"])
 
@@ -352,3 +352,22 @@ def test_indices_of_32_bits_are_counted_for_all_images():
         and not fits(*shapes(2, (1080, 1920)))
         and fits(*shapes(1, (1080, 1920)))
     )
+
+
+@pytest.mark.parametrize("slope", [None, 0.1])
+def test_of_head_is_the_product_with_the_columns(slope):
+    rng = np.random.default_rng(3)
+    shape, groups = (2, 1, 5, 6), 2
+
+    def draw(*shape):
+        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+    x, head, kernel, bias = draw(*shape, 4), draw(*shape, 27 * groups), draw(2, 1, 1, 36, 3), draw(2, 3)
+    together = deform_conv2d_of_head(x, head, kernel, bias, groups=groups, slope=slope)
+    assert together.shape == (*shape, 3)
+    for i in range(2):
+        alone = deform_conv2d_of_head(x[i], head[i], kernel[i], bias[i], groups=groups, slope=slope)
+        want = deform_columns(x[i], head[i], groups=groups) @ kernel[i, 0, 0] + bias[i]
+        want = want if slope is None else jnp.where(want > 0, want, slope * want)
+        np.testing.assert_allclose(alone, want, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""What the kernels of `sine_mlp_mosaic` do with registers: sums, products, sines, loads and stores of 64 points.
+"""What kernels for Hopper GPUs do with 64 points in registers: sums, products, sines, loads and stores.
 
 128 threads hold 64 points together. Of their sums, [64, N] in float32, each thread has those of two points, 8 rows
 apart, in two neighbouring columns of every 8. An operand of a product is [64, 64] in 16 bits, the same way.
@@ -80,11 +80,13 @@ def reorder(x: jax.Array, *axes: int) -> jax.Array:
     return x
 
 
-def make(frequency: float, count: int, outputs: int, dtype: Any, interpret: Any) -> Registers:
-    """Return the operations for P = `count` points and products of this dtype."""
+def make(
+    count: int, dtype: Any, interpret: Any, *, outputs: int = CHUNK, frequency: float = 1.0
+) -> Registers:
+    """Return the operations for P = `count` points, products of this dtype, and sines of `frequency` times the sums."""
     is_narrow = outputs <= NARROW
     if interpret is not None:
-        return _make_interpreted(frequency, count, outputs, dtype)
+        return _make_interpreted(count, dtype, outputs, frequency)
     shape, out_shape = (POINTS, CHUNK), (POINTS, NARROW if is_narrow else CHUNK)
     splat, operand = plgpu.Layout.WG_SPLAT(()), plgpu.Layout.WGMMA
     describe_operand = plgpu.ShapeDtypeStruct(shape, dtype, layout=operand)
@@ -101,25 +103,25 @@ def make(frequency: float, count: int, outputs: int, dtype: Any, interpret: Any)
 
     @plgpu.inline_mgpu(arg_types=(SUMS, plain, plain, plain, splat), return_type=describe_sums(shape))
     def add_samples(context, sums, table, index, weight, point):
-        place = _Place(point, count)
-        rows = [llvm.load(ir.IntegerType.get_signless(32), _address(index, p)) for p in place.points]
-        weights = [llvm.load(ir.F32Type.get(), _address(weight, p)) for p in place.points]
+        place = Place(point, count)
+        rows = [llvm.load(ir.IntegerType.get_signless(32), address_of(index, p)) for p in place.points]
+        weights = [llvm.load(ir.F32Type.get(), address_of(weight, p)) for p in place.points]
         return _add_rows(sums, table, rows, place.quarter, weights)
 
     @plgpu.inline_mgpu(arg_types=(SUMS, plain, splat), return_type=describe_sums(shape))
     def add_points(context, sums, table, point):
-        place = _Place(point, count)
+        place = Place(point, count)
         return _add_rows(sums, table, place.points, place.quarter, None)
 
     @plgpu.inline_mgpu(
         arg_types=(plain, splat), return_type=plgpu.ShapeDtypeStruct((POINTS, NARROW), dtype, layout=operand)
     )
     def read_narrow(context, table, point):
-        return _read_narrow(table, _Place(point, count))
+        return _read_narrow(table, Place(point, count))
 
     @plgpu.inline_mgpu(arg_types=(SUMS,), return_type=describe_operand)
     def round_sums(context, sums):
-        return _as_operand(_values(sums), dtype)
+        return as_operand(values_of_sums(sums), dtype)
 
     def multiply_chunks(sums, operands, weights, is_transposed=False):
         types = (SUMS, [operand] * len(operands), [matrix] * len(operands))
@@ -140,33 +142,34 @@ def make(frequency: float, count: int, outputs: int, dtype: Any, interpret: Any)
 
     @plgpu.inline_mgpu(arg_types=(SUMS, plain), return_type=describe_operand)
     def activate(context, sums, bias):
-        return _as_operand([_approximate("sin", v) for v in _add_bias(sums, bias, frequency)], dtype)
+        return as_operand([approximate("sin", v) for v in add_bias(sums, bias, frequency)], dtype)
 
     @plgpu.inline_mgpu(arg_types=(SUMS, SUMS, plain), return_type=describe_sums(shape))
     def differentiate(context, gradient, sums, bias):
-        slopes = [_approximate("cos", v) for v in _add_bias(sums, bias, frequency)]
-        factor = _constant(frequency, ir.F32Type.get())
+        slopes = [approximate("cos", v) for v in add_bias(sums, bias, frequency)]
+        factor = make_constant(frequency, ir.F32Type.get())
         products = [
-            arith.mulf(arith.mulf(g, factor), s) for g, s in zip(_values(gradient), slopes, strict=True)
+            arith.mulf(arith.mulf(g, factor), s)
+            for g, s in zip(values_of_sums(gradient), slopes, strict=True)
         ]
-        return _as_sums(products, sums)
+        return as_sums(products, sums)
 
     @plgpu.inline_mgpu(arg_types=(SUMS, plain, splat))
     def add_columns(context, sums, totals, point):
-        _add_columns(_values(sums), totals, _Place(point, count))
+        _add_columns(values_of_sums(sums), totals, Place(point, count))
 
     @plgpu.inline_mgpu(arg_types=(SUMS, plain, plain, splat))
     def store(context, sums, bias, out, point):
-        _store_outputs(_add_bias(sums, bias), _Place(point, count), out, outputs)
+        _store_outputs(add_bias(sums, bias), Place(point, count), out, outputs)
 
     @plgpu.inline_mgpu(arg_types=(SUMS, plain, splat))
     def store_sums(context, sums, out, point):
-        _store_chunk(_values(sums), _Place(point, count), out, None)
+        store_chunk(values_of_sums(sums), Place(point, count), out, None)
 
     @plgpu.inline_mgpu(arg_types=(operand, plain, splat, splat))
     def store_operand(context, chunk, out, point, first):
-        values = [_part(pair, neighbour) for pair in chunk.registers.flat for neighbour in range(2)]
-        _store_chunk(values, _Place(point, count), out, first.registers.item())
+        values = [part_of(pair, neighbour) for pair in chunk.registers.flat for neighbour in range(2)]
+        store_chunk(values, Place(point, count), out, first.registers.item())
 
     return Registers(
         make_start(shape),
@@ -187,7 +190,7 @@ def make(frequency: float, count: int, outputs: int, dtype: Any, interpret: Any)
     )
 
 
-def _make_interpreted(frequency, count, outputs, dtype):
+def _make_interpreted(count, dtype, outputs, frequency):
     def start(columns=CHUNK):
         return jnp.zeros((POINTS, columns), jnp.float32)
 
@@ -250,77 +253,81 @@ def _make_interpreted(frequency, count, outputs, dtype):
 # registers in the order column, point, neighbour.
 
 
-class _Place:
+class Place:
     """The two points of this thread, and which of the four threads of a point it is, as 32-bit numbers.
 
     `points` are those it reads: behind the last the last again.
     """
 
     def __init__(self, point, count):
-        thread = arith.remui(mgpu.thread_idx(), _constant(32 * WARPS))
-        lane = _lane()
-        row = arith.addi(_times(arith.divui(thread, _constant(32)), 16), arith.divui(lane, _constant(4)))
+        thread = arith.remui(mgpu.thread_idx(), make_constant(32 * WARPS))
+        lane = lane_of_thread()
+        row = arith.addi(
+            times(arith.divui(thread, make_constant(32)), 16), arith.divui(lane, make_constant(4))
+        )
         first = arith.addi(point.registers.item(), row)
-        self.true_points = [first, arith.addi(first, _constant(8))]
-        self.points = [arith.minui(p, _constant(count - 1)) for p in self.true_points]
-        self.is_inside = [arith.cmpi(arith.CmpIPredicate.ult, p, _constant(count)) for p in self.true_points]
-        self.quarter = arith.remui(lane, _constant(4))
+        self.true_points = [first, arith.addi(first, make_constant(8))]
+        self.points = [arith.minui(p, make_constant(count - 1)) for p in self.true_points]
+        self.is_inside = [
+            arith.cmpi(arith.CmpIPredicate.ult, p, make_constant(count)) for p in self.true_points
+        ]
+        self.quarter = arith.remui(lane, make_constant(4))
 
 
-def _constant(number, type_=None):
+def make_constant(number, type_=None):
     type_ = type_ or ir.IntegerType.get_signless(32)
     attribute = ir.FloatAttr if type_ == ir.F32Type.get() else ir.IntegerAttr
     return arith.constant(type_, attribute.get(type_, number))
 
 
-def _times(x, number):
-    return arith.muli(x, _constant(number, x.type))
+def times(x, number):
+    return arith.muli(x, make_constant(number, x.type))
 
 
-def _long(x):
+def as_long(x):
     return arith.extui(ir.IntegerType.get_signless(64), x)
 
 
-def _lane():
-    return arith.remui(mgpu.thread_idx(), _constant(32))
+def lane_of_thread():
+    return arith.remui(mgpu.thread_idx(), make_constant(32))
 
 
-def _element(ref):
+def element_of(ref):
     return ir.MemRefType(ref.type).element_type
 
 
-def _address(ref, offset):
+def address_of(ref, offset):
     """Returns where an element lies, from its number."""
     pointer = mgpu.utils.memref_ptr(ref)
     dynamic = [-(2**31)]
     flags = llvm.GEPNoWrapFlags.none
-    return llvm.getelementptr(pointer.type, pointer, [offset], dynamic, _element(ref), flags)
+    return llvm.getelementptr(pointer.type, pointer, [offset], dynamic, element_of(ref), flags)
 
 
-def _step(pointer, count, element):
+def step_pointer(pointer, count, element):
     return llvm.getelementptr(pointer.type, pointer, [], [count], element, llvm.GEPNoWrapFlags.none)
 
 
-def _load(pointer, count, element):
+def load_numbers(pointer, count, element):
     """Returns numbers in a row, fetched at once."""
     both = llvm.load(ir.VectorType.get((count,), element), pointer)
-    return [_part(both, place) for place in range(count)]
+    return [part_of(both, place) for place in range(count)]
 
 
-def _store(numbers, pointer):
+def store_numbers(numbers, pointer):
     type_ = ir.VectorType.get((len(numbers),), numbers[0].type)
     llvm.store(vector.from_elements(type_, numbers), pointer)
 
 
-def _part(numbers, place):
+def part_of(numbers, place):
     return vector.extract(numbers, dynamic_position=[], static_position=ir.DenseI64ArrayAttr.get([place]))
 
 
-def _values(sums):
-    return [_part(register, 0) for register in sums.registers.flat]
+def values_of_sums(sums):
+    return [part_of(register, 0) for register in sums.registers.flat]
 
 
-def _as_sums(values, like):
+def as_sums(values, like):
     type_ = ir.VectorType.get((1,), ir.F32Type.get())
     registers = np.array([vector.broadcast(type_, v) for v in values], dtype=object)
     return mgpu.FragmentedArray(
@@ -328,13 +335,13 @@ def _as_sums(values, like):
     )
 
 
-def _as_operand(values, dtype):
+def as_operand(values, dtype):
     pair, short = ir.VectorType.get((2,), ir.F32Type.get()), mgpu.utils.dtype_to_ir_type(dtype)
     pairs = [vector.from_elements(pair, both) for both in zip(values[::2], values[1::2], strict=True)]
-    return _make_operand([arith.truncf(ir.VectorType.get((2,), short), both) for both in pairs])
+    return make_operand([arith.truncf(ir.VectorType.get((2,), short), both) for both in pairs])
 
 
-def _make_operand(registers):
+def make_operand(registers):
     shape = mgpu.WGMMA_LAYOUT.registers_shape((POINTS, 4 * len(registers)))
     registers = np.array(registers, dtype=object).reshape(shape)
     return mgpu.FragmentedArray(_registers=registers, _layout=mgpu.WGMMA_LAYOUT, _is_signed=None)
@@ -344,32 +351,34 @@ def _read_narrow(table, place):
     registers = []
     for eighth in range(NARROW // 8):
         for point in place.points:
-            column = arith.addi(_times(place.quarter, 2), _constant(8 * eighth))
-            address = _address(table, arith.addi(_times(_long(point), NARROW), _long(column)))
-            registers.append(llvm.load(ir.VectorType.get((2,), _element(table)), address))
-    return _make_operand(registers)
+            column = arith.addi(times(place.quarter, 2), make_constant(8 * eighth))
+            address = address_of(table, arith.addi(times(as_long(point), NARROW), as_long(column)))
+            registers.append(llvm.load(ir.VectorType.get((2,), element_of(table)), address))
+    return make_operand(registers)
 
 
 def _add_rows(sums, table, rows, quarter, weights):
     """Returns sums with two rows of a table, times their weights if there are any."""
-    element, f32 = _element(table), ir.F32Type.get()
+    element, f32 = element_of(table), ir.F32Type.get()
     together = 128 // mgpu.bitwidth(element)
-    values = _values(sums)
+    values = values_of_sums(sums)
     for half, row in enumerate(rows):
-        address = _address(table, arith.addi(_times(_long(row), CHUNK), _long(_times(quarter, 8))))
-        for number, place in enumerate(_places(half)):
+        address = address_of(table, arith.addi(times(as_long(row), CHUNK), as_long(times(quarter, 8))))
+        for number, place in enumerate(places_of_point(half)):
             if number % together == 0:
-                numbers = _load(_step(address, 32 * (number // 8) + number % 8, element), together, element)
+                numbers = load_numbers(
+                    step_pointer(address, 32 * (number // 8) + number % 8, element), together, element
+                )
             value = numbers[number % together]
             value = value if element == f32 else arith.extf(f32, value)
             if weights is None:
                 values[place] = arith.addf(values[place], value)
             else:
                 values[place] = llvm.intr_fma(value, weights[half], values[place])
-    return _as_sums(values, sums)
+    return as_sums(values, sums)
 
 
-def _places(half):
+def places_of_point(half):
     """Returns which values of [64, 64] belong to one of the two points: twice eight channels in a row; see `reorder`."""
     return [
         16 * block + 4 * j + 2 * half + neighbour
@@ -392,43 +401,47 @@ def _transpose(tiles):
     return mgpu.memref_transpose(tiles, (1, 0, 3, 2))
 
 
-def _add_bias(sums, bias, factor=None):
+def add_bias(sums, bias, factor=None):
     """Returns sums + bias or factor * sums + bias, as values."""
     f32 = ir.F32Type.get()
-    first = _address(bias, _times(arith.remui(_lane(), _constant(4)), 2))
-    terms = [_load(_step(first, 8 * eighth, f32), 2, f32) for eighth in range(sums.shape[1] // 8)]
+    first = address_of(bias, times(arith.remui(lane_of_thread(), make_constant(4)), 2))
+    terms = [
+        load_numbers(step_pointer(first, 8 * eighth, f32), 2, f32) for eighth in range(sums.shape[1] // 8)
+    ]
     terms = [pair[number % 2] for pair in terms for number in range(4)]
-    pairs = zip(_values(sums), terms, strict=True)
+    pairs = zip(values_of_sums(sums), terms, strict=True)
     if factor is None:
         return [arith.addf(value, term) for value, term in pairs]
-    factor = _constant(factor, f32)
+    factor = make_constant(factor, f32)
     return [llvm.intr_fma(value, factor, term) for value, term in pairs]
 
 
-def _approximate(function, value):
+def approximate(function, value):
     """Returns the sine or cosine with an absolute error of 1e-7 times the argument, below what 16 bits resolve."""
     return llvm.inline_asm(ir.F32Type.get(), [value], f"{function}.approx.f32 $0, $1;", "=f,f")
 
 
 def _add_columns(values, totals, place):
     """Adds up the 16 points of a warp; of the 64 sums each thread gets two, always the same."""
-    zero = _constant(0.0, ir.F32Type.get())
+    zero = make_constant(0.0, ir.F32Type.get())
     values = [arith.select(place.is_inside[number // 2 % 2], v, zero) for number, v in enumerate(values)]
     columns = [
         [arith.addf(values[4 * j + neighbour], values[4 * j + 2 + neighbour]) for neighbour in range(2)]
         for j in range(CHUNK // 8)
     ]
     for distance in (16, 8, 4):
-        is_upper = arith.cmpi(arith.CmpIPredicate.ne, arith.andi(_lane(), _constant(distance)), _constant(0))
+        is_upper = arith.cmpi(
+            arith.CmpIPredicate.ne, arith.andi(lane_of_thread(), make_constant(distance)), make_constant(0)
+        )
         lower, upper = columns[: len(columns) // 2], columns[len(columns) // 2 :]
         columns = [
             [_exchange(is_upper, a, b, distance) for a, b in zip(low, high, strict=True)]
             for low, high in zip(lower, upper, strict=True)
         ]
-    warp = arith.remui(arith.divui(mgpu.thread_idx(), _constant(32)), _constant(WARPS))
-    address = _address(totals, arith.addi(_times(warp, CHUNK), _times(_lane(), 2)))
-    old = _load(address, 2, ir.F32Type.get())
-    _store([arith.addf(a, b) for a, b in zip(old, columns[0], strict=True)], address)
+    warp = arith.remui(arith.divui(mgpu.thread_idx(), make_constant(32)), make_constant(WARPS))
+    address = address_of(totals, arith.addi(times(warp, CHUNK), times(lane_of_thread(), 2)))
+    old = load_numbers(address, 2, ir.F32Type.get())
+    store_numbers([arith.addf(a, b) for a, b in zip(old, columns[0], strict=True)], address)
 
 
 def _exchange(is_upper, low, high, distance):
@@ -437,36 +450,39 @@ def _exchange(is_upper, low, high, distance):
     return arith.addf(kept, mgpu.utils.shfl_bfly(sent, distance))
 
 
-def _store_chunk(values, place, out, first):
+def store_chunk(values, place, out, first):
     """Writes 64 channels of the thread's points that there are, from channel `first` on."""
-    element = _element(out)
+    element = element_of(out)
     values = [v if v.type == element else arith.truncf(element, v) for v in values]
     width, together = ir.MemRefType(out.type).shape[1], 128 // mgpu.bitwidth(element)
-    column = _times(place.quarter, 8)
-    column = _long(column if first is None else arith.addi(column, first))
+    column = times(place.quarter, 8)
+    column = as_long(column if first is None else arith.addi(column, first))
     for half in range(2):
         with mgpu.when(place.is_inside[half]):
-            address = _address(out, arith.addi(_times(_long(place.true_points[half]), width), column))
-            numbers = [values[number] for number in _places(half)]
+            address = address_of(out, arith.addi(times(as_long(place.true_points[half]), width), column))
+            numbers = [values[number] for number in places_of_point(half)]
             for number in range(0, len(numbers), together):
-                _store(numbers[number:][:together], _step(address, 32 * (number // 8) + number % 8, element))
+                store_numbers(
+                    numbers[number:][:together],
+                    step_pointer(address, 32 * (number // 8) + number % 8, element),
+                )
 
 
 def _store_outputs(values, place, out, outputs):
     if outputs == CHUNK:
-        _store_chunk(values, place, out, None)
+        store_chunk(values, place, out, None)
         return
-    element = _element(out)
+    element = element_of(out)
     values = [v if v.type == element else arith.truncf(element, v) for v in values]
-    column = _times(place.quarter, 2)
+    column = times(place.quarter, 2)
     for half in range(2):
         for eighth in range(pl.cdiv(outputs, 8)):
             for neighbour in range(2):
-                left = _constant(max(outputs - 8 * eighth - neighbour, 0))
+                left = make_constant(max(outputs - 8 * eighth - neighbour, 0))
                 is_there = arith.cmpi(arith.CmpIPredicate.ult, column, left)
                 with mgpu.when(arith.andi(place.is_inside[half], is_there)):
-                    row = _times(_long(place.true_points[half]), outputs)
-                    address = _step(
-                        _address(out, arith.addi(row, _long(column))), 8 * eighth + neighbour, element
+                    row = times(as_long(place.true_points[half]), outputs)
+                    address = step_pointer(
+                        address_of(out, arith.addi(row, as_long(column))), 8 * eighth + neighbour, element
                     )
                     llvm.store(values[4 * eighth + 2 * half + neighbour], address)
