@@ -267,7 +267,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, choices=sorted(models.MODELS))
     parser.add_argument("--train", action="store_true", help="a training step: forward, backward and Adam")
     parser.add_argument("--dtype", choices=sorted(predictor.DTYPES), default="bfloat16")
-    parser.add_argument("--implementation", help="of ops.sine_mlp (videoinr): xla or pallas_triton")
+    parser.add_argument(
+        "--implementation", help="of ops.sine_mlp (videoinr): xla, pallas_triton or pallas_mosaic"
+    )
     parser.add_argument("--remat", action="store_true", help="recompute in the backward pass, for memory")
     parser.add_argument(
         "--concurrent_kernels",

@@ -18,6 +18,8 @@ needs_mosaic = pytest.mark.skipif(
     jax.__version_info__ < (0, 11), reason="the kernel is written for Mosaic GPU of jax 0.11 and later"
 )
 HOPPER = pytest.param("NVIDIA H100 80GB HBM3", "mosaic_gpu", marks=needs_mosaic)
+# Of points, of whose blocks the last is not full; with the latter a group of threads has more than one.
+SIZES = {"triton": (3, 37), "mosaic": (6, 37)}
 BACK_ENDS = ["triton", pytest.param("mosaic", marks=needs_mosaic)]
 
 
@@ -74,9 +76,9 @@ def test_float32_equals_definition():
 @pytest.mark.parametrize("widths", [(64, 64, 256, 4), (64, 64, 256, 64), (64, 64, 256, 256, 3)])
 @pytest.mark.parametrize("back_end", BACK_ENDS)
 def test_kernel_equals_definition_to_16_bits(back_end, widths, dtype, limit):
-    x, kernels, biases = network(widths, (6, 37))  # 222 points: the last block is not full
+    x, kernels, biases = network(widths, SIZES[back_end])
     got = run_kernel(back_end, x, (), kernels, biases, dtype)
-    assert got.shape == (6, 37, widths[-1])
+    assert got.shape == (*SIZES[back_end], widths[-1])
     assert relative_l2(got, definition(x, kernels, biases)) < limit
     xla = sine_mlp(x, kernels, biases, frequency=FREQUENCY, dtype=dtype)
     assert relative_l2(got, np.asarray(xla, np.float64)) < 1e-3
@@ -228,8 +230,9 @@ def test_result_of_another_dtype_is_the_same_rounded(back_end):
 @pytest.mark.parametrize("widths", [(64, 64, 256, 4), (64, 64, 256, 64), (64, 64, 256, 256, 3)])
 @pytest.mark.parametrize("back_end", BACK_ENDS)
 def test_gradient_of_kernel_equals_that_of_the_definition_in_float32(back_end, widths):
-    x, kernels, biases = network(widths, (6, 37))  # 222 points: the last block is not full
-    cotangent = np.random.default_rng(1).standard_normal((6, 37, widths[-1])).astype(np.float32)
+    x, kernels, biases = network(widths, SIZES[back_end])
+    shape = (*SIZES[back_end], widths[-1])
+    cotangent = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
 
     def run(*operands):
         return sine_mlp(*operands, frequency=FREQUENCY)
