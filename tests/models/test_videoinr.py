@@ -1,6 +1,7 @@
 """VideoINR's decoder against its definition step by step, and its options against each other."""
 
 import functools
+import sys
 from fractions import Fraction
 
 import jax
@@ -223,6 +224,43 @@ def test_decode_by_the_kernel_of_samples_equals_that_by_their_values(monkeypatch
         )
         np.testing.assert_allclose(got, want, atol=0.02 * np.abs(want).max())
         assert np.linalg.norm(got - want) < 2e-3 * np.linalg.norm(want)
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="the kernels are written for jax 0.11 and later")
+def test_decode_by_the_kernels_of_hopper_gpus_equals_that_of_xla_and_so_do_its_gradients(monkeypatch):
+    from jax.experimental.pallas import mosaic_gpu
+
+    from stvsr_jax.ops import sine_mlp as module
+    from stvsr_jax.ops import sine_mlp_mosaic
+
+    for name in ("run", "run_backward"):
+        options = dict(interpret=mosaic_gpu.InterpretGPUParams())
+        monkeypatch.setattr(
+            sine_mlp_mosaic, name, functools.partial(getattr(sine_mlp_mosaic, name), **options)
+        )
+    # `ops.sine_mlp` is the function, not its module.
+    monkeypatch.setattr(sys.modules[module.__module__], "count_mosaic_multiprocessors", lambda: 1)
+    model = VideoINR(features=64, dtype=jnp.float16, implementation="xla")
+    params, encoded = random_decoder(model)
+    # In-between positions: a sample at the very border of a pixel has another slope on its other side.
+    cotangent = np.random.default_rng(0).standard_normal((2, 2, 4, 5, 3)).astype(np.float32)
+
+    def run(implementation):
+        decoder = model.clone(implementation=implementation)
+
+        def loss(params, encoded):
+            out = decoder.apply({"params": params}, encoded, TIMES, out_size=(4, 5), method="decode")
+            return jnp.sum(out * cotangent), out
+
+        (_, out), gradients = jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, encoded)
+        rows = decode(decoder, params, encoded, TIMES, out_size=(4, 5), chunk_rows=3)
+        return out, rows, gradients
+
+    want, got = run("xla"), run("pallas_mosaic")
+    for value, reference in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        norm = np.linalg.norm(reference)
+        assert norm > 0 and np.linalg.norm(value - reference) < 2e-2 * norm
 
 
 @pytest.mark.parametrize("out_size", [(12, 17), (3, 40)])
