@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the project into a fresh virtual environment and runs the checks. Arguments go to pytest.
+# Installs the project into a fresh virtual environment and runs the checks, WORKERS (2) tests at a time. Arguments go to
+# pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/venv.sh
@@ -9,4 +10,4 @@ rm -rf "$venv"
 make_venv "$venv" dev
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
-exec "$venv/bin/python" -m pytest --durations=10 "$@"
+exec "$venv/bin/python" -m pytest --durations=10 --numprocesses "${WORKERS:-2}" --dist loadfile "$@"

@@ -58,16 +58,27 @@ def test_command_prints_a_record(capsys, monkeypatch):
 @pytest.mark.parametrize("job", [[], ["--train", "--batch", "1", "--concurrent_kernels"]])
 def test_programs_are_compiled_with_the_options_of_the_device(job, monkeypatch):
     monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
-    asked = []
+    asked, given = [], []
 
     def options(**arguments):
         asked.append(arguments)
         return {"xla_gpu_enable_command_buffer": "FUSION"}  # means nothing to a CPU
 
+    def jit(function, **settings):
+        given.append(settings["compiler_options"])
+        return real_jit(function, **settings)
+
+    def stop(job, **_):
+        raise ValueError("a training step compiles for a minute")
+
+    real_jit = benchmark.compilation.jit
+    monkeypatch.setattr(benchmark.compilation, "jit", jit)
     monkeypatch.setattr(benchmark.compilation, "options", options)
+    monkeypatch.setattr(benchmark, "measure", stop)
     arguments = ["--model", "videoinr", "--dtype", "float32", "--height", "8", "--width", "8", "--times", "1"]
-    assert benchmark.main([*arguments, "--repeats", "1", *job]) == 0
+    assert benchmark.main([*arguments, "--repeats", "1", *job]) == 2
     assert asked == [{"concurrent": bool(job)}]
+    assert given == [{"xla_gpu_enable_command_buffer": "FUSION"}]
 
 
 def test_profile_lists_the_kernels_of_a_call(capsys, monkeypatch):
