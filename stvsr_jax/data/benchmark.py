@@ -98,13 +98,21 @@ class _TimedClip:
         return getattr(self._clip, name)
 
 
+def _mean_parts(parts: Sequence[pipeline.Part], *, seed: int) -> dict[str, float]:
+    """Return `time_parts` of all sources, weighted by their shares."""
+    times = [time_parts(part.clips, part.recipe[0][1], seed=seed) for part in parts]
+    total = sum(part.share for part in parts)
+    return {
+        name: sum(part.share / total * time[name] for part, time in zip(parts, times, strict=True))
+        for name in times[0]
+    }
+
+
 def measure_throughput(
-    clips: Sequence[Clip], spec: WindowSpec, *, batch_size: int, seed: int, num_workers: int, seconds: float
+    parts: Sequence[pipeline.Part], *, batch_size: int, seed: int, num_workers: int, seconds: float
 ) -> float:
     """Return the samples per second that `num_workers` make when nothing else holds them up."""
-    dataset = pipeline.make_train_dataset(
-        clips, ((0, spec),), batch_size=batch_size, seed=seed, num_workers=num_workers
-    )
+    dataset = pipeline.make_train_dataset(parts, batch_size=batch_size, seed=seed, num_workers=num_workers)
     iterator = iter(dataset)
     try:
         # What is made ahead while workers start must not count: begin when the batches are made as they are taken.
@@ -131,19 +139,21 @@ def run(config: Any, *, workers: Sequence[int], seconds: float, step_seconds: fl
         raise ValueError(f"config.data must have the keys {sorted(fields)}; it has {sorted(given)}")
     data = DataConfig(**given)
     opened = open_clips(data)
-    list_windows(opened.training, opened.recipe)
+    for part in opened.parts:
+        list_windows(part.clips, part.recipe)
     shared = {"batch_size": data.batch_size, "seed": config.seed, "seconds": seconds}
-    stages = [
-        {
-            "first_step": first,
-            "milliseconds": time_parts(opened.training, spec, seed=config.seed),
-            "samples_per_second": {
-                count: measure_throughput(opened.training, spec, num_workers=count, **shared)
-                for count in workers
-            },
-        }
-        for first, spec in opened.recipe
-    ]
+    stages = []
+    for number, (first, _) in enumerate(opened.recipe):
+        parts = [dataclasses.replace(p, recipe=((0, p.recipe[number][1]),)) for p in opened.parts]
+        stages.append(
+            {
+                "first_step": first,
+                "milliseconds": _mean_parts(parts, seed=config.seed),
+                "samples_per_second": {
+                    count: measure_throughput(parts, num_workers=count, **shared) for count in workers
+                },
+            }
+        )
     needed = data.batch_size / step_seconds if step_seconds else None
     return {
         "data": opened.description,

@@ -8,9 +8,11 @@ from typing import Any
 import grain
 
 from stvsr_jax.data.clip import Clip, describe
-from stvsr_jax.data.pipeline import TrainBatches, make_eval_dataset, make_train_dataset
+from stvsr_jax.data.mixture import Source, parse_path
+from stvsr_jax.data.moving_layers import open_moving_layers
+from stvsr_jax.data.pipeline import Part, TrainBatches, make_eval_dataset, make_train_dataset
 from stvsr_jax.data.prepared import find_prepared, list_splits, open_split
-from stvsr_jax.data.sources import SOURCES, open_source
+from stvsr_jax.data.sources import DRAWN, SOURCES, open_source
 from stvsr_jax.data.split import SPLITS
 from stvsr_jax.data.windows import RECIPES, Recipe, list_windows, make_recipe
 
@@ -22,7 +24,8 @@ class DataConfig:
     Attributes:
       path: a name in `sources.SOURCES`, a data set made by `prepare`, or a video, a folder of frames or a
         folder of those. A prepared data set brings its own split and has no cuts: the three keys about these
-        (`cut_threshold`, `split`, `validation_fraction`) are for other paths.
+        (`cut_threshold`, `split`, `validation_fraction`) are for other paths. `layers:FOLDER` draws clips from
+        photographs, see `moving_layers`. Several sources with shares and options of their own: see `mixture`.
       cache_dir: where the scan of each clip is kept; '' for `scan_cache.default_cache_dir()`.
       cut_threshold: of the scene cut detector; 0 looks for no cuts.
       recipe: a name in `windows.RECIPES` under 'name', and the options of that function.
@@ -76,14 +79,14 @@ class OpenedClips:
     """The clips of a run.
 
     Attributes:
-      recipe: how samples are cut from them.
-      training: to train on.
-      held_out: to validate on; of a prepared data set its validation split, or else test.
+      parts: to train on.
+      recipe: of the clips to validate on.
+      held_out: these; of a prepared data set its validation split, or else test.
       description: one line for a person.
     """
 
+    parts: Sequence[Part]
     recipe: Recipe
-    training: Sequence[Clip]
     held_out: Sequence[Clip]
     description: str
 
@@ -111,13 +114,11 @@ def make_datasets(
       ValueError: clips cannot be read or do not fit the recipe, or an option is unknown.
     """
     opened = open_clips(config)
-    recipe = opened.recipe
     shares = {"process_index": process_index, "process_count": process_count}
     together = eval_batch_size * process_count
     return Datasets(
         train=make_train_dataset(
-            opened.training,
-            recipe,
+            opened.parts,
             batch_size=batch_size,
             seed=seed,
             num_workers=config.num_workers,
@@ -125,7 +126,7 @@ def make_datasets(
         ),
         validation=make_eval_dataset(
             opened.held_out,
-            dataclasses.replace(recipe[0][1], lr_crop=config.validation_crop, num_times=None),
+            dataclasses.replace(opened.recipe[0][1], lr_crop=config.validation_crop, num_times=None),
             batch_size=eval_batch_size,
             num_windows=-(-config.validation_windows // together) * together,
             **shares,
@@ -135,40 +136,77 @@ def make_datasets(
 
 
 def open_clips(config: DataConfig) -> OpenedClips:
-    """Open the clips that a config names and hold some out; raises like `make_datasets`."""
-    recipe = _recipe(config.recipe)
-    if config.path in SOURCES or not find_prepared(config.path):
-        return _open_own(config, recipe)
-    name = "validation" if "validation" in list_splits(config.path) else "test"
-    training, held_out = open_split(config.path, "train"), open_split(config.path, name)
-    description = f"{config.path}: train {describe(training)}; {name} {describe(held_out)}"
-    return OpenedClips(recipe, training, held_out, description)
+    """Open the clips that a config names and hold some out; raises like `make_datasets`.
+
+    Drawn clips are held out only where there are no others: they say nothing about real video. Sources are held out
+    by the same rule, so one that is named twice has the same end held out.
+    """
+    sources = parse_path(config.path)
+    recipes = [_recipe(config.recipe, source) for source in sources]
+    span = max(recipe[0][1].span for recipe in recipes)
+    opened = [_open(config, source, recipe, span) for source, recipe in zip(sources, recipes, strict=True)]
+    real = [o for source, o in zip(sources, opened, strict=True) if not source.path.startswith(DRAWN)]
+    scored = [o for o in real or opened if o.recipe == (real or opened)[0].recipe]
+    held_out = {clip.name: clip for o in scored for clip in o.held_out}
+    return OpenedClips(
+        parts=[part for o in opened for part in o.parts],
+        recipe=scored[0].recipe,
+        held_out=list(held_out.values()),
+        description="; ".join(o.description for o in opened),
+    )
 
 
-def _open_own(config: DataConfig, recipe: Recipe) -> OpenedClips:
-    """Open a path that has no split of its own."""
+def _open(config: DataConfig, source: Source, recipe: Recipe, span: int) -> OpenedClips:
+    """Open one source."""
+    if source.path in SOURCES or source.path.startswith(DRAWN) or not find_prepared(source.path):
+        return _open_own(config, source, recipe, span)
+    name = "validation" if "validation" in list_splits(source.path) else "test"
+    training, held_out = open_split(source.path, "train"), open_split(source.path, name)
+    description = f"{source.path}: train {describe(training)}; {name} {describe(held_out)}"
+    return OpenedClips([Part(training, recipe, source.share)], recipe, held_out, description)
+
+
+def _open_own(config: DataConfig, source: Source, recipe: Recipe, span: int) -> OpenedClips:
+    """Open a source that has no split of its own."""
     clips = open_source(
-        config.path, cache_dir=config.cache_dir or None, cut_threshold=config.cut_threshold or None
+        source.path,
+        cache_dir=config.cache_dir or None,
+        cut_threshold=config.cut_threshold or None,
+        **_own_options(source),
     )
     list_windows(clips, recipe)  # before the split, so that messages speak of whole clips
-    options = {"span": recipe[0][1].span} if config.split == "time" else {}
-    training, held_out = SPLITS[config.split](clips, fraction=config.validation_fraction, **options)
+    is_drawn = source.path.startswith(DRAWN)
+    split = "clip" if is_drawn else config.split
+    options = {"span": span} if split == "time" else {}
+    training, held_out = SPLITS[split](clips, fraction=config.validation_fraction, **options)
     if not training or not held_out:
         raise ValueError(
-            f"{config.path}: nothing is left to {'validate' if training else 'train'} on with "
-            f"split={config.split!r} and validation_fraction={config.validation_fraction}; add longer or more clips"
+            f"{source.path}: nothing is left to {'validate' if training else 'train'} on with "
+            f"split={split!r} and validation_fraction={config.validation_fraction}; add longer or more clips"
         )
-    return OpenedClips(recipe, training, held_out, _describe(config.path, clips))
+    return OpenedClips(
+        [Part(training, recipe, source.share)], recipe, held_out, _describe(source.path, clips)
+    )
 
 
-def _recipe(options: Mapping[str, Any]) -> Recipe:
-    options = dict(options)
+def _recipe(options: Mapping[str, Any], source: Source) -> Recipe:
+    """Return the recipe of a source: the run's with the source's own options."""
+    own = _own_options(source)
+    options = {**options, **{key: value for key, value in source.options.items() if key not in own}}
     name = options.pop("name", None)
     if name in RECIPES:
         known = set(inspect.signature(RECIPES[name]).parameters)
         if unknown := sorted(set(options) - known):
             raise ValueError(f"data.recipe has unknown keys {unknown}; those of {name} are {sorted(known)}")
     return make_recipe(name, **options)
+
+
+def _own_options(source: Source) -> dict[str, Any]:
+    """Return those of a source's options that are not the recipe's."""
+    if not source.path.startswith(DRAWN):
+        return {}
+    known = set(inspect.signature(open_moving_layers).parameters)
+    return {key: value for key, value in source.options.items() if key in known}
 
 
 def _describe(path, clips):

@@ -19,15 +19,29 @@ from absl import flags, logging
 
 from stvsr_jax.data import samples
 from stvsr_jax.data.clip import Clip
-from stvsr_jax.data.windows import Recipe, Windows, WindowSpec, list_windows, stage_at
+from stvsr_jax.data.windows import Recipe, Windows, WindowSpec, check_alike, list_windows, stage_at
 
 # Keep the streams of random numbers apart.
 _PER_SAMPLE, _PER_BATCH = 0, 1
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Clips that share a recipe.
+
+    Attributes:
+      clips: what to cut windows from.
+      recipe: how, by batch number; see `windows.make_recipe`.
+      share: of the samples that are from here, relative to the other parts'.
+    """
+
+    clips: Sequence[Clip]
+    recipe: Recipe
+    share: float = 1.0
+
+
 def make_train_dataset(
-    clips: Sequence[Clip],
-    recipe: Recipe,
+    parts: Sequence[Part],
     *,
     batch_size: int,
     seed: int,
@@ -37,11 +51,10 @@ def make_train_dataset(
     num_threads: int | None = None,
     buffer_size: int | None = None,
 ) -> "TrainBatches":
-    """Return endless shuffled batches; all windows of all clips are equally likely.
+    """Return endless shuffled batches; all windows of a part are equally likely.
 
     Args:
-      clips: what to cut windows from.
-      recipe: how, by batch number; see `windows.make_recipe`.
+      parts: what to cut windows from, how, and how often. Their recipes must make arrays of the same shapes.
       batch_size: samples per batch in this process.
       seed: from 0; decides the order and all random choices.
       process_index, process_count: which share of the samples this process makes.
@@ -50,25 +63,46 @@ def make_train_dataset(
       buffer_size: batches made ahead, in this process or in each worker; by default `num_threads`.
 
     Raises:
-      ValueError: a number out of range, or clips that do not fit; see `windows.list_windows`.
+      ValueError: a number out of range, clips that do not fit (see `windows.list_windows`), or parts whose samples
+        do not fit into one batch.
     """
     _check_shares(batch_size, process_index, process_count)
+    check_alike([part.recipe for part in parts])
     if seed < 0:
         raise ValueError(f"seed={seed} must be at least 0")
     if num_workers < 0:
         raise ValueError(f"num_workers={num_workers} must be at least 0")
-    windows = list_windows(clips, recipe)
-    if len(windows) < process_count * batch_size:
-        logging.warning(
-            "only %d windows for batches of %d: they repeat within a batch", len(windows), batch_size
-        )
-    make = _TrainSample(tuple(clips), recipe, seed, process_count * batch_size)
-    # As good as endless; grain's own endless length overflows for batches of one sample.
-    epochs = 2**62 // len(windows)
-    dataset = grain.MapDataset.source(windows).shuffle(seed=seed % 2**32).repeat(epochs).map_with_index(make)
+    numbered = [
+        _number_windows(number, part, seed=seed + number, batch_size=process_count * batch_size)
+        for number, part in enumerate(parts)
+    ]
+    dataset = numbered[0]
+    if len(parts) > 1:
+        dataset = grain.MapDataset.mix(numbered, weights=[part.share for part in parts])
+    dataset = dataset.map_with_index(_TrainSample(tuple(parts), seed, process_count * batch_size))
     # Whole batches are the unit that threads and workers share out, so their content depends on neither.
     batches = dataset[process_index::process_count].batch(batch_size)
     return TrainBatches(batches, _read_options(num_threads, buffer_size), num_workers)
+
+
+def _number_windows(number: int, part: Part, *, seed: int, batch_size: int) -> grain.MapDataset:
+    """Return the shuffled windows of a part, as (part number, clip number, first frame), endlessly."""
+    windows = list_windows(part.clips, part.recipe)
+    if len(windows) < batch_size:
+        logging.warning(
+            "only %d windows for batches of %d: they repeat within a batch", len(windows), batch_size
+        )
+    # As good as endless; grain's own endless length overflows for batches of one sample.
+    epochs = 2**60 // len(windows)
+    return grain.MapDataset.source(windows).shuffle(seed=seed % 2**32).repeat(epochs).map(_AddNumber(number))
+
+
+@dataclasses.dataclass(frozen=True)
+class _AddNumber:
+    number: int
+
+    def __call__(self, window: tuple[int, int]) -> tuple[int, int, int]:
+        return self.number, *window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,18 +194,18 @@ def choose_windows(clips: Sequence[Clip], span: int, count: int) -> list[tuple[i
 class _TrainSample:
     """Makes sample number `index` from a window."""
 
-    clips: tuple[Clip, ...]
-    recipe: Recipe
+    parts: tuple[Part, ...]
     seed: int
     global_batch: int
 
-    def __call__(self, index: int, window: tuple[int, int]) -> dict[str, np.ndarray]:
-        clip, start = window
+    def __call__(self, index: int, window: tuple[int, int, int]) -> dict[str, np.ndarray]:
+        number, clip, start = window
+        part = self.parts[number]
         batch = index // self.global_batch
         return samples.draw_sample(
-            self.clips[clip],
+            part.clips[clip],
             start,
-            stage_at(self.recipe, batch),
+            stage_at(part.recipe, batch),
             rng=np.random.default_rng((self.seed, _PER_SAMPLE, index)),
             batch_rng=np.random.default_rng((self.seed, _PER_BATCH, batch)),
         )

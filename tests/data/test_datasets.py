@@ -222,3 +222,57 @@ def test_prepared_set_without_a_split_to_train_on_is_named(config, gopro, tmp_pa
     folder = prepare.prepare("gopro", source=gopro[0], data_dir=tmp_path / "data", is_partial=True)
     with pytest.raises(ValueError, match=r"has no split 'train'; it has \['test'\]"):
         make(dataclasses.replace(config, path=str(folder)))
+
+
+def write_photos(folder):
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for n in range(2):
+        pixels = rng.integers(0, 256, (240, 320, 3)).astype(np.uint8)
+        pixels[..., 2] = 255  # no frame of the clips has any blue
+        Image.fromarray(pixels).save(folder / f"{n}.png")
+    return folder
+
+
+def test_sources_are_mixed_by_share_and_only_real_ones_validate(config, folder, tmp_path):
+    photos = write_photos(tmp_path / "photos")
+    options = {"count": 40, "size": (16, 24), "num_frames": 9, "time_stride": (1, 2)}
+    path = f"[('{folder}', 1), ('layers:{photos}', 3, {options})]"
+    made = make(dataclasses.replace(config, path=path))
+    batches = take(made.train, 20)
+    is_drawn = np.concatenate([batch["target"][:, 0, 0, 0, 2] > 0.5 for batch in batches])
+    assert is_drawn.sum() == 60
+    for batch in made.validation:
+        assert (batch["target"][..., 2] == 0).all()
+    assert "4 clips, 80 frames" in made.description and "40 clips, 360 frames" in made.description
+
+
+def test_a_folder_named_twice_has_one_end_held_out(config, folder):
+    path = f"[('{folder}', 1), ('{folder}', 1, {{'window': 5, 'time_stride': (1, 2)}})]"
+    recipe = {
+        "name": "videoinr",
+        "window": 3,
+        "lr_crop": 4,
+        "hr_reduce": 1,
+        "num_times": 3,
+        "stage2_step": None,
+    }
+    made = make(dataclasses.replace(config, path=path, recipe=recipe, validation_windows=40))
+    training = set().union(*(frames_of(batch) for batch in take(made.train, 80)))
+    validation = set().union(*(frames_of(batch) for batch in made.validation))
+    assert validation == {(clip, n) for clip in range(4) for n in range(15, 20)}
+    assert training == {(clip, n) for clip in range(4) for n in range(15)}
+
+
+def test_drawn_clips_alone_validate_on_scenes_of_their_own(config, tmp_path):
+    photos = write_photos(tmp_path / "photos")
+    path = f"[('layers:{photos}', 1, {{'count': 20, 'size': (16, 24), 'num_frames': 5}})]"
+    opened = datasets.open_clips(dataclasses.replace(config, path=path))
+    names = [{clip.name for clip in clips} for clips in (opened.parts[0].clips, opened.held_out)]
+    assert [len(n) for n in names] == [15, 5] and not names[0] & names[1]
+
+
+def test_unknown_options_of_a_source_are_named(config, folder):
+    path = f"[('{folder}', 1, {{'speed': (0.5, 1)}})]"
+    with pytest.raises(ValueError, match=r"unknown keys \['speed'\]"):
+        make(dataclasses.replace(config, path=path))

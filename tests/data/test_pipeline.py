@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from stvsr_jax.data.pipeline import choose_windows, make_eval_dataset, make_train_dataset
+from stvsr_jax.data.pipeline import Part, choose_windows, make_eval_dataset, make_train_dataset
 from stvsr_jax.data.video_file import open_video
 from stvsr_jax.data.windows import videoinr, zooming_slowmo
 
@@ -34,7 +34,7 @@ def _assert_same(first, second):
 
 
 def test_batches_have_the_promised_arrays(clips):
-    (batch,) = _take(make_train_dataset(clips, _RECIPE, batch_size=3, seed=0), 1)
+    (batch,) = _take(make_train_dataset([Part(clips, _RECIPE)], batch_size=3, seed=0), 1)
     shapes = {key: value.shape for key, value in batch.items()}
     assert shapes == {"frames": (3, 4, 4, 4, 3), "target": (3, 7, 16, 16, 3), "times": (3, 7)}
     assert all(value.dtype == np.float32 for value in batch.values())
@@ -42,9 +42,11 @@ def test_batches_have_the_promised_arrays(clips):
 
 
 def test_seed_decides(clips):
-    first = _take(make_train_dataset(clips, _RECIPE, batch_size=3, seed=5), 4)
-    _assert_same(first, _take(make_train_dataset(clips, _RECIPE, batch_size=3, seed=5, num_threads=1), 4))
-    other = _take(make_train_dataset(clips, _RECIPE, batch_size=3, seed=6), 1)
+    first = _take(make_train_dataset([Part(clips, _RECIPE)], batch_size=3, seed=5), 4)
+    _assert_same(
+        first, _take(make_train_dataset([Part(clips, _RECIPE)], batch_size=3, seed=5, num_threads=1), 4)
+    )
+    other = _take(make_train_dataset([Part(clips, _RECIPE)], batch_size=3, seed=6), 1)
     assert not np.array_equal(first[0]["frames"], other[0]["frames"])
     assert not np.array_equal(first[0]["frames"], first[1]["frames"])
 
@@ -57,22 +59,27 @@ def _take_from(dataset, number, count):
 
 
 def test_entering_anywhere_is_bit_exact(clips):
-    dataset = make_train_dataset(clips, _RECIPE, batch_size=3, seed=0)
+    dataset = make_train_dataset([Part(clips, _RECIPE)], batch_size=3, seed=0)
     expected = _take(dataset, 8)
     for number in (0, 1, 5):
         _assert_same(_take_from(dataset, number, 8 - number), expected[number:])
 
 
 def test_entering_far_ahead_costs_no_reading_of_what_lies_before(clips):
-    dataset = make_train_dataset(clips, _RECIPE, batch_size=3, seed=0)
+    dataset = make_train_dataset([Part(clips, _RECIPE)], batch_size=3, seed=0)
     first, second = (_take_from(dataset, number, 2) for number in (599_998, 599_999))
     _assert_same(first[1:], second[:1])
 
 
 def test_processes_together_make_the_samples_of_one(clips):
-    whole = _take(make_train_dataset(clips, _RECIPE, batch_size=6, seed=0), 8)
+    whole = _take(make_train_dataset([Part(clips, _RECIPE)], batch_size=6, seed=0), 8)
     shares = [
-        _take(make_train_dataset(clips, _RECIPE, batch_size=3, seed=0, process_index=p, process_count=2), 8)
+        _take(
+            make_train_dataset(
+                [Part(clips, _RECIPE)], batch_size=3, seed=0, process_index=p, process_count=2
+            ),
+            8,
+        )
         for p in range(2)
     ]
     for batch, *parts in zip(whole, *shares, strict=True):
@@ -87,7 +94,7 @@ def test_each_window_is_seen_once_an_epoch(array_clip):
     spec = zooming_slowmo(lr_crop=4)[0][1]
     recipe = ((0, dataclasses.replace(spec, augment=False)),)
     known = {frame.tobytes() for clip in clips for frame in clip.frames[: clip.num_frames - 6]}
-    batches = _take(make_train_dataset(clips, recipe, batch_size=8, seed=3), 8)
+    batches = _take(make_train_dataset([Part(clips, recipe)], batch_size=8, seed=3), 8)
     seen = [np.round(255 * t[0]).astype(np.uint8).tobytes() for batch in batches for t in batch["target"]]
     assert len(known) == 32
     assert set(seen[:32]) == known and set(seen[32:]) == known
@@ -97,7 +104,10 @@ def test_each_window_is_seen_once_an_epoch(array_clip):
 def test_stage_changes_at_its_batch_and_scale_is_shared(clips):
     recipe = videoinr(lr_crop=4, hr_reduce=1, stage2_step=2)
     shares = [
-        _take(make_train_dataset(clips, recipe, batch_size=4, seed=0, process_index=p, process_count=2), 12)
+        _take(
+            make_train_dataset([Part(clips, recipe)], batch_size=4, seed=0, process_index=p, process_count=2),
+            12,
+        )
         for p in range(2)
     ]
     sizes = [[batch["target"].shape for batch in share] for share in shares]
@@ -112,8 +122,10 @@ def test_workers_make_the_same_batches_from_anywhere(tmp_path, draw_frames, writ
     # Real videos: clips travel to worker processes, which open their own files.
     path = write_video(tmp_path / "a.mp4", draw_frames(30, 32, 48))
     clips = [open_video(path, cache_dir=tmp_path / "cache")]
-    expected = _take(make_train_dataset(clips, _RECIPE, batch_size=2, seed=0), 6)
-    dataset = make_train_dataset(clips, _RECIPE, batch_size=2, seed=0, num_workers=num_workers, num_threads=1)
+    expected = _take(make_train_dataset([Part(clips, _RECIPE)], batch_size=2, seed=0), 6)
+    dataset = make_train_dataset(
+        [Part(clips, _RECIPE)], batch_size=2, seed=0, num_workers=num_workers, num_threads=1
+    )
     _assert_same(_take_from(dataset, 0, 4), expected[:4])
     _assert_same(_take_from(dataset, 3, 3), expected[3:])
 
@@ -141,7 +153,11 @@ def test_matrix_products_take_one_thread_each(monkeypatch, num_workers):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")  # in the worker, also on one core
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         dataset = make_train_dataset(
-            [_ThreadCountClip()], _RECIPE, batch_size=1, seed=0, num_workers=num_workers, num_threads=1
+            [Part([_ThreadCountClip()], _RECIPE)],
+            batch_size=1,
+            seed=0,
+            num_workers=num_workers,
+            num_threads=1,
         )
         (batch,) = _take(dataset, 1)
     np.testing.assert_array_equal(np.round(batch["target"] * 255), 1)
@@ -149,7 +165,9 @@ def test_matrix_products_take_one_thread_each(monkeypatch, num_workers):
 
 def test_shapes_are_as_few_as_scales(clips):
     recipe = videoinr(lr_crop=4, hr_reduce=1, stage2_step=0, num_scales=3)
-    shapes = {b["target"].shape for b in _take(make_train_dataset(clips, recipe, batch_size=1, seed=0), 30)}
+    shapes = {
+        b["target"].shape for b in _take(make_train_dataset([Part(clips, recipe)], batch_size=1, seed=0), 30)
+    }
     assert shapes == {(1, 3, size, size, 3) for size in (8, 12, 16)}
 
 
@@ -185,17 +203,54 @@ def test_few_windows_are_spread_over_many_clips(array_clip):
 
 def test_wrong_numbers_are_named(clips):
     with pytest.raises(ValueError, match="batch_size=0"):
-        make_train_dataset(clips, _RECIPE, batch_size=0, seed=0)
+        make_train_dataset([Part(clips, _RECIPE)], batch_size=0, seed=0)
     with pytest.raises(ValueError, match="process_index=2"):
-        make_train_dataset(clips, _RECIPE, batch_size=1, seed=0, process_index=2, process_count=2)
+        make_train_dataset([Part(clips, _RECIPE)], batch_size=1, seed=0, process_index=2, process_count=2)
     with pytest.raises(ValueError, match="seed=-1"):
-        make_train_dataset(clips, _RECIPE, batch_size=1, seed=-1)
+        make_train_dataset([Part(clips, _RECIPE)], batch_size=1, seed=-1)
     with pytest.raises(ValueError, match="num_workers=-1"):
-        make_train_dataset(clips, _RECIPE, batch_size=1, seed=0, num_workers=-1)
+        make_train_dataset([Part(clips, _RECIPE)], batch_size=1, seed=0, num_workers=-1)
     with pytest.raises(ValueError, match="num_windows=5 must be a positive multiple"):
         make_eval_dataset(clips, _RECIPE[0][1], batch_size=2, num_windows=5)
     large = dataclasses.replace(_RECIPE[0][1], lr_crop=8)
     with pytest.raises(ValueError, match="b is 32x24 pixels; validation_crop=8 needs at least 32x32"):
         make_eval_dataset(clips, large, batch_size=2, num_windows=2)
     with pytest.raises(ValueError, match="b is 32x24 pixels"):
-        make_train_dataset(clips, zooming_slowmo(lr_crop=8), batch_size=1, seed=0)
+        make_train_dataset([Part(clips, zooming_slowmo(lr_crop=8))], batch_size=1, seed=0)
+
+
+def _constant_clip(array_clip, name, value):
+    return dataclasses.replace(array_clip(name), frames=np.full((20, 48, 64, 3), value, np.uint8))
+
+
+def _mixture(array_clip, **changes):
+    first = Part([_constant_clip(array_clip, "a", 10)], _RECIPE, 1)
+    second = Part(
+        [_constant_clip(array_clip, "b", 200)], zooming_slowmo(lr_crop=4, time_stride=(1, 2), **changes), 3
+    )
+    return [first, second]
+
+
+def test_parts_come_by_their_shares(array_clip):
+    batches = _take(make_train_dataset(_mixture(array_clip), batch_size=8, seed=0), 10)
+    values = np.concatenate([np.round(b["target"][:, 0, 0, 0, 0] * 255) for b in batches])
+    assert set(values) == {10, 200}
+    assert (values == 200).sum() == 60
+
+
+def test_mixtures_are_entered_anywhere_and_shared_out_as_one_source_is(array_clip):
+    parts = [Part([array_clip("a", seed=1)], _RECIPE, 0.7), Part([array_clip("b", seed=2)], _RECIPE, 0.3)]
+    whole = _take(make_train_dataset(parts, batch_size=4, seed=0), 6)
+    _assert_same(_take_from(make_train_dataset(parts, batch_size=4, seed=0), 3, 3), whole[3:])
+    halves = [
+        _take(make_train_dataset(parts, batch_size=2, seed=0, process_index=p, process_count=2), 6)
+        for p in range(2)
+    ]
+    for batch, *shares in zip(whole, *halves, strict=True):
+        for p, share in enumerate(shares):
+            np.testing.assert_array_equal(batch["target"][p::2], share["target"])
+
+
+def test_parts_of_other_shapes_are_refused(array_clip):
+    with pytest.raises(ValueError, match="same number of inputs and targets"):
+        make_train_dataset(_mixture(array_clip, window=5), batch_size=8, seed=0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax.data import prepared
-from stvsr_jax.data.pipeline import make_train_dataset
+from stvsr_jax.data.pipeline import Part, make_train_dataset
 from stvsr_jax.data.windows import zooming_slowmo
 
 
@@ -43,7 +43,9 @@ def test_clips_travel_to_worker_processes(folder):
     expected, found = (
         [next(iterator) for _ in range(4)]
         for workers in (0, 2)
-        for iterator in [iter(make_train_dataset(clips, recipe, batch_size=2, seed=0, num_workers=workers))]
+        for iterator in [
+            iter(make_train_dataset([Part(clips, recipe)], batch_size=2, seed=0, num_workers=workers))
+        ]
     )
     for a, b in zip(expected, found, strict=True):
         for key in a:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax import bicubic
-from stvsr_jax.data.samples import centre_sample, cut_sample, draw_sample
+from stvsr_jax.data.samples import centre_sample, cut_sample, draw_sample, draw_stride
 from stvsr_jax.data.windows import videoinr, zooming_slowmo
 
 
@@ -25,7 +25,7 @@ def test_zooming_slowmo_equals_crops_of_reduced_frames(array_clip, corner):
     # 101 = 4 * 25 + 1: the reduced frame has a 26th row, which has no full target and is never cropped.
     clip = array_clip(height=101, width=117)
     ((_, spec),) = zooming_slowmo(lr_crop=8)
-    sample = cut_sample(clip, 5, spec, scale=4, corner=corner, times=np.arange(7))
+    sample = cut_sample(clip, 5, spec, scale=4, corner=corner, times=np.arange(7), stride=1)
     y, x = corner
     expected = _unit(clip.frames[[5, 7, 9, 11]], 4)[:, y : y + 8, x : x + 8]
     np.testing.assert_array_equal(sample["frames"], expected)
@@ -37,7 +37,7 @@ def test_zooming_slowmo_equals_crops_of_reduced_frames(array_clip, corner):
 def test_videoinr_reduces_the_target_too(array_clip):
     clip = array_clip(height=96, width=130)
     spec = videoinr(lr_crop=8)[0][1]
-    sample = cut_sample(clip, 2, spec, scale=4, corner=(4, 8), times=np.array([3]))
+    sample = cut_sample(clip, 2, spec, scale=4, corner=(4, 8), times=np.array([3]), stride=1)
     np.testing.assert_array_equal(sample["frames"], _unit(clip.frames[[2, 10]], 8)[:, 4:12, 8:16])
     np.testing.assert_array_equal(sample["target"], _unit(clip.frames[[5]], 2)[:, 16:48, 32:64])
     np.testing.assert_array_equal(sample["times"], np.float32([3 / 8]))
@@ -46,7 +46,7 @@ def test_videoinr_reduces_the_target_too(array_clip):
 def test_time_stride_skips_frames(array_clip):
     clip = array_clip(count=30, height=40, width=40)
     spec = zooming_slowmo(lr_crop=8, time_stride=3)[0][1]
-    sample = cut_sample(clip, 1, spec, scale=4, corner=(0, 0), times=np.arange(7))
+    sample = cut_sample(clip, 1, spec, scale=4, corner=(0, 0), times=np.arange(7), stride=3)
     np.testing.assert_allclose(sample["target"], clip.frames[1:20:3, :32, :32] / 255.0, rtol=1e-6)
 
 
@@ -55,7 +55,7 @@ def test_second_stage_reduces_a_crop(array_clip, scale):
     clip = array_clip(height=80, width=90)
     spec = videoinr(lr_crop=8, stage2_step=0)[0][1]
     size = math.floor(16 * scale)
-    sample = cut_sample(clip, 1, spec, scale=scale, corner=(5, 9), times=np.array([0, 4, 8]))
+    sample = cut_sample(clip, 1, spec, scale=scale, corner=(5, 9), times=np.array([0, 4, 8]), stride=1)
     crop = clip.frames[:, 5 : 5 + size, 9 : 9 + size]
     assert sample["frames"].shape == (2, 8, 8, 3)
     assert sample["target"].shape == (3, math.ceil(size / 2), math.ceil(size / 2), 3)
@@ -117,3 +117,30 @@ def test_centre_sample_is_the_middle_and_all_frames(array_clip):
     np.testing.assert_array_equal(sample["times"], np.arange(9, dtype=np.float32) / 8)
     largest = centre_sample(clip, 4, videoinr(lr_crop=8, hr_reduce=1, stage2_step=0)[0][1])
     assert largest["target"].shape == (9, 32, 32, 3)
+
+
+def test_strides_are_drawn_among_those_that_stay_in_the_scene(array_clip):
+    spec = zooming_slowmo(lr_crop=4, time_stride=(3, 1, 2))[0][1]
+    assert (spec.span, spec.strides) == (7, (1, 2, 3))
+    clip = array_clip(count=40, scenes=((0, 15), (15, 40)))
+    rng = np.random.default_rng(0)
+    drawn = {
+        start: {draw_stride(rng, clip, start, spec) for _ in range(60)} for start in (0, 2, 3, 15, 21, 22, 33)
+    }
+    # Of 7 frames the last lies 6, 12 or 18 frames after the first; scenes end before 15 and 40.
+    assert drawn == {0: {1, 2}, 2: {1, 2}, 3: {1}, 15: {1, 2, 3}, 21: {1, 2, 3}, 22: {1, 2}, 33: {1}}
+
+
+def test_drawn_stride_is_that_of_the_frames(array_clip):
+    spec = zooming_slowmo(lr_crop=4, time_stride=(2, 3))[0][1]
+    frames = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None, None], (40, 24, 24, 3))
+    clip = dataclasses.replace(array_clip(count=40), frames=frames)
+    seen = set()
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        sample = draw_sample(clip, 5, spec, rng=rng, batch_rng=np.random.default_rng(0))
+        values = np.round(sample["target"][:, 0, 0, 0] * 255).astype(int)
+        steps = set(np.abs(np.diff(values)))
+        assert len(steps) == 1 and min(values) == 5
+        seen |= steps
+    assert seen == {2, 3}

@@ -1,0 +1,75 @@
+"""Photographs as arrays that all processes of a machine share through the page cache."""
+
+import concurrent.futures
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from stvsr_jax.data import scan_cache
+from stvsr_jax.data.frame_folder import IMAGE_SUFFIXES, natural_key
+
+_VERSION = 1
+
+
+def load_photos(
+    folder: str | os.PathLike, *, cache_dir: str | os.PathLike | None = None, min_side: int = 1
+) -> tuple[str, ...]:
+    """Decode every photograph of a folder once.
+
+    Args:
+      folder: holds images, also in folders below it; other files are ignored.
+      cache_dir: where the decoded pixels are kept; by default `scan_cache.default_cache_dir()`.
+      min_side: photographs with fewer pixels along a side are left out.
+
+    Returns:
+      The paths of .npy files, uint8 [H, W, 3] RGB, in the natural order of the photographs' names.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: it holds no photograph that is large enough, or one that cannot be read.
+    """
+    folder = Path(folder).absolute()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder of photographs at {folder}")
+    files = sorted(
+        (f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")),
+        key=lambda file: natural_key(file.relative_to(folder).as_posix()),
+    )
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        progress = tqdm(total=len(files), desc="photographs", leave=False, disable=None)
+        entries = []
+        for entry in pool.map(lambda file: _decode(file, cache_dir, min_side), files):
+            progress.update()
+            entries.append(entry)
+        progress.close()
+    entries = tuple(str(entry) for entry in entries if entry is not None)
+    if not entries:
+        raise ValueError(f"{folder} holds no photograph of at least {min_side}x{min_side} pixels")
+    return entries
+
+
+@functools.lru_cache(maxsize=4096)
+def open_photo(path: str) -> np.ndarray:
+    """Return a decoded photograph, uint8 [H, W, 3], of which only the pixels that are used are read."""
+    return np.load(path, mmap_mode="r")
+
+
+def _decode(file: Path, cache_dir, min_side: int) -> Path | None:
+    """Return where a photograph's pixels are kept; None if it is too small."""
+    status = file.stat()
+    facts = [_VERSION, str(file), status.st_size, status.st_mtime_ns]
+    entry = scan_cache.entry_path(cache_dir, "photos", facts).with_suffix(".npy")
+    try:
+        with Image.open(file) as image:
+            if min(image.size) < min_side:
+                return None
+            if not entry.is_file():
+                pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+                scan_cache.write_array(entry, pixels)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{file} cannot be read as a photograph: {error}") from error
+    return entry
