@@ -21,10 +21,13 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))
 
 
-# What XLA puts into CUDA graphs: what it does by default, and the last four.
-_IN_GRAPHS = (
-    "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONVOLUTION,WHILE,CONDITIONAL,COLLECTIVES"
-)
+_GRAPHS = "xla_gpu_enable_command_buffer"
+# What XLA puts into CUDA graphs: what it does by default, and more.
+_IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,WHILE,CONDITIONAL,COLLECTIVES"
+_CONVOLUTIONS = "CUDNN,CONVOLUTION"
+# How programs with convolutions of cuDNN are treated: they fail in a process that loads them with these in graphs,
+# since cuDNN then meets each for the first time while a graph is recorded. Where they are compiled, tuning has run them.
+TREATMENTS = ("outside", "unkept", "inside")
 
 
 def options(*, concurrent: bool = False) -> dict[str, str]:
@@ -43,7 +46,15 @@ def options(*, concurrent: bool = False) -> dict[str, str]:
     if "cuda" not in jax.devices()[0].client.platform_version.lower():
         return {}
     mode = {"xla_gpu_command_buffer_scheduling_mode": "CONCURRENT"} if concurrent else {}
-    return {"xla_gpu_enable_command_buffer": _IN_GRAPHS, **mode}
+    return {_GRAPHS: f"{_IN_GRAPHS},{_CONVOLUTIONS}", **mode}
+
+
+def treatment() -> str:
+    """Return one of `TREATMENTS`, the environment's STVSR_CONVOLUTIONS or the first."""
+    chosen = os.environ.get("STVSR_CONVOLUTIONS", TREATMENTS[0])
+    if chosen not in TREATMENTS:
+        raise ValueError(f"STVSR_CONVOLUTIONS={chosen} is not one of {TREATMENTS}")
+    return chosen
 
 
 class Program:
@@ -86,17 +97,26 @@ class Program:
     def compile(self, *args, **kwargs) -> jax.stages.Compiled:
         """Return the program for such arguments (of the static ones: with these values), loaded or made."""
         if self._key is None or not program_store.is_on():
-            return kernel_compiler.compile_lowered(self.jitted.lower(*args, **kwargs))
+            return self._make(self.jitted.lower(*args, **kwargs))
         arrays, statics = self._split(args, kwargs)
         name = f"{self._function.__module__}.{self._function.__qualname__}"
-        facts = (name, self._key, statics, _describe(arrays), sorted(self._settings.items()))
+        facts = (name, self._key, statics, _describe(arrays), sorted(self._settings.items()), treatment())
         entry = program_store.Entry(facts, _devices_of(arrays))
-        compiled = entry.load()
-        if compiled is None:
-            with program_store.without_jax_cache():
-                compiled = kernel_compiler.compile_lowered(self.jitted.lower(*args, **kwargs))
-            entry.save(compiled)
+        compiled = entry.load(arrays)
+        if compiled is not None:
+            return compiled
+        lowered = self.jitted.lower(*args, **kwargs)
+        if treatment() == "unkept" and kernel_compiler.has_convolutions(lowered):
+            return self._make(lowered)
+        with program_store.without_jax_cache():
+            compiled = self._make(lowered)
+        entry.save(compiled)
         return compiled
+
+    def _make(self, lowered):
+        given = self._settings["compiler_options"] or {}
+        outside = treatment() == "outside" and _GRAPHS in given and kernel_compiler.has_convolutions(lowered)
+        return kernel_compiler.compile_lowered(lowered, {_GRAPHS: _IN_GRAPHS} if outside else None)
 
     def _split(self, args, kwargs):
         """Returns the arrays, by place and by name, and the static arguments."""

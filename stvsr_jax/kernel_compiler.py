@@ -32,14 +32,23 @@ class Kernel(NamedTuple):
     attributes: dict[str, Any]
 
 
-def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Return `lowered.compile()`."""
+def compile_lowered(
+    lowered: jax.stages.Lowered, compiler_options: dict[str, str] | None = None
+) -> jax.stages.Compiled:
+    """Return `lowered.compile(compiler_options)`."""
     kernels = find_kernels(lowered)
     if kernels:
         # XLA's other work would have to wait for the same locks meanwhile.
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             pool.map(_compile_alone, kernels)
-    return lowered.compile()
+    return lowered.compile(compiler_options)
+
+
+def has_convolutions(lowered: jax.stages.Lowered) -> bool:
+    """Return whether XLA has convolutions to make in a program, which on CUDA devices are cuDNN's."""
+    module = lowered.compiler_ir()
+    with module.context:
+        return any(operation.name == "stablehlo.convolution" for operation in _walk(module.operation))
 
 
 def find_kernels(lowered: jax.stages.Lowered) -> list[Kernel]:

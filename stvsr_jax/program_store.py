@@ -15,10 +15,11 @@ import pathlib
 import pickle
 import platform
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import serialize_executable
 
 import stvsr_jax
@@ -67,18 +68,29 @@ class Entry:
         self._path = directory / hashlib.sha256(description.encode()).hexdigest()[:32]
         self._devices = devices
 
-    def load(self) -> jax.stages.Compiled | None:
-        """Return the program, None if it is not there."""
+    def load(self, arrays: tuple[Sequence[Any], Mapping[str, Any]]) -> jax.stages.Compiled | None:
+        """Return the program, which has been run; None if it is not there, or does not run: then it is removed.
+
+        Args:
+          arrays: its arguments, by place and by name. Their shapes, dtypes and shardings are used, not their values.
+        """
         try:
             with self._path.open("rb") as file:
                 program = pickle.load(file)
             compiled = serialize_executable.deserialize_and_load(*program, execution_devices=self._devices)
+            _prove(compiled, arrays)
             os.utime(self._path)
             return compiled
         except FileNotFoundError:
             return None
         except Exception as error:  # whatever a damaged file leads to, the program can be made again
-            warnings.warn(f"the compiled program {self._path} cannot be used: {error!r}", stacklevel=2)
+            reason = str(error).partition("\n")[0]
+            warnings.warn(
+                f"the compiled program {self._path} is removed and made again, since it cannot be used: "
+                f"{type(error).__name__}: {reason}",
+                stacklevel=2,
+            )
+            self._path.unlink(missing_ok=True)
             return None
 
     def save(self, compiled: jax.stages.Compiled) -> None:
@@ -92,6 +104,26 @@ class Entry:
             _make_room(self._path.parent)
         except (OSError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
             warnings.warn(f"the compiled program {self._path} is not kept: {error!r}", stacklevel=2)
+
+
+def _prove(compiled, arrays):
+    """Runs a program twice, on zeros, so that nothing is lost if it fails, not even arguments that it consumes."""
+
+    def zeros(x):
+        made = np.zeros(x.shape, x.dtype)
+        sharding = getattr(x, "sharding", None)
+        return made if sharding is None else jax.device_put(made, sharding)
+
+    results = []
+    try:
+        for _ in range(
+            2
+        ):  # while the first results are there, a CUDA graph is changed for the second's addresses
+            positional, named = jax.tree.map(zeros, arrays)
+            results.append(jax.block_until_ready(compiled(*positional, **named)))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):  # too little memory for more is no fault of the program
+            raise
 
 
 def _make_room(directory):

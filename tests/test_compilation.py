@@ -50,6 +50,50 @@ def test_cuda_devices_start_convolutions_and_loops_in_graphs(monkeypatch):
         assert jax.jit(lambda x: 2 * x, compiler_options=given)(jnp.float32(3.0)) == 6.0
 
 
+@pytest.mark.parametrize(
+    "variable,has_convolution,expected",
+    [(None, True, False), ("outside", True, False), ("unkept", True, True), ("inside", True, True)]
+    + [(None, False, True), ("unkept", False, True)],
+)
+def test_convolutions_of_cudnn_stay_outside_of_graphs(monkeypatch, variable, has_convolution, expected):
+    def run(x, kernel):
+        return jax.lax.conv(x, kernel, (1, 1), "SAME") if has_convolution else x + 1
+
+    pretend_device(monkeypatch, "PJRT C API\ncuda 13000")
+    given = compilation.options()
+    monkeypatch.undo()
+    if variable is not None:
+        monkeypatch.setenv("STVSR_CONVOLUTIONS", variable)
+    used = {}
+    compile_lowered = compilation.kernel_compiler.compile_lowered
+
+    def spy(lowered, compiler_options):
+        used.update({**given, **(compiler_options or {})})
+        return compile_lowered(lowered, compiler_options)
+
+    monkeypatch.setattr(compilation.kernel_compiler, "compile_lowered", spy)
+    x, kernel = jnp.ones((1, 1, 4, 4)), jnp.ones((1, 1, 3, 3))
+    result = compilation.jit(run, key=None, compiler_options=given)(x, kernel)
+    assert float(result[0, 0, 1, 1]) == (9.0 if has_convolution else 2.0)
+    kinds = used["xla_gpu_enable_command_buffer"].split(",")
+    assert ("CONVOLUTION" in kinds) == ("CUDNN" in kinds) == expected
+    assert {"FUSION", "WHILE"} <= set(kinds)
+
+
+def test_options_given_last_count():
+    name = "xla_gpu_enable_command_buffer"
+    lowered = jax.jit(lambda x: 2 * x, compiler_options={name: "NO_SUCH_KIND"}).lower(1.0)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        lowered.compile()
+    assert lowered.compile({name: "FUSION"})(1.0) == 2.0
+
+
+def test_an_unknown_treatment_is_refused(monkeypatch):
+    monkeypatch.setenv("STVSR_CONVOLUTIONS", "none")
+    with pytest.raises(ValueError, match="STVSR_CONVOLUTIONS=none"):
+        compilation.treatment()
+
+
 @pytest.mark.parametrize("platform_version", ["PJRT C API\nrocm 60300", "cpu", "PJRT C API\nTFRT TPU v5"])
 def test_other_devices_get_no_options(monkeypatch, platform_version):
     pretend_device(monkeypatch, platform_version)

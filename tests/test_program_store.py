@@ -93,11 +93,73 @@ def test_a_damaged_file_is_made_again(directory, damage):
     make_scale(3.0, "three", traced)(jnp.arange(3.0))
     (file,) = directory.iterdir()
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.warns(UserWarning, match="cannot be used"):
+    with pytest.warns(UserWarning, match="is removed and made again.*cannot be used"):
         result = make_scale(3.0, "three", traced)(jnp.arange(3.0))
     np.testing.assert_array_equal(result, [0.0, 3.0, 6.0])
     make_scale(3.0, "three", traced)(jnp.arange(3.0))
     assert traced == [3.0, 3.0]
+
+
+def fail_when_loaded(monkeypatch, message, runs=1):
+    """Let every loaded program fail in its `runs`-th run; returns which runs there were."""
+    load, tried = program_store.serialize_executable.deserialize_and_load, []
+
+    def load_badly(*args, **kwargs):
+        compiled, count = load(*args, **kwargs), 0
+
+        def run(*args, **kwargs):
+            nonlocal count
+            count += 1
+            tried.append(count)
+            if count >= runs:
+                raise jax.errors.JaxRuntimeError(message)
+            return compiled(*args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr(program_store.serialize_executable, "deserialize_and_load", load_badly)
+    return tried
+
+
+@pytest.mark.parametrize("runs", [1, 2])  # the second changes a CUDA graph
+def test_a_loaded_program_that_fails_is_dropped_and_made_again(directory, monkeypatch, runs):
+    def make(traced):
+        def count_up(state, x):
+            traced.append(1)
+            return {"sum": state["sum"] + x}
+
+        return compilation.jit(count_up, key="count_up", donate_argnums=0)
+
+    traced = []
+    make(traced)({"sum": jnp.zeros(3)}, np.float32(1))
+    tried = fail_when_loaded(monkeypatch, "UNKNOWN: <unknown cudnn status: 5003>\nat many places", runs)
+    step, state = make(traced), {"sum": jnp.arange(3.0)}
+    with pytest.warns(UserWarning, match="made again.*5003>$") as warned:
+        state = step(state, np.float32(1))
+    state = step(state, np.float32(1))
+    # What the step consumes was there for the program made again.
+    np.testing.assert_array_equal(state["sum"], [2.0, 3.0, 4.0])
+    assert len(warned) == 1 and tried == [1, 2][:runs] and traced == [1, 1]
+    assert len(list(directory.iterdir())) == 1
+
+
+def test_a_loaded_program_consumes_its_arguments_only_when_called(directory):
+    def step(state, x):
+        return state + x
+
+    for _ in range(2):
+        state = jnp.arange(3.0)
+        result = compilation.jit(step, key="step", donate_argnums=0)(state, np.float32(1))
+        np.testing.assert_array_equal(result, [1.0, 2.0, 3.0])
+        assert state.is_deleted()
+
+
+def test_a_loaded_program_that_lacks_memory_stays(directory, monkeypatch):
+    make_scale(3.0, "three", [])(jnp.arange(3.0))
+    fail_when_loaded(monkeypatch, "RESOURCE_EXHAUSTED: Out of memory")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):  # of the call itself
+        make_scale(3.0, "three", [])(jnp.arange(3.0))
+    assert len(list(directory.iterdir())) == 1
 
 
 def test_a_full_disk_does_not_stop_a_run(directory, monkeypatch):
