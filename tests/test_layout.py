@@ -110,6 +110,11 @@ def test_nothing_imports_tensorflow():
     assert not violations(FILES, lambda name: is_below(name, "tensorflow"))
 
 
+def test_only_one_module_opens_media_files():
+    others = [file for file in FILES if file != "stvsr_jax/data/media.py"]
+    assert [file for file in others if "av.open(" in (PACKAGE.parent / file).read_text()] == []
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_module_has_a_docstring(file):
     assert ast.get_docstring(ast.parse((PACKAGE.parent / file).read_text()))

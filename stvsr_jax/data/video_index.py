@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from stvsr_jax.data import colour, scan_cache, scene_cuts
+from stvsr_jax.data import colour, media, scan_cache, scene_cuts
 from stvsr_jax.data.video_reader import VideoIndex, VideoReader
 
 # Part of the cache's file names: raise it when the meaning of what is kept changes.
@@ -109,7 +109,7 @@ def _read_packets(path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:
       (both empty when packets carry no or repeated timestamps), and how many frames to expect.
     """
     pts, keys, count = [], [], 0
-    with _naming(path), av.open(str(path)) as container:
+    with _naming(path), media.open_to_read(path) as container:
         if not container.streams.video:
             raise ValueError(f"{path} cannot be read as a video: it has no video stream")
         stream = container.streams.video[0]
@@ -144,7 +144,7 @@ def _decode(
     pts, thumbnails, converter, writer, size, damaged = [], [], None, None, None, 0
     with contextlib.ExitStack() as stack:
         stack.enter_context(_naming(path))
-        container = stack.enter_context(av.open(str(path)))
+        container = stack.enter_context(media.open_to_read(path))
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         progress = stack.enter_context(
@@ -199,7 +199,7 @@ class _CopyWriter:
         self._converter = converter
         self._value_range = value_range
         self._count = 0
-        self._container = av.open(str(path), "w", format="avi")
+        self._container = media.open_to_write(path, format="avi")
         self._stream = self._container.add_stream("utvideo", rate=25, options={"pred": "left"})
         self._stream.width, self._stream.height, self._stream.pix_fmt = like.width, like.height, self._format
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import av
 import numpy as np
 
+from stvsr_jax.data import media
 from stvsr_jax.data.colour import RgbConverter
 
 # Idle readers a process keeps open; one for 720p H.264 holds some 20 MB of reference frames.
@@ -115,7 +116,7 @@ class VideoReader:
 
 def _open(path: str):
     """Open a video for reading; returns its container and first video stream."""
-    container = av.open(path)
+    container = media.open_to_read(path)
     stream = container.streams.video[0]
     # Samples are read by many threads at once; threads inside each decoder would only get in the way.
     stream.codec_context.thread_type = "NONE"

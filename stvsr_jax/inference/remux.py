@@ -11,6 +11,8 @@ from fractions import Fraction
 
 import av
 
+from stvsr_jax.data import media
+
 # Encoder and sample rate (None: the input's) for sound that cannot be copied.
 _CONVERSIONS = {"webm": ("libopus", 48000)}
 _USUAL_CONVERSION = ("aac", None)
@@ -32,7 +34,7 @@ class SideStreams:
         self.notes = []
         self._output = output
         self._origin = origin
-        self._container = av.open(str(source))
+        self._container = media.open_to_read(source)
         self._targets = {}  # input stream index -> (output stream, whether it is encoded anew)
         for stream in self._container.streams:
             if stream.type in ("audio", "subtitle"):

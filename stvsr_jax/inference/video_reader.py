@@ -15,7 +15,7 @@ import av
 import av.filter
 import numpy as np
 
-from stvsr_jax.data import frame_folder
+from stvsr_jax.data import frame_folder, media
 from stvsr_jax.inference import colour, pictures, timing
 
 
@@ -126,7 +126,7 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
     if path.stat().st_size == 0:
         raise ValueError(f"input {path} is empty (0 bytes)")
     try:
-        with av.open(str(path)) as container:
+        with media.open_to_read(path) as container:
             stream = _best_video_stream(container, path)
             first = next(decode(container, stream), None)
             origin = max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
@@ -280,7 +280,7 @@ def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fract
         return
     clock = timing.Clock(info.time_base, info.rate, info.is_constant_rate, info.origin)
     size = (info.width, info.height) if info.orientation[0] else (info.height, info.width)
-    with av.open(str(info.path)) as container:
+    with media.open_to_read(info.path) as container:
         decoded = decode(container, container.streams[info.stream_index])
         if info.is_interlaced:
             decoded = deinterlace(decoded, container.streams[info.stream_index])
@@ -306,7 +306,7 @@ def _best_video_stream(container: av.container.InputContainer, path: pathlib.Pat
 def _scan_packets(path: pathlib.Path, stream_index: int) -> tuple[list[int], int]:
     """Returns the ascending time stamps of a stream's packets (empty if any lacks one) and their number."""
     stamps, count = [], 0
-    with av.open(str(path)) as container:
+    with media.open_to_read(path) as container:
         for packet in container.demux(container.streams[stream_index]):
             if packet.size == 0 or packet.is_discard:
                 continue

@@ -18,6 +18,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from stvsr_jax.data import media
 from stvsr_jax.inference import colour, packet_store, remux, video_encoder
 from stvsr_jax.inference.video_encoder import VideoFormat
 
@@ -123,7 +124,7 @@ class VideoFile:
         """Returns (container, its video stream, SideStreams or None), the header written."""
         video = self.video
         is_mp4 = target.suffix.lower() in _MP4_SUFFIXES
-        container = av.open(str(target), "w", container_options={"movflags": "+faststart"} if is_mp4 else {})
+        container = media.open_to_write(target, options={"movflags": "+faststart"} if is_mp4 else {})
         sides = None
         try:
             # Its encoder is opened to describe the stream and never used.
@@ -260,7 +261,7 @@ class PictureWriter:
 
 
 def _copy_chapters(source, container):
-    with av.open(str(source)) as given:
+    with media.open_to_read(source) as given:
         if chapters := given.chapters():
             container.set_chapters(chapters)
 

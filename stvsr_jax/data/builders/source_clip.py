@@ -19,7 +19,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data import colour
+from stvsr_jax.data import colour, media
 from stvsr_jax.data.frame_folder import list_images
 
 
@@ -147,7 +147,7 @@ class VideoClip:
         size, converter, count, damaged = None, None, 0, []
         # What decodes a damaged video may stop with an error or go on; both are told.
         try:
-            with av.open(self.path) as container:
+            with media.open_to_read(self.path) as container:
                 for frame in container.decode(video=0):
                     if converter is None:
                         size = frame.height, frame.width
@@ -194,7 +194,7 @@ def first_few(missing: Sequence) -> str:
 def open_video(path: Path, name: str) -> VideoClip:
     """Return the clip of a video; raises ValueError unless it opens as one."""
     try:
-        with av.open(str(path)) as container:
+        with media.open_to_read(path) as container:
             if not container.streams.video:
                 raise ValueError(f"{path} has no video stream")
             return VideoClip(name, str(path), container.streams.video[0].frames)
