@@ -18,6 +18,7 @@ from PIL import Image
 import stvsr_jax
 from stvsr_jax.inference import (
     compare,
+    packet_store,
     pipeline,
     predictor,
     video_reader,
@@ -154,6 +155,7 @@ def identify(plan: Plan, network: predictor.Predictor) -> dict[str, Any]:
         "network": network.identity,
         "segment": plan.segment,
         "version": stvsr_jax.__version__,
+        "packets": packet_store.VERSION,
     }
 
 

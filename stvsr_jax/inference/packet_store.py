@@ -2,6 +2,9 @@
 
 The bytes lie in one file, a line of JSON per packet in another. What was flushed is safe; what came after it
 is cut off by `PacketStore.open` with the mark that `flush` returned.
+
+Encoders count their decoding times from each segment's first frame, so that those of two segments overlap where
+a frame is missing between. They are not kept: they follow from the presentation times and the order.
 """
 
 import json
@@ -11,6 +14,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+import numpy as np
+
+VERSION = 2  # of what the files hold
 
 
 class PacketStore:
@@ -35,7 +41,7 @@ class PacketStore:
         """Adds a packet."""
         data, index = self._files
         data.write(bytes(packet))
-        facts = [packet.size, packet.pts, packet.dts, packet.duration, bool(packet.is_keyframe)]
+        facts = [packet.size, packet.pts, packet.duration, bool(packet.is_keyframe)]
         index.write(json.dumps(facts).encode() + b"\n")
 
     def flush(self) -> list[int]:
@@ -46,12 +52,15 @@ class PacketStore:
         return [os.fstat(file.fileno()).st_size for file in self._files]
 
     def read(self) -> Iterator[av.Packet]:
-        """Yields all packets."""
+        """Yields all packets, with decoding times that rise throughout."""
         for file in self._files:
             file.flush()
+        with open(self._paths[1], "rb") as index:
+            all_pts = np.array([json.loads(line)[1] for line in index], np.int64)
+        all_dts = decoding_times(all_pts).tolist()
         with open(self._paths[0], "rb") as data, open(self._paths[1], "rb") as index:
-            for line in index:
-                size, pts, dts, duration, is_key = json.loads(line)
+            for line, dts in zip(index, all_dts, strict=True):
+                size, pts, duration, is_key = json.loads(line)
                 packet = av.Packet(data.read(size))
                 packet.pts, packet.dts, packet.duration = pts, dts, duration
                 packet.is_keyframe, packet.time_base = is_key, self._time_base
@@ -63,3 +72,22 @@ class PacketStore:
                 file.close()
             except OSError:
                 pass  # a full disk; what is not whole is cut off when the job goes on
+
+
+def decoding_times(pts: np.ndarray) -> np.ndarray:
+    """Returns when each packet is decoded, from when it is shown.
+
+    With a reordering depth D (the most frames that any packet is stored ahead of), packet i is decoded when
+    the frame of rank i - D is shown; the first D come one tick apart before the first frame.
+
+    Args:
+      pts: int64 [N] presentation times in storage order, all different, in ticks.
+
+    Returns:
+      int64 [N], rising, none after its `pts`.
+    """
+    if not len(pts):
+        return pts
+    shown = np.sort(pts)
+    depth = int((np.arange(len(pts)) - np.searchsorted(shown, pts)).max())
+    return np.concatenate([shown[0] + np.arange(-depth, 0), shown[: len(pts) - depth]])

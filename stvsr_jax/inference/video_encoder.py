@@ -169,6 +169,8 @@ def configure(context: av.VideoCodecContext, video: VideoFormat, *, is_tagged: b
 class VideoEncoder:
     """Turns frames into packets that stand alone: the first begins with a key frame.
 
+    Their decoding times are the encoder's own and of no use beside those of another (see `packet_store`).
+
     Args:
       video: what to make.
       has_global_header: whether the file's format keeps what a decoder needs in its header.
@@ -176,7 +178,6 @@ class VideoEncoder:
 
     def __init__(self, video: VideoFormat, *, has_global_header: bool):
         self._video = video
-        self._count = 0  # frames so far
         self._durations = {}  # stamp -> duration, for packets that leave the encoder later
         self._tags = colour.output_tags(video.colour_tags)
         self._context = av.CodecContext.create(CODECS[video.codec].encoder, "w")
@@ -196,7 +197,6 @@ class VideoEncoder:
         height, width = self._video.encoded_size
         frame = colour.rgb_to_frame(image[:height, :width], self._context.pix_fmt, self._tags)
         frame.pts, frame.time_base = stamp, self._video.time_base
-        self._count += 1
         self._durations[stamp] = duration
         yield from self._finish(self._context.encode(frame))
 
@@ -207,7 +207,4 @@ class VideoEncoder:
     def _finish(self, packets):
         for packet in packets:
             packet.duration = self._durations.pop(packet.pts)
-            # Of so short a stream x265 leaves them uninitialised; frames are decoded in the order they are shown.
-            if self._count < 3:
-                packet.dts = packet.pts
             yield packet

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stvsr_jax.data import media
 from stvsr_jax.inference import video_reader, video_writer
 from stvsr_jax.inference.colour import ColourTags, to_8_bits
 from stvsr_jax.inference.video_encoder import VideoFormat
@@ -129,6 +130,28 @@ def test_going_on_after_a_segment_gives_the_same_packets(tmp_path, codec, suffix
         ]
         assert np.abs(tones).mean() < 6
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("segment", [1, 2, 6])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_frames_missing_anywhere_leave_a_file(tmp_path, codec, suffix, segment):
+    # Encoders date the first packets of a segment back by the gap after its first frame.
+    gaps = [0, *(2 if i % segment == 1 else 1 for i in range(1, 24))]
+    kept = np.cumsum(gaps).tolist()
+    rate = Fraction(25)
+    path = tmp_path / f"a.{suffix}"
+    video = VideoFormat(64, 96, rate=rate, time_base=1 / rate, codec=codec)
+    writer = VideoWriter(VideoFile(path, video), work_folder(path) / "0.packets")
+    for i, (n, picture) in enumerate(zip(kept, images(len(kept)), strict=True)):
+        if i and i % segment == 0:
+            writer.end_segment()
+        writer.write(picture, n / rate, 1 / rate)
+    writer.finish()
+    with media.open_to_read(path) as container:
+        stream = container.streams.video[0]
+        found = [frame.pts * stream.time_base for frame in container.decode(stream)]
+    assert [float(time - found[0]) for time in found] == pytest.approx([n / 25 for n in kept], abs=1e-3)
 
 
 def test_a_partial_file_can_be_played(tmp_path):
