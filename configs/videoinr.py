@@ -38,6 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "dtype": "float32",
             "data": {
                 "path": "pip",
+                "strict": False,
                 "cache_dir": "",
                 "cut_threshold": 10.0,
                 "recipe": {

@@ -103,7 +103,7 @@ class Run:
 
 
 def prepare(config: ml_collections.ConfigDict) -> Run:
-    """Check a config and build what it describes; nothing has been computed or written afterwards.
+    """Check a config and build what it describes; nothing but the scans of clips is written.
 
     Raises:
       ValueError: a key is unknown or missing, or a value is impossible.

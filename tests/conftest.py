@@ -49,6 +49,7 @@ def config(linear_config, clip_folder):
     """Return the config of a linear network on the folder's clip."""
     config = linear_config.get_config()
     config.data.path = str(clip_folder)
+    config.data.cache_dir = str(clip_folder.parent / "cache")
     return config
 
 

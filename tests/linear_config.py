@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
             "dtype": "float32",
             "data": {
                 "path": "",
+                "strict": False,
                 "cache_dir": "",
                 "cut_threshold": 0.0,
                 "recipe": {

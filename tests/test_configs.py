@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from stvsr_jax import sharding, train
+from stvsr_jax.data.mixture import Source
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -81,7 +82,7 @@ def test_sizes_and_optimiser_are_as_published(name):
 def test_zooming_slowmo_samples_are_as_published():
     config = get_config("zooming_slowmo")
     assert config.data.batch_size == 16
-    run_recipe = train.data.datasets._recipe(config.data.recipe.to_dict())
+    run_recipe = train.data.datasets.recipe_of(config.data.recipe.to_dict(), Source("pip"))
     ((start, spec),) = run_recipe
     assert start == 0
     assert (spec.window, spec.inputs, spec.num_times) == (7, (0, 2, 4, 6), None)
@@ -93,11 +94,13 @@ def test_videoinr_samples_are_as_published():
     config = get_config("videoinr")
     assert config.data.batch_size == 24
     assert tuple(config.model.hidden) == (64, 64, 256)
-    (start, first), (second_start, second) = train.data.datasets._recipe(config.data.recipe.to_dict())
+    (start, first), (second_start, second) = train.data.datasets.recipe_of(
+        config.data.recipe.to_dict(), Source("pip")
+    )
     assert (start, second_start) == (0, 450_000)
     assert second.num_scales == 8
     config.data.recipe.num_scales = 0
-    assert train.data.datasets._recipe(config.data.recipe.to_dict())[1][1].num_scales is None
+    assert train.data.datasets.recipe_of(config.data.recipe.to_dict(), Source("pip"))[1][1].num_scales is None
     for spec in (first, second):
         assert (spec.window, spec.inputs, spec.lr_crop) == (9, (0, 8), 32)
         assert spec.augment and not spec.reverse_time

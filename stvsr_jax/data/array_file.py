@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stvsr_jax.data import clip
+from stvsr_jax.data.clip import ClipError
 
 SUFFIX = ".npy"
 
@@ -39,17 +40,15 @@ def open_array_file(path: str | os.PathLike, *, name: str | None = None) -> Arra
     """Open a file that `data.decode` or `np.save` wrote.
 
     Raises:
-      ValueError: it is no array of 8-bit RGB frames.
+      ClipError: it is no array of 8-bit RGB frames.
     """
     path = Path(path).absolute()
     try:
         frames = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as an array: {error}") from error
+        raise ClipError(f"{path} cannot be read as an array: {error}") from error
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ValueError(
-            f"{path} holds {frames.dtype}{list(frames.shape)}; frames must be uint8 [N, H, W, 3]"
-        )
+        raise ClipError(f"{path} holds {frames.dtype}{list(frames.shape)}; frames must be uint8 [N, H, W, 3]")
     count, height, width, _ = frames.shape
     return ArrayFile(name or path.stem, str(path), count, height, width)
 

@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from stvsr_jax.data import degrade, pipeline, samples, transforms
 from stvsr_jax.data.clip import Clip
-from stvsr_jax.data.datasets import DataConfig, open_clips
+from stvsr_jax.data.datasets import DataConfig, open_clips, report_faults
 from stvsr_jax.data.windows import WindowSpec, list_windows
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file, e.g. configs/videoinr.py.")
@@ -139,8 +139,7 @@ def run(config: Any, *, workers: Sequence[int], seconds: float, step_seconds: fl
         raise ValueError(f"config.data must have the keys {sorted(fields)}; it has {sorted(given)}")
     data = DataConfig(**given)
     opened = open_clips(data)
-    for part in opened.parts:
-        list_windows(part.clips, part.recipe)
+    report_faults(opened.faults, strict=data.strict)
     shared = {"batch_size": data.batch_size, "seed": config.seed, "seconds": seconds}
     stages = []
     for number, (first, _) in enumerate(opened.recipe):

@@ -3,9 +3,10 @@
 import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import grain
+from absl import logging
 
 from stvsr_jax.data.clip import Clip, describe
 from stvsr_jax.data.mixture import Source, parse_path
@@ -14,7 +15,10 @@ from stvsr_jax.data.pipeline import Part, TrainBatches, make_eval_dataset, make_
 from stvsr_jax.data.prepared import find_prepared, list_splits, open_split
 from stvsr_jax.data.sources import DRAWN, SOURCES, open_source
 from stvsr_jax.data.split import SPLITS
-from stvsr_jax.data.windows import RECIPES, Recipe, list_windows, make_recipe
+from stvsr_jax.data.windows import RECIPES, Recipe, make_recipe, sort_out
+
+# A threshold that finds no cuts; unlike None, every frame is still decoded once, so that damage is found now.
+_NO_CUTS = 255.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +30,8 @@ class DataConfig:
         folder of those. A prepared data set brings its own split and has no cuts: the three keys about these
         (`cut_threshold`, `split`, `validation_fraction`) are for other paths. `layers:FOLDER` draws clips from
         photographs, see `moving_layers`. Several sources with shares and options of their own: see `mixture`.
+      strict: refuse to start if any clip cannot be used; otherwise those are left out, and one warning says
+        which and why.
       cache_dir: where the scan of each clip is kept; '' for `scan_cache.default_cache_dir()`.
       cut_threshold: of the scene cut detector; 0 looks for no cuts.
       recipe: a name in `windows.RECIPES` under 'name', and the options of that function.
@@ -38,6 +44,7 @@ class DataConfig:
     """
 
     path: str
+    strict: bool
     cache_dir: str
     cut_threshold: float
     recipe: Mapping[str, Any]
@@ -83,12 +90,14 @@ class OpenedClips:
       recipe: of the clips to validate on.
       held_out: these; of a prepared data set its validation split, or else test.
       description: one line for a person.
+      faults: a sentence about each clip that is left out.
     """
 
     parts: Sequence[Part]
     recipe: Recipe
     held_out: Sequence[Clip]
     description: str
+    faults: Sequence[str]
 
 
 def make_datasets(
@@ -111,9 +120,23 @@ def make_datasets(
 
     Raises:
       FileNotFoundError: the path does not exist.
-      ValueError: clips cannot be read or do not fit the recipe, or an option is unknown.
+      ValueError: no clip can be used, or with `strict` one cannot; or an option is unknown.
+      OSError: the cache cannot be written, or the machine has run out of something.
     """
     opened = open_clips(config)
+    spec = dataclasses.replace(opened.recipe[0][1], lr_crop=config.validation_crop, num_times=None)
+    held_out, faults = [], list(opened.faults)
+    for clip in opened.held_out:
+        if min(clip.height, clip.width) >= spec.min_size:
+            held_out.append(clip)
+        else:
+            faults.append(
+                f"{clip.name} is {clip.width}x{clip.height} pixels; validation_crop={config.validation_crop} needs "
+                f"at least {spec.min_size}x{spec.min_size} to validate on it"
+            )
+    if not held_out:
+        _refuse(faults)
+    report_faults(faults, strict=config.strict)
     shares = {"process_index": process_index, "process_count": process_count}
     together = eval_batch_size * process_count
     return Datasets(
@@ -125,8 +148,8 @@ def make_datasets(
             **shares,
         ),
         validation=make_eval_dataset(
-            opened.held_out,
-            dataclasses.replace(opened.recipe[0][1], lr_crop=config.validation_crop, num_times=None),
+            held_out,
+            spec,
             batch_size=eval_batch_size,
             num_windows=-(-config.validation_windows // together) * together,
             **shares,
@@ -142,7 +165,7 @@ def open_clips(config: DataConfig) -> OpenedClips:
     by the same rule, so one that is named twice has the same end held out.
     """
     sources = parse_path(config.path)
-    recipes = [_recipe(config.recipe, source) for source in sources]
+    recipes = [recipe_of(config.recipe, source) for source in sources]
     span = max(recipe[0][1].span for recipe in recipes)
     opened = [_open(config, source, recipe, span) for source, recipe in zip(sources, recipes, strict=True)]
     real = [o for source, o in zip(sources, opened, strict=True) if not source.path.startswith(DRAWN)]
@@ -153,6 +176,7 @@ def open_clips(config: DataConfig) -> OpenedClips:
         recipe=scored[0].recipe,
         held_out=list(held_out.values()),
         description="; ".join(o.description for o in opened),
+        faults=list(dict.fromkeys(fault for o in opened for fault in o.faults)),
     )
 
 
@@ -161,21 +185,28 @@ def _open(config: DataConfig, source: Source, recipe: Recipe, span: int) -> Open
     if source.path in SOURCES or source.path.startswith(DRAWN) or not find_prepared(source.path):
         return _open_own(config, source, recipe, span)
     name = "validation" if "validation" in list_splits(source.path) else "test"
-    training, held_out = open_split(source.path, "train"), open_split(source.path, name)
+    training, faults = sort_out(open_split(source.path, "train"), recipe)
+    held_out, more = sort_out(open_split(source.path, name), recipe)
+    faults += more
+    if not training or not held_out:
+        _refuse(faults)
     description = f"{source.path}: train {describe(training)}; {name} {describe(held_out)}"
-    return OpenedClips([Part(training, recipe, source.share)], recipe, held_out, description)
+    return OpenedClips([Part(training, recipe, source.share)], recipe, held_out, description, faults)
 
 
 def _open_own(config: DataConfig, source: Source, recipe: Recipe, span: int) -> OpenedClips:
     """Open a source that has no split of its own."""
-    clips = open_source(
-        source.path,
-        cache_dir=config.cache_dir or None,
-        cut_threshold=config.cut_threshold or None,
-        **_own_options(source),
-    )
-    list_windows(clips, recipe)  # before the split, so that messages speak of whole clips
-    is_drawn = source.path.startswith(DRAWN)
+    faults = []
+    cache_dir = config.cache_dir or None
+    if is_drawn := source.path.startswith(DRAWN):
+        clips = open_source(source.path, cache_dir=cache_dir, **_own_options(source))
+    else:
+        threshold = config.cut_threshold or _NO_CUTS
+        clips = open_source(source.path, cache_dir=cache_dir, cut_threshold=threshold, faults=faults)
+    clips, unfit = sort_out(clips, recipe)  # before the split, so that messages speak of whole clips
+    faults += unfit
+    if not clips:
+        _refuse(faults)
     split = "clip" if is_drawn else config.split
     options = {"span": span} if split == "time" else {}
     training, held_out = SPLITS[split](clips, fraction=config.validation_fraction, **options)
@@ -184,12 +215,33 @@ def _open_own(config: DataConfig, source: Source, recipe: Recipe, span: int) -> 
             f"{source.path}: nothing is left to {'validate' if training else 'train'} on with "
             f"split={split!r} and validation_fraction={config.validation_fraction}; add longer or more clips"
         )
-    return OpenedClips(
-        [Part(training, recipe, source.share)], recipe, held_out, _describe(source.path, clips)
+    parts = [Part(training, recipe, source.share)]
+    return OpenedClips(parts, recipe, held_out, _describe(source.path, clips), faults)
+
+
+def report_faults(faults: Sequence[str], *, strict: bool) -> None:
+    """Warn once about all clips that are left out; raise ValueError instead if `strict`."""
+    if not faults:
+        return
+    if strict:
+        raise ValueError(f"data.strict is set, and {_count(faults)} cannot be used: {'; '.join(faults)}")
+    logging.warning(
+        "%s cannot be used and %s left out:\n  %s",
+        _count(faults),
+        "is" if len(faults) == 1 else "are",
+        "\n  ".join(faults),
     )
 
 
-def _recipe(options: Mapping[str, Any], source: Source) -> Recipe:
+def _refuse(faults: Sequence[str]) -> NoReturn:
+    raise ValueError(f"no clip can be used: {'; '.join(faults)}")
+
+
+def _count(faults: Sequence[str]) -> str:
+    return "1 clip" if len(faults) == 1 else f"{len(faults):,} clips"
+
+
+def recipe_of(options: Mapping[str, Any], source: Source) -> Recipe:
     """Return the recipe of a source: the run's with the source's own options."""
     own = _own_options(source)
     options = {**options, **{key: value for key, value in source.options.items() if key not in own}}

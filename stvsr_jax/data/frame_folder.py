@@ -1,9 +1,12 @@
 """A folder of images as a clip."""
 
+import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,8 @@ from stvsr_jax.data import clip, scan_cache, scene_cuts
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 # Modes that PIL turns into 8-bit RGB without losing anything but alpha.
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+# What Pillow raises for damaged files; a SyntaxError is one of a PNG's.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _VERSION = 1
 
 
@@ -56,9 +61,17 @@ def natural_key(name: str) -> list:
 
 
 def list_images(folder: str | os.PathLike) -> tuple[str, ...]:
-    """Return the names of the images in `folder`, in natural order, without hidden files."""
-    names = (entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
-    return tuple(sorted((n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES), key=natural_key))
+    """Return the names of the images in `folder`, in natural order, without hidden files.
+
+    Links that lead nowhere are among them: leaving a frame out would shift all that come after it.
+    """
+    names = [n for n in os.listdir(folder) if Path(n).suffix.lower() in IMAGE_SUFFIXES and n[0] != "."]
+    return tuple(sorted((n for n in names if is_file_or_dead_link(Path(folder, n))), key=natural_key))
+
+
+def is_file_or_dead_link(path: Path) -> bool:
+    """Return whether `path` is, or is meant to be, a file: no folder, pipe or device."""
+    return path.is_file() or not path.exists()
 
 
 def open_frame_folder(
@@ -77,16 +90,16 @@ def open_frame_folder(
       cut_threshold: see `scene_cuts.find_cuts`; None takes all images as one scene and decodes none of them.
 
     Raises:
-      ValueError: no images, an image that cannot be read, or images of different sizes.
+      ClipError: no images, an image that cannot be read, or images of different sizes.
     """
     folder = Path(folder).absolute()
     files = list_images(folder)
     if not files:
-        raise ValueError(f"{folder} holds no images; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise clip.ClipError(f"{folder} holds no images; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     height, width = _read_size(folder / files[0])
     for file in files[1:]:
         if (size := _read_size(folder / file)) != (height, width):
-            raise ValueError(
+            raise clip.ClipError(
                 f"{folder} mixes sizes: {files[0]} is {width}x{height}, {file} is {size[1]}x{size[0]}; "
                 "all frames of a clip must have one size"
             )
@@ -101,23 +114,30 @@ def open_frame_folder(
 
 def _read_size(path: Path) -> tuple[int, int]:
     """Return an image's (height, width) from its header, after checking that it can become 8-bit RGB."""
-    try:
-        with Image.open(path) as image:
-            mode, (width, height) = image.mode, image.size
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    with _naming(path), Image.open(path) as image:
+        mode, (width, height) = image.mode, image.size
     if mode not in _EIGHT_BIT_MODES:
-        raise ValueError(f"{path} has pixels of kind {mode!r}; only 8-bit images are supported")
+        raise clip.ClipError(f"{path} has pixels of kind {mode!r}; only 8-bit images are supported")
     return height, width
 
 
 def _read_image(path: Path) -> np.ndarray:
     """Return an image as uint8 [H, W, 3] RGB; alpha is dropped."""
+    with _naming(path), Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn the errors of reading an image into a ClipError, or an OSError if the machine is at fault."""
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        yield
+    except _DAMAGE as error:
+        if getattr(error, "errno", None) in clip.OUT_OF_RESOURCES:
+            raise
+        # Pillow's message names the file once more, or the object it was read through.
+        why = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        raise clip.ClipError(f"{path} cannot be read as an image: {why}") from error
 
 
 def _load_thumbnails(folder: Path, files: tuple[str, ...], cache_dir: str | os.PathLike | None) -> np.ndarray:

@@ -30,7 +30,6 @@ def open_moving_layers(
     folder: str | os.PathLike,
     *,
     cache_dir: str | os.PathLike | None = None,
-    cut_threshold: float | None = None,
     count: int = 20_000,
     num_frames: int = 31,
     size: tuple[int, int] = (360, 640),
@@ -42,7 +41,6 @@ def open_moving_layers(
     Args:
       folder: of photographs; see `photos.load_photos`.
       cache_dir: where decoded photographs are kept.
-      cut_threshold: ignored: there are no cuts.
       count: of scenes.
       num_frames: of a scene.
       size: (height, width) of a frame in pixels.
@@ -54,7 +52,6 @@ def open_moving_layers(
       ImportError: OpenCV is not installed.
       FileNotFoundError, ValueError: see `photos.load_photos`; an option is out of range.
     """
-    del cut_threshold
     try:
         import cv2  # noqa: F401
     except ImportError as error:
@@ -86,8 +83,6 @@ class MovingLayers:
     num_frames: int
     height: int
     width: int
-
-    is_drawn = True  # never held out: it says nothing about real video
 
     @property
     def scenes(self) -> tuple[tuple[int, int], ...]:

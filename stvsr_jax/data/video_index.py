@@ -22,6 +22,7 @@ from absl import logging
 from tqdm import tqdm
 
 from stvsr_jax.data import colour, media, scan_cache, scene_cuts
+from stvsr_jax.data.clip import OUT_OF_RESOURCES, ClipError
 from stvsr_jax.data.video_reader import VideoIndex, VideoReader
 
 # Part of the cache's file names: raise it when the meaning of what is kept changes.
@@ -52,7 +53,8 @@ def load_index(
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: it is empty, damaged, or has no video in it.
+      ClipError: it is empty, damaged, cut short, changes its size, or has no video in it.
+      OSError: the cache cannot be written, or the machine has run out of something.
     """
     path = Path(path).absolute()
     if max_keyframe_gap < 1:
@@ -61,7 +63,7 @@ def load_index(
         raise FileNotFoundError(f"no video file at {path}")
     status = path.stat()
     if status.st_size == 0:
-        raise ValueError(f"{path} cannot be read as a video: it has zero bytes")
+        raise ClipError(f"{path} cannot be read as a video: it has zero bytes")
     facts = [_VERSION, str(path), status.st_size, status.st_mtime_ns, max_keyframe_gap]
     entry = scan_cache.entry_path(cache_dir, "videos", facts)
     known = scan_cache.read_json(entry.with_suffix(".json"))
@@ -94,11 +96,17 @@ def _scan(path: Path, copy: Path, max_keyframe_gap: int) -> tuple[VideoIndex, np
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn FFmpeg's errors into a ValueError that names the file."""
+    """Turn the errors of reading a file into a ClipError, or an OSError if the machine is at fault."""
     try:
         yield
+    except ClipError:
+        raise
     except av.error.FFmpegError as error:
-        raise ValueError(f"{path} cannot be read as a video: {error.strerror or error}") from error
+        if error.errno in OUT_OF_RESOURCES:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise ClipError(f"{path} cannot be read as a video: {error.strerror or error}") from error
+    except (ValueError, NotImplementedError, ArithmeticError) as error:  # of what a damaged header declares
+        raise ClipError(f"{path} cannot be read as a video: {error}") from error
 
 
 def _read_packets(path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:
@@ -108,29 +116,30 @@ def _read_packets(path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:
       The timestamps of its frames in the order they are shown, the numbers of its keyframes in that order
       (both empty when packets carry no or repeated timestamps), and how many frames to expect.
     """
-    pts, keys, count = [], [], 0
+    pts, keys, count, last = [], [], 0, 0.0
     with _naming(path), media.open_to_read(path) as container:
         if not container.streams.video:
-            raise ValueError(f"{path} cannot be read as a video: it has no video stream")
+            raise ClipError(f"{path} cannot be read as a video: it has no video stream")
         stream = container.streams.video[0]
         size = path.stat().st_size
         missing = max((entry.pos + entry.size for entry in stream.index_entries), default=0) - size
         if missing > 0:
-            raise ValueError(
+            raise ClipError(
                 f"{path} is cut short: its index refers to {missing:,} bytes past the end of the file"
             )
-        for packet in container.demux(stream):
-            if not packet.size or packet.is_discard:
+        first = (container.start_time or 0) / av.time_base
+        # Of all streams: where sound or subtitles go on after the last frame, nothing is missing.
+        for packet in container.demux():
+            if packet.size and packet.pts is not None:
+                last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base) - first)
+            if packet.stream is not stream or not packet.size or packet.is_discard:
                 continue
             count += 1
             pts.append(packet.pts)
             keys.append(packet.is_keyframe)
-        known = [value for value in pts if value is not None]
         promised = (container.duration or 0) / av.time_base
-        if known and promised > 1.1 * (length := float((max(known) - min(known)) * stream.time_base)) + 1:
-            logging.warning(
-                "%s may be cut short: %.1f of %.1f seconds of video are there", path, length, promised
-            )
+        if last and promised > 1.1 * last + 1:
+            logging.warning("%s may be cut short: %.1f of %.1f seconds are there", path, last, promised)
     if None in pts or len(set(pts)) < len(pts):
         return (), (), count
     order = np.argsort(pts)
@@ -158,7 +167,7 @@ def _decode(
                 if copy is not None:
                     writer = stack.enter_context(_CopyWriter(copy, frame, converter, value_range))
             if (frame.height, frame.width) != size:
-                raise ValueError(
+                raise ClipError(
                     f"{path} changes size from {size[1]}x{size[0]} to {frame.width}x{frame.height} "
                     f"at frame {len(pts)}; a clip must keep one size"
                 )
@@ -169,7 +178,7 @@ def _decode(
             damaged += frame.is_corrupt
             progress.update()
     if not pts:
-        raise ValueError(f"{path} cannot be read as a video: it holds no frame that decodes")
+        raise ClipError(f"{path} cannot be read as a video: it holds no frame that decodes")
     if damaged:
         logging.warning("%s: %d of %d frames are damaged", path, damaged, len(pts))
     if len(pts) < 0.95 * expected:
@@ -199,8 +208,10 @@ class _CopyWriter:
         self._converter = converter
         self._value_range = value_range
         self._count = 0
-        self._container = media.open_to_write(path, format="avi")
-        self._stream = self._container.add_stream("utvideo", rate=25, options={"pred": "left"})
+        self._path = path
+        with self._failing_itself():
+            self._container = media.open_to_write(path, format="avi")
+            self._stream = self._container.add_stream("utvideo", rate=25, options={"pred": "left"})
         self._stream.width, self._stream.height, self._stream.pix_fmt = like.width, like.height, self._format
 
     def add(self, frame: av.VideoFrame) -> None:
@@ -215,15 +226,24 @@ class _CopyWriter:
         copy.pts, copy.time_base = self._count, Fraction(1, 25)
         copy.pict_type = av.video.frame.PictureType.NONE
         self._count += 1
-        self._container.mux(self._stream.encode(copy))
+        with self._failing_itself():
+            self._container.mux(self._stream.encode(copy))
 
     def __enter__(self) -> "_CopyWriter":
         return self
 
     def __exit__(self, *exception) -> None:
-        if exception[0] is None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
+        with self._failing_itself(), contextlib.closing(self._container):
+            if exception[0] is None:
+                self._container.mux(self._stream.encode(None))
+
+    @contextlib.contextmanager
+    def _failing_itself(self) -> Iterator[None]:
+        """Keep errors of writing, say on a full disk, apart from those of the video that is read."""
+        try:
+            yield
+        except av.error.FFmpegError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self._path)) from error
 
 
 def _reads_exactly(index: VideoIndex, thumbnails: np.ndarray) -> bool:

@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from absl import logging
 
 from stvsr_jax.data.clip import Clip
 
@@ -241,10 +240,24 @@ class Windows:
         return f"Windows({len(self)} of {self._span} frames)"
 
 
-def list_windows(clips: Sequence[Clip], recipe: Recipe) -> Windows:
-    """Return every window that `clips` offer to `recipe`, at every first frame.
+def sort_out(clips: Sequence[Clip], recipe: Recipe) -> tuple[list[Clip], list[str]]:
+    """Divide clips into those that offer windows to `recipe`, and a sentence about each of the others."""
+    check_recipe(recipe)
+    span, needed = recipe[0][1].span, _min_size(recipe)
+    usable, faults = [], []
+    for clip in clips:
+        longest = max((end - start for start, end in clip.scenes), default=0)
+        if min(clip.height, clip.width) < needed:
+            faults.append(_describe_small(clip, needed))
+        elif longest < span:
+            faults.append(f"{clip.name} has {longest} frames without a cut; windows need {span} frames")
+        else:
+            usable.append(clip)
+    return usable, faults
 
-    Clips without a scene long enough are left out with one warning.
+
+def list_windows(clips: Sequence[Clip], recipe: Recipe) -> Windows:
+    """Return every window that `clips` offer to `recipe`, at every first frame; short clips offer none.
 
     Raises:
       ValueError: no clips, none long enough, or one that is smaller than the crops.
@@ -252,33 +265,22 @@ def list_windows(clips: Sequence[Clip], recipe: Recipe) -> Windows:
     check_recipe(recipe)
     if not clips:
         raise ValueError("no clips given; at least one is needed")
-    span = recipe[0][1].span
-    needed = max(spec.min_size for _, spec in recipe)
+    span, needed = recipe[0][1].span, _min_size(recipe)
     for clip in clips:
         if min(clip.height, clip.width) < needed:
-            raise ValueError(
-                f"{clip.name} is {clip.width}x{clip.height} pixels; crops of lr_crop * scale * hr_reduce "
-                f"need at least {needed}x{needed}. Lower one of these or leave the clip out"
-            )
+            raise ValueError(_describe_small(clip, needed))
     windows = Windows(clips, span)
-    longest = [max((end - start for start, end in clip.scenes), default=0) for clip in clips]
-    short = [f"{clip.name} ({length})" for clip, length in zip(clips, longest, strict=True) if length < span]
     if not len(windows):
-        raise ValueError(
-            f"no clip is long enough: windows need {span} frames without a cut, "
-            f"the longest scenes have: {_shorten(short)}"
-        )
-    if short:
-        logging.warning(
-            "%d of %d clips are left out, with no %d frames without a cut (longest scene): %s",
-            len(short),
-            len(clips),
-            span,
-            _shorten(short),
-        )
+        raise ValueError(f"none of {len(clips)} clips has the {span} frames without a cut that windows need")
     return windows
 
 
-def _shorten(names: list[str], limit: int = 5) -> str:
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more:,} more" if more > 0 else "")
+def _min_size(recipe: Recipe) -> int:
+    return max(spec.min_size for _, spec in recipe)
+
+
+def _describe_small(clip: Clip, needed: int) -> str:
+    return (
+        f"{clip.name} is {clip.width}x{clip.height} pixels; crops of lr_crop * scale * hr_reduce need at least "
+        f"{needed}x{needed}"
+    )

@@ -55,6 +55,7 @@ def make_config(folder, **changes):
     recipe = {"name": "videoinr", "window": 3, "lr_crop": 4, "hr_reduce": 1, "stage2_step": 7}
     data = {
         "path": str(folder),
+        "strict": False,
         "cache_dir": "",
         "cut_threshold": 0.0,
         "recipe": recipe,

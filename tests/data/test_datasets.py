@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from absl import logging
 from PIL import Image
 
 from stvsr_jax.data import datasets
@@ -27,6 +28,7 @@ def folder(tmp_path):
 def config(folder, tmp_path):
     return DataConfig(
         path=str(folder),
+        strict=False,
         cache_dir=str(tmp_path / "cache"),
         cut_threshold=0.0,
         recipe=RECIPE,
@@ -140,6 +142,60 @@ def test_scenes_are_found_when_a_threshold_is_given(config, tmp_path):
     assert "1 scene:" in make(dataclasses.replace(config, cut_threshold=0.0)).description
 
 
+@pytest.fixture
+def spoilt(folder, write_frames):
+    """Add a clip of each kind that cannot be used; returns their names."""
+    (folder / "empty.mp4").touch()
+    write_frames(folder / "short", 2, 16, 24)
+    write_frames(folder / "small", 20, 8, 24)
+    torn = write_frames(folder / "torn", 20, 16, 24) / "007.png"
+    torn.write_bytes(torn.read_bytes()[:200])
+    return ["empty.mp4", "short", "small", "torn"]
+
+
+def test_clips_that_cannot_be_used_are_left_out_with_one_warning(config, spoilt, folder, monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda message, *values: lines.append(message % values))
+    made = make(config)
+    assert "4 clips, 80 frames" in made.description
+    assert set().union(*(frames_of(batch) for batch in take(made.train, 60))) <= {
+        (clip, n) for clip in range(4) for n in range(20)
+    }
+    (line,) = lines
+    assert line.startswith("4 clips cannot be used and are left out:")
+    first, *rest = line.splitlines()
+    assert len(rest) == 4 and all(any(name in fault for fault in rest) for name in spoilt)
+    assert f"{folder}/torn/007.png cannot be read as an image" in line
+    assert "small is 24x8 pixels; crops of lr_crop * scale * hr_reduce need at least 16x16" in line
+    assert "short has 2 frames without a cut; windows need 3 frames" in line
+
+
+def test_strict_refuses_and_names_all_of_them(config, spoilt):
+    with pytest.raises(ValueError, match="data.strict is set, and 4 clips cannot be used: ") as caught:
+        make(dataclasses.replace(config, strict=True))
+    assert all(name in str(caught.value) for name in spoilt)
+
+
+def test_nothing_but_damage_is_an_error_that_names_all(config, tmp_path, write_frames):
+    write_frames(tmp_path / "bad" / "short", 2, 16, 24)
+    (tmp_path / "bad" / "empty.mp4").touch()
+    with pytest.raises(ValueError, match="no clip can be used: .*empty.mp4.*zero bytes.*; short has 2"):
+        make(dataclasses.replace(config, path=str(tmp_path / "bad")))
+
+
+def test_clips_too_small_to_validate_on_are_trained_on(config, folder, write_frames, monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda message, *values: lines.append(message % values))
+    write_frames(folder / "large", 20, 40, 48)
+    config = dataclasses.replace(config, validation_crop=8)
+    batches = list(make(config).validation)
+    assert len(batches) == 8 and batches[0]["target"].shape == (1, 3, 32, 32, 3)
+    (line,) = lines
+    assert line.count("pixels; validation_crop=8 needs at least 32x32") == 4
+    with pytest.raises(ValueError, match="data.strict is set, and 4 clips"):
+        make(dataclasses.replace(config, strict=True))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -209,7 +265,7 @@ def test_prepared_adobe240_offers_every_window_of_nine(config, adobe, tmp_path):
     folder = prepare.prepare("adobe240", source=adobe, data_dir=tmp_path / "data")
     windows = list_windows(prepared.open_split(folder, "train"), make_recipe(**recipe))
     assert [windows[n] for n in range(len(windows))] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
-    with pytest.raises(ValueError, match="no clip is long enough: windows need 9 frames"):
+    with pytest.raises(ValueError, match="no clip can be used: .*windows need 9 frames"):
         own_split(config, folder, recipe)  # the videos to validate on have two frames
 
 

@@ -63,6 +63,27 @@ def test_bad_folders_are_named(tmp_path, draw_frames):
         open_frame_folder(deep)
 
 
+def test_dead_link_is_a_missing_frame_not_one_frame_less(tmp_path, draw_frames):
+    folder = _write(tmp_path / "clip", draw_frames(3, 20, 30))
+    (folder / "im2.png").unlink()
+    (folder / "im2.png").symlink_to(tmp_path / "annex" / "nowhere")
+    (folder / "im4.png").mkdir()
+    with pytest.raises(ValueError, match="im2.png cannot be read as an image: .*No such file"):
+        open_frame_folder(folder, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("error", [SyntaxError("broken PNG file"), Image.DecompressionBombError("too large")])
+def test_whatever_pillow_raises_names_the_image(tmp_path, draw_frames, monkeypatch, error):
+    folder = _write(tmp_path / "clip", draw_frames(2, 20, 30))
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(ValueError, match="im1.png cannot be read as an image: .*(broken|large)"):
+        open_frame_folder(folder, cache_dir=tmp_path / "cache")
+
+
 def test_half_written_image_is_named(tmp_path, draw_frames):
     folder = _write(tmp_path / "clip", draw_frames(3, 60, 80))
     data = (folder / "im2.png").read_bytes()

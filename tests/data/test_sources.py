@@ -1,13 +1,16 @@
 """Paths and source names open the clips they stand for."""
 
+import errno
 import importlib.util
+import os
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.data import sources
-from stvsr_jax.data.clip import describe
+from stvsr_jax.data import sources, video_index
+from stvsr_jax.data.clip import ClipError, describe
 from stvsr_jax.data.sources import open_path, open_source
 
 
@@ -50,6 +53,79 @@ def test_describe_is_one_line(library, tmp_path):
     clips = open_path(library, cache_dir=tmp_path / "cache")
     assert describe(clips[:2]) == "2 clips, 12 frames, 2 scenes: b9.mp4 48x32, b10.mp4 48x32"
     assert describe(clips[:1]) == "1 clip, 6 frames, 1 scene: b9.mp4 48x32"
+
+
+@pytest.fixture
+def damaged(library, draw_frames, write_video):
+    """Spoil the library: one file of each kind of damage; returns what is said about each."""
+    whole = write_video(library / "whole.mp4", draw_frames(40, 32, 48))
+    data = whole.read_bytes()
+    (library / "corrupt.mp4").write_bytes(data[:40] + bytes(3000))
+    (library / "day2" / "cut.mp4").write_bytes(data[: len(data) // 2])
+    (library / "empty.mkv").touch()
+    (library / "gone.mov").symlink_to(library / "nowhere.mov")
+    (library / "loop.mp4").symlink_to(library / "loop.mp4")
+    (library / "text.avi").write_text("<html>not found</html>")
+    parts = [write_video(library / f"{n}.ts", draw_frames(8, n, 48)) for n in (32, 64)]
+    (library / "grows.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    for path in (whole, *parts):
+        path.unlink()
+    (library / "torn").mkdir()
+    for n, frame in enumerate(draw_frames(3, 32, 48)):
+        Image.fromarray(frame).save(library / "torn" / f"{n}.png")
+    png = library / "torn" / "2.png"
+    png.write_bytes(png.read_bytes()[:900])
+    return {
+        "corrupt.mp4": "cannot be read as a video",
+        "empty.mkv": "cannot be read as a video: it has zero bytes",
+        "gone.mov": "no video file at",
+        "grows.ts": "changes size from 48x32 to 48x64 at frame 8",
+        "loop.mp4": "no video file at",
+        "text.avi": "cannot be read as a video",
+        "day2/cut.mp4": "cannot be read as a video",
+        "torn/2.png": "cannot be read as an image",
+    }
+
+
+def test_damaged_clips_are_left_out_each_with_its_reason(library, damaged, tmp_path):
+    faults = []
+    clips = open_path(library, cache_dir=tmp_path / "cache", faults=faults)
+    assert [clip.name for clip in clips] == ["b9.mp4", "b10.mp4", "day2/b9.mp4", "day2/frames"]
+    assert len(faults) == len(damaged)
+    for fault, (name, why) in zip(faults, damaged.items(), strict=True):
+        assert str(library / name) in fault and why in fault and "\n" not in fault
+    with pytest.raises(ClipError, match="corrupt.mp4"):
+        open_path(library, cache_dir=tmp_path / "cache")
+
+
+def test_folder_that_cannot_be_listed_is_a_fault(library, tmp_path, monkeypatch):
+    real = sources.list_images
+
+    def list_images(folder):
+        if folder.name == "day2":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(sources, "list_images", list_images)
+    faults = []
+    clips = open_path(library, cache_dir=tmp_path / "cache", faults=faults)
+    assert [clip.name for clip in clips] == ["b9.mp4", "b10.mp4"]
+    assert len(faults) == 1 and "Permission denied" in faults[0] and "day2" in faults[0]
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE])
+def test_a_machine_out_of_resources_is_no_fault_of_the_clip(library, tmp_path, monkeypatch, number):
+    def fail(*args):
+        raise av.error.FFmpegError(number, os.strerror(number))
+
+    monkeypatch.setattr(video_index, "_read_packets", lambda path: _raise_inside(path, fail))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        open_path(library, cache_dir=tmp_path / "cache", faults=[])
+
+
+def _raise_inside(path, fail):
+    with video_index._naming(path):
+        fail()
 
 
 def test_missing_and_empty_paths_are_named(tmp_path):

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import av
 import numpy as np
 import pytest
+from absl import logging
 
 from stvsr_jax.data import scan_cache, video_index
 from stvsr_jax.data.colour import RgbConverter, colour_of
@@ -168,6 +169,56 @@ def test_cut_short_file_is_refused(tmp_path, draw_frames):
         container.mux(stream.encode(None))
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ValueError, match="a.mp4 is cut short"):
+        open_video(path, cache_dir=tmp_path / "cache")
+
+
+def write_with_sound(path, frames, seconds):
+    """Write frames at 25 per second, and `seconds` of silence."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "8"})
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for n in range(8 * seconds):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.float32), "fltp", "mono")
+            silence.pts, silence.rate = 1000 * n, 8000
+            container.mux(sound.encode(silence))
+        container.mux(stream.encode(None))
+        container.mux(sound.encode(None))
+    return path
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda message, *values: lines.append(message % values))
+    return lines
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "a.avi"])
+def test_sound_longer_than_the_pictures_is_no_damage(name, tmp_path, draw_frames, warnings):
+    path = write_with_sound(tmp_path / name, draw_frames(25, 48, 64), 9)
+    assert open_video(path, cache_dir=tmp_path / "cache").num_frames == 25
+    assert warnings == []
+
+
+def test_a_file_that_ends_early_is_warned_about(tmp_path, draw_frames, warnings):
+    path = write_with_sound(tmp_path / "a.mkv", draw_frames(200, 48, 64), 8)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    num_frames = open_video(path, cache_dir=tmp_path / "cache").num_frames
+    assert num_frames < 150
+    assert any("may be cut short" in line and "of 8.1 seconds" in line for line in warnings)
+
+
+def test_a_full_disk_is_no_fault_of_the_video(tmp_path, draw_frames, write_video, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", draw_frames(40, 48, 64), options=_CASES["one_keyframe"][2])
+    real = av.open
+    # Everything written to this device fails as on a full disk.
+    monkeypatch.setattr(
+        av, "open", lambda file, *args, **kw: real("/dev/full" if args else file, *args, **kw)
+    )
+    with pytest.raises(OSError, match="No space left on device"):
         open_video(path, cache_dir=tmp_path / "cache")
 
 

@@ -3,9 +3,16 @@
 import dataclasses
 
 import pytest
-from absl import logging
 
-from stvsr_jax.data.windows import Windows, list_windows, make_recipe, stage_at, videoinr, zooming_slowmo
+from stvsr_jax.data.windows import (
+    Windows,
+    list_windows,
+    make_recipe,
+    sort_out,
+    stage_at,
+    videoinr,
+    zooming_slowmo,
+)
 
 
 def test_zooming_slowmo_is_the_published_septuplet():
@@ -45,17 +52,39 @@ def test_every_window_inside_scenes_is_listed_once(array_clip):
         windows[len(expected)]
 
 
-def test_short_clips_are_left_out_with_one_warning(array_clip, monkeypatch):
-    lines = []
-    monkeypatch.setattr(logging, "warning", lambda message, *values: lines.append(message % values))
+def test_clips_without_windows_are_sorted_out_with_the_reason(array_clip):
+    long = array_clip("long", 20, 128, 128)
+    clips = [
+        array_clip("short", 5, 128, 128),
+        long,
+        array_clip("cut", 12, 128, 128, scenes=((0, 6), (6, 12))),
+        array_clip("flat", 20, 127, 300),
+    ]
+    assert sort_out(clips, zooming_slowmo()) == (
+        [long],
+        [
+            "short has 5 frames without a cut; windows need 7 frames",
+            "cut has 6 frames without a cut; windows need 7 frames",
+            "flat is 300x127 pixels; crops of lr_crop * scale * hr_reduce need at least 128x128",
+        ],
+    )
+    # The stage with the largest crops decides.
+    recipe = videoinr(scale=2, stage2_step=10, lr_crop=16)
+    assert recipe[0][1].min_size == 64 and sort_out(clips, recipe)[1] == [
+        "short has 5 frames without a cut; windows need 9 frames",
+        "cut has 6 frames without a cut; windows need 9 frames",
+        "flat is 300x127 pixels; crops of lr_crop * scale * hr_reduce need at least 128x128",
+    ]
+
+
+def test_short_clips_offer_no_windows(array_clip):
     clips = [array_clip("long", 20, 128, 128), array_clip("short", 5, 128, 128)]
     assert len(list_windows(clips, zooming_slowmo())) == 14
-    assert len(lines) == 1 and "1 of 2 clips are left out" in lines[0] and "short (5)" in lines[0]
 
 
 def test_no_clip_long_enough_is_an_error(array_clip):
     clip = array_clip("brief", 12, 128, 128, scenes=((0, 6), (6, 12)))
-    with pytest.raises(ValueError, match=r"windows need 7 frames.*brief \(6\)"):
+    with pytest.raises(ValueError, match="none of 1 clips has the 7 frames without a cut"):
         list_windows([clip], zooming_slowmo())
 
 
