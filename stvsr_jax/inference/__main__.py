@@ -39,6 +39,28 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
+def parse_fraction(text: str) -> Fraction:
+    """Reads '2', '0.5' or '1/2'."""
+    try:
+        return Fraction(text)
+    except ZeroDivisionError as error:
+        raise ValueError(f"{text} divides by zero") from error
+
+
+def parse_rate(text: str) -> Fraction:
+    """Reads frames per second; a decimal that is short for 60000/1001, say 59.94 or 59.94005994, is that."""
+    rate = parse_fraction(text)
+    digits = len(text.partition(".")[2])
+    if "." not in text or rate <= 0:
+        return rate
+    # 24000/1001, 30000/1001 and their multiples, rounded or cut to the digits given.
+    ntsc = Fraction(6000, 1001) * round(rate * 1001 / 6000)
+    unit = Fraction(1, 10**digits)
+    if digits >= 2 and (abs(ntsc - rate) <= unit / 2 or 0 <= ntsc - rate < unit):
+        return ntsc
+    return rate.limit_denominator(1001) if rate >= 1 else 1 / (1 / rate).limit_denominator(1001)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags."""
     parser = argparse.ArgumentParser(
@@ -68,10 +90,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--space", type=float, help="enlargement; any number >= 1 with videoinr; default: 4")
     add("--size", type=parse_size, metavar="WxH", help="size of the output instead of --space")
     add("--time", type=int, help="output frames per input frame; any with videoinr; default: 2")
-    add("--fps", type=Fraction, help="output frames per second instead of --time: 60, 60000/1001")
-    add("--preview", type=Fraction, metavar="SECONDS", help="use only the first seconds of the input")
+    add("--fps", type=parse_rate, help="output frames per second instead of --time: 60, 59.94, 60000/1001")
+    add("--preview", type=parse_fraction, metavar="SECONDS", help="use only the first seconds of the input")
     add("--max_frames", type=int, help="use only this many input frames")
-    add("--input_fps", type=Fraction, help="rate of a folder of pictures or a raw stream: 25, 30000/1001")
+    add("--input_fps", type=parse_rate, help="rate of a folder of pictures or a raw stream: 25, 30000/1001")
     add(
         "--scene_threshold",
         type=float,
@@ -116,11 +138,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     try:
         pairs, is_batch = _pair_up(args)
-        planned = [(pair, _make_request(args, *pair)) for pair in pairs]
-        requests.check(planned[0][1])
+        as_pictures = is_batch and args.suffix == ""
+        planned = [(pair, _make_request(args, *pair, as_pictures)) for pair in pairs]
+        requests.check(_make_request(args, args.paths[0], args.paths[-1], as_pictures))
         if not args.checkpoint.is_dir():
             raise ValueError(f"checkpoint {args.checkpoint} is not a folder")
+        if not planned:
+            print("note: shard {}/{} has no input".format(*args.shard), file=sys.stderr)
+            return 0
         network = _load(args)
+        if is_batch and not args.info:
+            args.paths[-1].mkdir(exist_ok=True)
     except _ERRORS as error:
         return _fail(error, 2)
     replaced = None
@@ -173,7 +201,9 @@ def _run_one(args, request, network, stopped_by, replaced):
     except KeyboardInterrupt:
         print("stopped at once; the same command goes on after the last finished segment", file=sys.stderr)
         return 130
-    except _ERRORS as error:
+    except Exception as error:  # of any kind: it must not end the other inputs of a batch
+        if not isinstance(error, _ERRORS):
+            error = f"{type(error).__name__}: {error}"
         waiting = work_folder.path_of(request.output)
         if is_running and waiting.exists():
             error = f"{error}; what is finished is in {waiting}, the same command goes on from there"
@@ -195,13 +225,17 @@ def _pair_up(args):
     if is_batch and not args.info:
         if args.compare:
             raise ValueError("--compare goes with one input")
-        output.mkdir(exist_ok=True)
     return pairs, is_batch
 
 
-def _make_request(args, source, target):
-    names = {field.name for field in dataclasses.fields(requests.Request)} - {"input", "output"}
-    return requests.Request(source, target, **{name: getattr(args, name) for name in names})
+def _make_request(args, source, target, as_pictures):
+    names = {field.name for field in dataclasses.fields(requests.Request)} - {
+        "input",
+        "output",
+        "as_pictures",
+    }
+    given = {name: getattr(args, name) for name in names}
+    return requests.Request(source, target, as_pictures=as_pictures, **given)
 
 
 def _load(args):

@@ -59,7 +59,7 @@ def open_files(plan: Plan) -> list[VideoFile | pathlib.Path]:
     request, info = plan.request, plan.info
     check_targets(request)
     is_trimmed = request.max_frames is not None or request.preview is not None
-    if video_writer.is_picture_folder(request.output):
+    if request.makes_pictures:
         files = [request.output]
     else:
         source = None if info.pictures else request.input
@@ -144,7 +144,7 @@ def identify(plan: Plan, network: predictor.Predictor) -> dict[str, Any]:
     settings = {
         key: value if isinstance(value, (bool, int, type(None))) else str(value)
         for key, value in dataclasses.asdict(request).items()
-        if key not in ("overwrite", "input", "output")
+        if key not in ("overwrite", "input", "output", "as_pictures")
     }
     files = plan.info.pictures or (request.input,)
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]

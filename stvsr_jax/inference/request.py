@@ -13,6 +13,8 @@ DEFAULT_TIME = 2
 # A finished segment is safe from a crash; each begins with a key frame. At most so many frames and pixels.
 _SEGMENT_FRAMES = 60
 _SEGMENT_PIXELS = 2**28
+# FFmpeg's fractions.
+_LARGEST = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Request:
     Attributes:
       input: video file or folder of pictures.
       output: video file, or (without suffix) folder of PNGs.
+      as_pictures: the output is a folder of PNGs, whatever its name.
       space: enlargement, at least 1; None is 4 unless `size` is given.
       size: (H', W') instead of `space`.
       time: output frames per input frame; None is 2 unless `fps` is given.
@@ -41,6 +44,7 @@ class Request:
 
     input: pathlib.Path
     output: pathlib.Path
+    as_pictures: bool = False
     space: float | None = None
     size: tuple[int, int] | None = None
     time: int | None = None
@@ -56,6 +60,11 @@ class Request:
     input_fps: Fraction | None = None
     segment: int | None = None
     compare: pathlib.Path | None = None
+
+    @property
+    def makes_pictures(self) -> bool:
+        """Whether the output is a folder of PNGs."""
+        return self.as_pictures or video_writer.is_picture_folder(self.output)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +126,8 @@ def check_targets(request: Request) -> None:
     for target in filter(None, (request.output, request.compare)):
         if target.resolve() == request.input.resolve():
             raise ValueError(f"output {target} is the input")
-        video_writer.check_target(target, overwrite=request.overwrite)
+        is_folder = target == request.output and request.makes_pictures
+        video_writer.check_target(target, overwrite=request.overwrite, is_folder=is_folder)
     if request.compare and request.compare.resolve() == request.output.resolve():
         raise ValueError(f"--compare {request.compare} is the output")
 
@@ -184,6 +194,11 @@ def _expected_frames(request, info):
 def _video_format(request, info, out_size, time, fps):
     rate = info.rate * time if fps is None else fps
     is_constant = info.is_constant_rate or fps is not None
+    time_base = 1 / rate if is_constant else info.time_base / time
+    if max(rate.numerator, rate.denominator) > _LARGEST:
+        raise ValueError(f"{rate} output frames per second are beyond what a video file can say")
+    if max(time_base.numerator, time_base.denominator) > _LARGEST:
+        time_base = Fraction(1, 10**6)  # of an input that counts nanoseconds
     aspect = info.sample_aspect_ratio
     if request.size is not None:
         stretch = Fraction(out_size[1] * info.height, out_size[0] * info.width)
@@ -195,7 +210,7 @@ def _video_format(request, info, out_size, time, fps):
     return video_encoder.VideoFormat(
         *out_size,
         rate=rate,
-        time_base=1 / rate if is_constant else info.time_base / time,
+        time_base=time_base,
         codec=request.codec,
         crf=request.crf,
         pixel_format=request.pixel_format,
@@ -214,7 +229,7 @@ def _remarks(request, info, fps):
         yield "the input is interlaced and is deinterlaced"
     if info.has_alpha:
         yield "the input is transparent in places: it is shown on black"
-    is_8_bits = video_writer.is_picture_folder(request.output) or not any(
+    is_8_bits = request.makes_pictures or not any(
         deep in (request.pixel_format or video_encoder.CODECS[request.codec].deep_format)
         for deep in ("10", "16")
     )

@@ -27,16 +27,18 @@ _OWN_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder")
 _MP4_SUFFIXES = (".mp4", ".mov", ".m4v")
 
 
-def check_target(path: pathlib.Path, *, overwrite: bool) -> None:
-    """Checks that an output can be written.
+def check_target(path: pathlib.Path, *, overwrite: bool, is_folder: bool = False) -> None:
+    """Checks that an output, a folder if `is_folder`, can be written.
 
     Raises:
       ValueError: it exists and `overwrite` is false, or its folder is missing or not writable.
     """
     if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"output {path} exists; --overwrite replaces it")
-    if path.is_dir() and path.suffix:
+    if path.is_dir() and path.suffix and not is_folder:
         raise ValueError(f"output {path} is a folder")
+    if is_folder and path.exists() and not path.is_dir():
+        raise ValueError(f"output {path} is a file; a folder of pictures cannot replace it")
     folder = path.parent
     if not folder.is_dir():
         raise ValueError(f"output folder {folder} does not exist")

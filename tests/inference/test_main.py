@@ -1,13 +1,18 @@
 """The command line from file to file, with networks whose output is known."""
 
+import dataclasses
+import os
+import signal
 from fractions import Fraction
 
 import av
 import numpy as np
+import pytest
 from PIL import Image
 
-from stvsr_jax.inference import pipeline, predictor, video_reader
-from stvsr_jax.inference.__main__ import main
+from stvsr_jax.inference import job, pipeline, predictor, video_reader
+from stvsr_jax.inference import request as requests
+from stvsr_jax.inference.__main__ import main, parse_rate
 
 SIZE = (32, 48)
 
@@ -125,6 +130,8 @@ def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkp
     empty, text, taken = tmp_path / "empty.mp4", tmp_path / "text.mp4", tmp_path / "taken.mp4"
     empty.touch()
     taken.touch()
+    plain = tmp_path / "plain"
+    plain.touch()
     text.write_text("no video " * 100)
     model = ("--checkpoint", checkpoints["zooming_slowmo"])
     other = ("--checkpoint", checkpoints["videoinr"])
@@ -162,6 +169,8 @@ def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkp
         ((good, taken, out, *model, "--compare", tmp_path / "c.mp4"), "--compare goes with one input"),
         ((good, text, taken, *model), "must be a folder"),
         ((good, good, tmp_path / "both", *model), "would have one output"),
+        ((good, text, tmp_path / "both", *model, "--suffix", "mp4"), "suffix='mp4' must be empty"),
+        ((good, plain, *model, "--overwrite"), "is a file; a folder of pictures cannot replace it"),
         ((good, out, *model, "--scene_threshold", -1), "scene_threshold"),
         ((good, out, *model, "--input_fps", 30), "has time stamps"),
         ((good, out, *model, "--compare", out), "is the output"),
@@ -178,8 +187,68 @@ def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkp
 def test_unknown_flags_are_exit_code_2(capsys):
     assert run(capsys, "in.mp4")[0] == 2
     assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--size", "wide")[0] == 2
-    assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--fps", "fast")[0] == 2
+    for flag in ("--fps", "--input_fps", "--preview"):
+        for value in ("fast", "1/0", "inf", "nan", ""):
+            assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", flag, value)[0] == 2
+    for value in ("1", "a/b", "1/2/3"):
+        assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--shard", value)[0] == 2
     assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--codec", "none")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("60", 60),
+        ("60000/1001", Fraction(60000, 1001)),
+        ("59.94005994", Fraction(60000, 1001)),
+        ("59.94", Fraction(60000, 1001)),
+        ("29.97002997", Fraction(30000, 1001)),
+        ("29.9700299", Fraction(30000, 1001)),
+        ("23.976", Fraction(24000, 1001)),
+        ("23.98", Fraction(24000, 1001)),
+        ("119.88", Fraction(120000, 1001)),
+        ("29.96", Fraction(2996, 100)),
+        ("29.98", Fraction(2998, 100)),
+        ("2997/100", Fraction(2997, 100)),
+        ("12.5", Fraction(25, 2)),
+        ("24.0", 24),
+        ("0.1", Fraction(1, 10)),
+        ("0.00001", Fraction(1, 100000)),
+    ],
+)
+def test_rates_are_what_is_meant(text, rate):
+    assert parse_rate(text) == rate
+
+
+def test_decimal_rates_end_in_files_of_that_rate(tmp_path, write_video, checkpoints, capsys):
+    source = write_video(tmp_path / "in.mp4", moving_bar(6), fps=Fraction(30000, 1001))
+    model = ("--checkpoint", checkpoints["videoinr"], "--space", 1)
+    assert run(capsys, source, tmp_path / "out.mp4", *model, "--fps", "59.94005994")[0] == 0
+    info, frames = read(tmp_path / "out.mp4")
+    assert info.rate == Fraction(60000, 1001) and len(frames) == 12
+    assert run(capsys, source, tmp_path / "odd.mp4", *model, "--fps", "31.41592653589793")[0] == 0
+    assert abs(read(tmp_path / "odd.mp4")[0].rate - Fraction("31.41592653589793")) < 1e-4
+    assert run(capsys, source, tmp_path / "frames", *model, "--time", 1)[0] == 0
+    flags = (*model, "--input_fps", "29.97002997", "--time", 2)
+    assert run(capsys, tmp_path / "frames", tmp_path / "again.mp4", *flags)[0] == 0
+    assert read(tmp_path / "again.mp4")[0].rate == Fraction(60000, 1001)
+
+
+def test_rates_that_no_file_can_say_are_refused(tmp_path, write_video, checkpoints, capsys):
+    source = write_video(tmp_path / "in.mp4", moving_bar(3), fps=Fraction(30000, 1001))
+    model = ("--checkpoint", checkpoints["videoinr"], "--space", 1)
+    for flags in (("--fps", "1e12"), ("--time", 100_000), ("--fps", "1/99999999999")):
+        code, lines = run(capsys, source, tmp_path / "out.mp4", *model, *flags)
+        assert (code, len(lines)) == (2, 1) and "beyond what a video file can say" in lines[0], lines
+
+
+def test_an_input_that_counts_nanoseconds_can_be_multiplied(tmp_path, write_video, checkpoints, capsys):
+    source = tmp_path / "in.mkv"
+    write_video(source, moving_bar(4), stamps=[0, 40, 90, 200])
+    info = video_reader.probe(source)
+    info = dataclasses.replace(info, time_base=Fraction(1, 10**9))
+    request = requests.Request(source, tmp_path / "out.mkv", time=8)
+    assert requests._video_format(request, info, (32, 48), 8, None).time_base == Fraction(1, 10**6)
 
 
 def test_failure_before_the_first_segment_leaves_no_file(
@@ -265,9 +334,76 @@ def test_several_inputs_and_folders_go_into_a_folder(tmp_path, write_video, chec
     assert all(f.stat().st_mtime_ns == t for f, t in times.items() if f.name != "d.mp4")
     assert len(read(target / "d.mp4")[1]) == 6
 
+    code, lines = run(capsys, folder, other, tmp_path / "none", *arguments[-2:], "--shard", "5/6")
+    assert (code, lines) == (0, ["note: shard 5/6 has no input"]) and not (tmp_path / "none").exists()
+
     part = tmp_path / "part"
     assert run(capsys, folder, other, part, *arguments[-2:], "--shard", "1/2")[0] == 0
     assert sorted(f.name for f in part.iterdir()) == ["b.mp4", "d.mp4"]
+
+
+def test_a_batch_of_pictures_keeps_dots_in_names(tmp_path, write_video, checkpoints, capsys):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    write_video(folder / "my.first.clip.mp4", moving_bar(3))
+    arguments = (folder, tmp_path / "out", "--checkpoint", checkpoints["zooming_slowmo"], "--suffix", "")
+    assert run(capsys, *arguments)[0] == 0
+    (result,) = (tmp_path / "out").iterdir()
+    assert result.name == "my.first.clip" and len(list(result.glob("*.png"))) == 6
+    code, lines = run(capsys, *arguments)
+    assert code == 0 and "skipped" in lines[0]
+    assert run(capsys, *arguments, "--overwrite", "--max_frames", 2)[0] == 0
+    assert len(list(result.glob("*.png"))) == 4
+
+
+def test_the_input_folder_is_no_output_folder(tmp_path, write_video, checkpoints, capsys):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    write_video(folder / "a.mkv", moving_bar(3))
+    code, lines = run(capsys, folder, folder, "--checkpoint", checkpoints["zooming_slowmo"], "--overwrite")
+    assert (code, len(lines)) == (2, 1) and "is the input folder" in lines[0]
+    assert [f.name for f in folder.iterdir()] == ["a.mkv"]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), AssertionError(), RuntimeError("odd"), MemoryError()])
+def test_any_exception_ends_one_input_not_the_batch(
+    tmp_path, write_video, checkpoints, capsys, monkeypatch, error
+):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_video(folder / name, moving_bar(3))
+    real = job.run
+
+    def fail(plan, *args, **kwargs):
+        if plan.request.input.name == "b.mp4":
+            raise error
+        return real(plan, *args, **kwargs)
+
+    monkeypatch.setattr(job, "run", fail)
+    code, lines = run(capsys, folder, tmp_path / "out", "--checkpoint", checkpoints["zooming_slowmo"])
+    assert code == 1 and sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a.mp4", "c.mp4"]
+    assert [line for line in lines if line.startswith("error")] == [
+        f"error: {type(error).__name__}: {error}".strip()
+    ]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_the_batch(tmp_path, write_video, checkpoints, capsys, monkeypatch, number, code):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        write_video(folder / name, moving_bar(3))
+    real = job.run
+
+    def stop(*args, **kwargs):
+        os.kill(os.getpid(), number)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(job, "run", stop)
+    arguments = (folder, tmp_path / "out", "--checkpoint", checkpoints["zooming_slowmo"])
+    assert run(capsys, *arguments)[0] == code
+    assert not any((tmp_path / "out").glob("b.*"))
 
 
 def test_a_batch_that_overwrites_goes_on_with_what_it_has_not_replaced(
