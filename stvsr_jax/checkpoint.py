@@ -21,43 +21,10 @@ from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
 from stvsr_jax import models
+from stvsr_jax.models.spec import ModelSpec, Restored
 
 BEST_METRIC = "psnr_y"  # the checkpoint with the highest is kept
 WEIGHTS = ("ema", "raw")
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSpec:
-    """A network by name and module fields, as a checkpoint records it.
-
-    Attributes:
-      name: a key of `models.MODELS`.
-      fields: keyword arguments of `models.build`, without dtype: it is no property of the weights.
-    """
-
-    name: str
-    fields: dict[str, Any]
-
-    def build(self, **overrides):
-        """Return the module, with some fields replaced."""
-        return models.build(self.name, **{**self.fields, **overrides})
-
-
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    """Parameters and the network they belong to.
-
-    Attributes:
-      model_name: a key of `models.MODELS`.
-      model_kwargs: keyword arguments of `models.build`.
-      params: the parameter tree.
-      step: training steps behind it.
-    """
-
-    model_name: str
-    model_kwargs: dict[str, Any]
-    params: Any
-    step: int
 
 
 def open_manager(
@@ -260,18 +227,7 @@ def check_spec(found: ModelSpec, wanted: ModelSpec, directory: str | pathlib.Pat
     """Raise ValueError if the checkpoints of a directory are of another network than the one wanted."""
     if found.name != wanted.name:
         raise ValueError(f"{directory} is a checkpoint of model {found.name}, not of {wanted.name}")
-    ours, theirs = (_architecture(spec) for spec in (wanted, found))
+    ours, theirs = wanted.architecture(), found.architecture()
     differing = [f"{key}={theirs[key]} (here {ours[key]})" for key in ours if ours[key] != theirs[key]]
     if differing:
         raise ValueError(f"{directory} is a checkpoint of another size: {', '.join(differing)}")
-
-
-def _architecture(spec):
-    """Returns the fields that decide the parameters, defaults filled in."""
-    model = spec.build()
-    fields = (
-        f
-        for f in model.__dataclass_fields__
-        if f not in ("parent", "name", "dtype", "remat", "implementation")
-    )
-    return {f: getattr(model, f) for f in fields}
