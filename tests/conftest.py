@@ -1,5 +1,6 @@
 """A folder of frames, and the config of a network that compiles in a second."""
 
+import copy
 import importlib.util
 import pathlib
 
@@ -67,3 +68,60 @@ def run(config, tmp_path):
 
     train.train_and_evaluate(config, tmp_path / "run")
     return tmp_path / "run"
+
+
+FACTS = {
+    "summary": "Random numbers.",
+    "licence": "Apache-2.0",
+    "data": [{"name": "none", "licence": "CC0", "amount": "0 frames"}],
+    "recipe": ["drawn from a normal distribution"],
+    "hardware": "one CPU",
+    "steps": 7,
+    "hours": 0.5,
+    "scores": [
+        {"data": "noise", "protocol": "zsm", "PSNR-Y": 5.5},
+        {"data": "a|b", "protocol": "full", "SSIM-Y": 0.1},
+    ],
+    "weaknesses": ["everything"],
+}
+SMALL = {"features": 8, "front_blocks": 1, "back_blocks": 1, "groups": 2}
+
+
+@pytest.fixture
+def facts():
+    """Return facts for a card of weights."""
+    return copy.deepcopy(FACTS)
+
+
+@pytest.fixture
+def write_set(facts):
+    """Return write(folder, name, network, seed=): a set of a tiny network's weights; returns its parameters."""
+
+    def write(folder, name, network, *, seed=0):
+        import jax
+
+        from stvsr_jax.models.spec import ModelSpec, param_shapes
+        from stvsr_jax.weights import files, publish
+
+        spec = ModelSpec(network, SMALL | ({"hidden": [8, 8, 8]} if network == "videoinr" else {}))
+        rng = np.random.default_rng(seed)
+        params = jax.tree.map(lambda x: rng.normal(0, 0.02, x.shape).astype("f"), param_shapes(spec.build()))
+        publish.publish(params, spec, files.layout_of(folder, name), name=name, facts=facts)
+        return params
+
+    return write
+
+
+@pytest.fixture
+def shipped(tmp_path, write_set, monkeypatch):
+    """Return ship(*names): from then on the package holds these sets and no others; returns their folder."""
+    from stvsr_jax.weights import sources
+
+    def ship(*names):
+        folder = tmp_path / "shipped"
+        for name in names:
+            write_set(folder, name, "videoinr" if name == "videoinr" else "zooming_slowmo", seed=len(name))
+        monkeypatch.setattr(sources, "FOLDER", folder)
+        return folder
+
+    return ship

@@ -68,7 +68,9 @@ def test_imports_are_found_at_any_depth_and_in_any_form():
     ]
 
 
-@pytest.mark.parametrize("part", ["ops", "models", "data", "inference", "evaluation", "bicubic.py"])
+@pytest.mark.parametrize(
+    "part", ["ops", "models", "data", "inference", "evaluation", "weights", "bicubic.py"]
+)
 def test_parts_exist(part):
     assert files_of(part)
 
@@ -79,6 +81,10 @@ def test_ops_import_only_ops_and_bicubic():
 
 def test_models_import_only_ops_and_models():
     assert not violations(files_of("models"), only("ops", "models"))
+
+
+def test_weights_import_only_models_checkpoints_and_weights():
+    assert not violations(files_of("weights"), only("models", "checkpoint", "weights"))
 
 
 def test_data_and_bicubic_import_only_each_other():

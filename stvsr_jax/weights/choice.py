@@ -1,0 +1,94 @@
+"""Which weights a request takes: those that are named, or otherwise the shipped set that fits it."""
+
+import argparse
+import dataclasses
+
+from stvsr_jax.weights import sources
+
+# Sets by preference. Zooming Slow-Mo is the better of the two networks where it can do what is asked for; `video` is
+# trained on compressed input, as video files are, `zooming_slowmo` on clean input.
+FOR_VIDEOS = ("video", "zooming_slowmo")
+FOR_PICTURES = ("zooming_slowmo",)
+FOR_ANY_SCALE = ("videoinr",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Weights, and why these.
+
+    Attributes:
+      source: as of `sources.load`.
+      remark: one line for the user if nobody named them, otherwise None.
+    """
+
+    source: str
+    remark: str | None
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --model and --checkpoint, by which users name weights."""
+    shipped = ", ".join(sources.list_shipped()) or "none in this package"
+    parser.add_argument(
+        "--model", metavar="NAME", help=f"weights that ship: {shipped}; default: by what is asked"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="WEIGHTS",
+        help="other weights: a training run, converted weights, a .safetensors file, or hf://USER/REPO",
+    )
+
+
+def choose(
+    *,
+    checkpoint: str | None = None,
+    model: str | None = None,
+    space: float | None = None,
+    time: int | None = None,
+    size: tuple[int, int] | None = None,
+    fps: object = None,
+    is_video: bool = True,
+) -> Choice:
+    """Return the weights that a request takes.
+
+    Args:
+      checkpoint: a source that the user names, as of `sources.load`.
+      model: a shipped set that the user names.
+      space: enlargement that is asked for; None is 4, unless `size` is given.
+      time: output frames per input frame that are asked for; None is 2, unless `fps` is given.
+      size: output size that is asked for.
+      fps: output rate that is asked for.
+      is_video: whether the input is a video file, not a folder of pictures.
+
+    Raises:
+      ValueError: both `checkpoint` and `model` are given, there are no such weights, or no set in the package fits.
+    """
+    if checkpoint is not None and model is not None:
+        raise ValueError("--checkpoint and --model exclude each other")
+    shipped = sources.list_shipped()
+    if checkpoint is not None:
+        sources.check_exists(checkpoint)
+        return Choice(str(checkpoint), None)
+    if model is not None:
+        if model not in shipped:
+            raise ValueError(f"--model {model} is not in this package, {_ways_out(shipped)}")
+        return Choice(model, None)
+    if size is None and fps is None and space in (None, 4) and time in (None, 1, 2):
+        wanted = FOR_VIDEOS if is_video else FOR_PICTURES
+        reason = f"4 times the size and {2 if time is None else time} frames of each"
+    else:
+        wanted, reason = FOR_ANY_SCALE, "any size and frame rate"
+    for name in wanted:
+        if name in shipped:
+            return Choice(name, f"weights: {name}, from this package ({reason}); --model names others")
+    raise ValueError(
+        f"this takes the weights {wanted[-1]}, which are not in this package, {_ways_out(shipped)}"
+    )
+
+
+def _ways_out(shipped):
+    if not shipped:
+        return "which has none; --checkpoint takes a training run, converted weights or hf://USER/REPO"
+    return (
+        f"which has {', '.join(shipped)} (--model); --checkpoint takes a training run, converted weights or "
+        "hf://USER/REPO"
+    )
