@@ -1,6 +1,6 @@
 """Writes a network as a StableHLO file that runs without this package.
 
-    python -m stvsr_jax.export network.stablehlo --checkpoint DIR --size 320x180 --space 4 --time 2
+    python -m stvsr_jax.export network.stablehlo --size 320x180 --space 4 --time 2
 
 The file holds the program and its parameters (`jax.export`), for one size of frames, for CPUs, NVIDIA GPUs and
 TPUs. It takes one window, uint8 [N, H, W, 3] (4 frames for Zooming Slow-Mo, 2 for VideoINR), and gives the frames
@@ -27,6 +27,7 @@ from stvsr_jax.inference import predictor, tiling
 from stvsr_jax.inference.__main__ import parse_size
 from stvsr_jax.models import videoinr
 from stvsr_jax.ops.devices import without_kernels
+from stvsr_jax.weights import choice, sources
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -93,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m stvsr_jax.export", allow_abbrev=False)
     add = parser.add_argument
     add("output", type=pathlib.Path, help="the file to write")
-    add("--checkpoint", type=pathlib.Path, required=True, help="folder of a trained or converted model")
+    choice.add_flags(parser)
     add("--size", type=parse_size, required=True, metavar="WxH", help="of the frames that go in")
     add("--space", type=float, default=4.0, help="enlargement; any number >= 1 with videoinr")
     add("--time", type=int, default=2, help="output frames per input frame; any with videoinr")
@@ -116,7 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"output {args.output} exists; --overwrite replaces it")
         if not args.output.parent.is_dir():
             raise ValueError(f"output folder {args.output.parent} does not exist")
-        loaded = checkpoint.load_for_inference(args.checkpoint, weights=args.weights)
+        chosen = choice.choose(checkpoint=args.checkpoint, model=args.model, space=args.space, time=args.time)
+        if chosen.remark:
+            print(chosen.remark, file=sys.stderr)
+        loaded = sources.load(chosen.source, weights=args.weights)
         exported = export(
             loaded.model_name,
             models.build(loaded.model_name, **loaded.model_kwargs),

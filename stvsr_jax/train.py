@@ -24,6 +24,7 @@ from stvsr_jax import (
     train_state,
 )
 from stvsr_jax.train_step import LossConfig
+from stvsr_jax.weights import sources
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -210,7 +211,7 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: str | pathlib.Path
       ValueError: the config, the data or the checkpoint does not fit.
     """
     run = prepare(config)
-    params = checkpoint.load_params(run.init_from or workdir, run.spec, sharding.replicated(run.mesh))
+    params = sources.load_params(run.init_from or workdir, run.spec, sharding.replicated(run.mesh))
     eval_step = evaluate.make_eval_step(run.model, run.mesh)
     return evaluate.score(eval_step, params, run.datasets.validation, run.mesh)
 
@@ -221,7 +222,7 @@ def _first_state(run, manager):
         state = run_checkpoints.restore_latest(manager, run.describe_state(), run.spec)
         return state, f"resuming after step {int(state.step)}"
     if run.init_from:
-        params = checkpoint.load_params(run.init_from, run.spec, sharding.replicated(run.mesh))
+        params = sources.load_params(run.init_from, run.spec, sharding.replicated(run.mesh))
     else:
         params = train_state.draw_params(run.model, jax.random.key(run.seed))
     state = train_state.create_on(run.mesh, params, run.optimizer, has_ema=run.optimizer_config.ema_decay > 0)

@@ -98,12 +98,32 @@ def test_bad_requests_are_one_line(tmp_path, capsys):
         ([tmp_path / "none" / "x", *weights], "does not exist"),
         ([tmp_path / "x", *weights, "--space", 2], "space=2"),
         ([tmp_path / "x", *weights, "--time", 3], "time=3"),
-        ([tmp_path / "x", "--checkpoint", tmp_path / "none", "--size", "8x8"], "holds no checkpoint"),
+        ([tmp_path / "x", "--checkpoint", tmp_path / "none", "--size", "8x8"], "no such file or folder"),
         ([tmp_path / "x", "--checkpoint", tmp_path / "weights", "--size", "0x8"], "size=0x8"),
     ]:
         assert export.main([str(a) for a in arguments]) == 2
         error = capsys.readouterr().err.strip()
         assert message in error and "\n" not in error
+
+
+def test_without_weights_those_that_fit_are_taken(tmp_path, shipped, capsys, monkeypatch):
+    shipped("zooming_slowmo")
+    seen = []
+
+    def stop(name, model, params, **options):
+        seen.append((name, model.features))
+        raise ValueError("stopped")
+
+    monkeypatch.setattr(export, "export", stop)
+    for arguments, messages in [
+        ([], ["weights: zooming_slowmo, from this package", "error: stopped"]),
+        (["--model", "zooming_slowmo"], ["error: stopped"]),
+        (["--space", "2"], ["error: this takes the weights videoinr, which are not in this package"]),
+    ]:
+        assert export.main([str(tmp_path / "x"), "--size", "8x8", *arguments]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == len(messages) and all(map(str.startswith, lines, messages)), lines
+    assert seen == [("zooming_slowmo", 8)] * 2
 
 
 def test_a_program_of_16_bits_made_beside_a_gpu_has_none_of_its_kernels():

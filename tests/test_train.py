@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax import checkpoint, run_checkpoints, sharding, train, train_state
+from stvsr_jax.weights import files
 
 
 @pytest.mark.parametrize(
@@ -180,10 +181,17 @@ def test_evaluate_only_scores_the_newest_checkpoint(config, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_init_from_starts_from_the_weights_at_step_zero(config, tmp_path, capsys):
+@pytest.mark.parametrize("kind", ["checkpoint", "set"])
+def test_init_from_starts_from_the_weights_at_step_zero(config, tmp_path, capsys, kind):
     spec = checkpoint.ModelSpec("linear", {"features": 4})
     params = {"into": np.full((3, 4), 0.25, np.float32), "out": np.full((4, 3), 0.5, np.float32)}
-    checkpoint.save_params(tmp_path / "weights", params, spec)
+    if kind == "checkpoint":
+        checkpoint.save_params(tmp_path / "weights", params, spec)
+    else:
+        content = files.encode(params, "float16")
+        facts = {"steps": 100}
+        description = files.describe(content, name="small", spec=spec, dtype="float16", facts=facts)
+        files.write(files.layout_of(tmp_path / "weights", "small"), content, description, "", overwrite=False)
     config.init_from = str(tmp_path / "weights")
     config.train.num_steps = 1
     config.optimizer.update({"learning_rate": 1e-4, "final_learning_rate": 0.0})

@@ -17,6 +17,7 @@ from stvsr_jax import checkpoint, compilation
 from stvsr_jax.evaluation import datasets, methods, protocols, report, runner
 from stvsr_jax.evaluation.baselines import BASELINES
 from stvsr_jax.inference import predictor, tile_size
+from stvsr_jax.weights import sources
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -36,7 +37,8 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=", ".join(protocols.PROTOCOLS),
     )
-    add("--model", required=True, help=f"folder of a trained or converted model, or {', '.join(BASELINES)}")
+    names = ", ".join([*sources.list_shipped(), *BASELINES])
+    add("--model", required=True, help=f"{names}, a training run, converted weights, or hf://USER/REPO")
     add("--out", type=Path, required=True, help="folder of this evaluation; one that was interrupted goes on")
     add("--low", type=Path, help="folder of given low-resolution clips; default: made from the ground truth")
     add("--clip_list", type=Path, help="names of the clips, for Vimeo-90k; default: FOLDER/SPEED_testset.txt")

@@ -1,18 +1,18 @@
-"""What is measured: a checkpoint's network or a baseline, identified by a digest of its weights."""
+"""What is measured: a network with its weights or a baseline, identified by a digest of its weights."""
 
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from stvsr_jax import checkpoint, models
+from stvsr_jax import models
 from stvsr_jax.evaluation import protocols
 from stvsr_jax.evaluation.baselines import BASELINES, WINDOW_SIZE, Baseline
 from stvsr_jax.inference import predictor
+from stvsr_jax.weights import sources
 
 
 class Renderer(Protocol):
@@ -56,23 +56,26 @@ class Method:
 
 
 def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", tile: int = 0) -> Method:
-    """Return a baseline by name, or the network of a checkpoint.
+    """Return a baseline by name, or the network of trained weights.
 
     Args:
-      model: a key of `BASELINES`, or the directory of a run or of converted weights.
+      model: a key of `BASELINES`, or weights by name, path or address; see `weights.sources`.
       weights: of a run, 'ema' (where it has an average) or 'raw'.
       dtype: number format of a network, a key of `predictor.DTYPES`.
       tile: of a network, see `predictor.Predictor`; 0 renders frames whole.
 
     Raises:
-      ValueError: it is neither, or the checkpoint cannot be read.
+      ValueError: it is neither, or the weights cannot be read.
     """
     if model in BASELINES:
         return Method(model, {"name": model}, WINDOW_SIZE, False, lambda: Baseline(model))
-    directory = Path(model).expanduser()
-    if not directory.is_dir():
-        raise ValueError(f"model {model!r} is neither a folder nor one of {', '.join(BASELINES)}")
-    loaded = checkpoint.load_for_inference(directory, weights=weights)
+    try:
+        sources.check_exists(model)
+    except ValueError as error:
+        raise ValueError(
+            f"model {model!r} is neither one of {', '.join(BASELINES)}, nor weights: {error}"
+        ) from error
+    loaded = sources.load(model, weights=weights)
     network = models.build(loaded.model_name, **{**loaded.model_kwargs, "dtype": predictor.DTYPES[dtype]})
     params = jax.device_get(loaded.params)  # each device gets a copy of its own
     facts = {

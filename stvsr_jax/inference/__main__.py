@@ -1,4 +1,4 @@
-"""Command line: `python -m stvsr_jax.inference IN OUT --checkpoint DIR --space 4 --time 2`.
+"""Command line: `python -m stvsr_jax.inference IN OUT --space 4 --time 2`.
 
 Everything that can be wrong with a request is checked before the first frame is computed; what is wrong is
 one line on stderr and exit code 2. An error later on is exit code 1, an interruption 130, SIGTERM 143. What is
@@ -18,11 +18,11 @@ from fractions import Fraction
 import av
 import jax
 import tqdm
-from etils import epath
 
 from stvsr_jax import compilation
 from stvsr_jax.inference import estimate, inputs, job, predictor, video_encoder, work_folder
 from stvsr_jax.inference import request as requests
+from stvsr_jax.weights import choice
 
 _ERRORS = (ValueError, NotImplementedError, OSError, av.FFmpegError, jax.errors.JaxRuntimeError)
 
@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="stvsr-upscale",
         description="Enlarges videos and raises their frame rate.",
         allow_abbrev=False,
-        usage="%(prog)s [options] --checkpoint DIR INPUT [INPUT ...] OUTPUT",
+        usage="%(prog)s [options] INPUT [INPUT ...] OUTPUT",
     )
     add = parser.add_argument
     add(
@@ -78,9 +78,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="videos, folders of pictures or folders of videos, and last the output: a video file, or (without "
         "suffix) a folder of PNGs; the folder for them if there are several inputs",
     )
-    add("--checkpoint", type=epath.Path, required=True, help="folder of a trained or converted model")
+    choice.add_flags(parser)
     add("--weights", choices=("ema", "raw"), default="ema", help="of a run: their average, or as trained")
-    add("--model", choices=sorted(predictor.WINDOW_SIZES), help="refuse a checkpoint of any other")
     add(
         "--info", action="store_true", help="only say what would be done, and time a window; no OUTPUT needed"
     )
@@ -141,12 +140,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         as_pictures = is_batch and args.suffix == ""
         planned = [(pair, _make_request(args, *pair, as_pictures)) for pair in pairs]
         requests.check(_make_request(args, args.paths[0], args.paths[-1], as_pictures))
-        if not args.checkpoint.is_dir():
-            raise ValueError(f"checkpoint {args.checkpoint} is not a folder")
+        chosen = _choose_weights(args, planned)
         if not planned:
             print("note: shard {}/{} has no input".format(*args.shard), file=sys.stderr)
             return 0
-        network = _load(args)
+        network = _load(args, chosen)
         if is_batch and not args.info:
             args.paths[-1].mkdir(exist_ok=True)
     except _ERRORS as error:
@@ -238,18 +236,29 @@ def _make_request(args, source, target, as_pictures):
     return requests.Request(source, target, as_pictures=as_pictures, **given)
 
 
-def _load(args):
+def _choose_weights(args, planned):
+    return choice.choose(
+        checkpoint=args.checkpoint,
+        model=args.model,
+        space=args.space,
+        time=args.time,
+        size=args.size,
+        fps=args.fps,
+        is_video=any(source.is_file() for (source, _), _ in planned),
+    )
+
+
+def _load(args, chosen):
+    if chosen.remark:
+        print(chosen.remark, file=sys.stderr)
     compilation.keep_compiled_programs()
-    network = predictor.Predictor.from_checkpoint(
-        args.checkpoint,
+    return predictor.Predictor.from_pretrained(
+        chosen.source,
         weights=args.weights,
         dtype=predictor.DTYPES[args.dtype] if args.dtype else None,
         ensemble=args.ensemble,
         devices=jax.local_devices(),
     )
-    if args.model and args.model != network.name:
-        raise ValueError(f"checkpoint {args.checkpoint} is of {network.name}, not of {args.model}")
-    return network
 
 
 def _fail(error, code):

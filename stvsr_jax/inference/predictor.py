@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from stvsr_jax import compilation, models
 from stvsr_jax.inference import tile_size, tiling
 from stvsr_jax.models import videoinr
 from stvsr_jax.ops.devices import on_one_device
+from stvsr_jax.weights import sources
 
 # What networks compute in. float16 is as fast as bfloat16 on a GPU and rounds an eighth as much, enough for networks
 # that are only run; it has no range to train in.
@@ -43,13 +45,9 @@ def check_request(model_name: str, *, space: float, time: int) -> None:
         raise ValueError(f"model {model_name!r} is not one of {sorted(WINDOW_SIZES)}")
     if model_name == "zooming_slowmo":
         if space != 4:
-            raise ValueError(
-                f"space={space:g}: zooming_slowmo enlarges 4 times only; use a videoinr checkpoint"
-            )
+            raise ValueError(f"space={space:g}: zooming_slowmo enlarges 4 times only; use videoinr")
         if time not in (1, 2):
-            raise ValueError(
-                f"time={time}: zooming_slowmo makes 1 or 2 frames of each; use a videoinr checkpoint"
-            )
+            raise ValueError(f"time={time}: zooming_slowmo makes 1 or 2 frames of each; use videoinr")
     if not (math.isfinite(space) and space >= 1):
         raise ValueError(f"space={space:g} must be a number of at least 1")
     if time < 1:
@@ -70,8 +68,7 @@ def check_size(model_name: str, height: int, width: int, out_size: tuple[int, in
     asked = f"size={out_size[1]}x{out_size[0]}"
     if model_name == "zooming_slowmo" and tuple(out_size) != (4 * height, 4 * width):
         raise ValueError(
-            f"{asked}: zooming_slowmo makes {4 * width}x{4 * height} of {width}x{height}; use a videoinr "
-            "checkpoint"
+            f"{asked}: zooming_slowmo makes {4 * width}x{4 * height} of {width}x{height}; use videoinr"
         )
     if out_size[0] < height or out_size[1] < width:
         raise ValueError(f"{asked} is smaller than the input's {width}x{height}")
@@ -147,7 +144,27 @@ class Predictor:
         """
         from stvsr_jax import checkpoint  # heavy, and the class does not need it
 
-        loaded = checkpoint.load_for_inference(directory, weights=weights)
+        return cls._from_restored(checkpoint.load_for_inference(directory, weights=weights), dtype, kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | os.PathLike, *, weights: str = "ema", dtype: Any = None, **kwargs
+    ) -> "Predictor":
+        """Loads weights that ship with the package, or any others.
+
+        Args:
+          source: 'zooming_slowmo', 'videoinr', 'video', a path, or 'hf://USER/REPO'; see `weights.sources`.
+          weights: of a training run, see `checkpoint.load_for_inference`.
+          dtype: number format of the network, None for float32.
+          **kwargs: `tile`, `ensemble`, `devices`.
+
+        Raises:
+          ValueError: there are no such weights, or they are damaged.
+        """
+        return cls._from_restored(sources.load(source, weights=weights), dtype, kwargs)
+
+    @classmethod
+    def _from_restored(cls, loaded, dtype, kwargs):
         fields = {**loaded.model_kwargs, **({"dtype": dtype} if dtype else {})}
         return cls(loaded.model_name, models.build(loaded.model_name, **fields), loaded.params, **kwargs)
 

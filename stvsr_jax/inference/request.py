@@ -175,10 +175,10 @@ def _whole_ratio(fps, info):
     if ratio not in (1, 2):
         raise ValueError(
             f"fps={fps}: zooming_slowmo makes 1 or 2 frames of each, {info.rate} or {2 * info.rate} per second "
-            "here; use a videoinr checkpoint"
+            "here; use videoinr"
         )
     if not info.is_constant_rate:
-        raise ValueError(f"fps={fps}: the input's rate varies; use --time, or a videoinr checkpoint")
+        raise ValueError(f"fps={fps}: the input's rate varies; use --time, or videoinr")
     return int(ratio)
 
 

@@ -56,7 +56,7 @@ def test_wrong_requests_end_with_one_line_before_anything_is_computed(
         (dict(more=["--dataset", "vid4"]), "clips is not Vid4"),
         (dict(more=["--low", str(low)]), "clip b has ground truth of 40x28 .* low resolution of 9x7"),
         (dict(protocol="grid_t16_s4"), "clip b has 9 frames; protocol grid_t16_s4 needs 17"),
-        (dict(model=str(tmp_path / "none")), "is neither a folder nor one of bicubic_blend"),
+        (dict(model=str(tmp_path / "none")), "is neither one of bicubic_blend"),
         (dict(model=str(tmp_path)), "holds no checkpoint"),
         (dict(model=zsm, protocol="average"), "zooming_slowmo renders multiples of 1/2 only"),
         (dict(model=zsm, more=["--tile", "9"]), "tile=9 must be 0"),

@@ -32,6 +32,13 @@ def test_checkpoint_is_known_by_its_weights(save_checkpoint):
     assert opened[0].facts["dtype"] == "float32" and opened[0].facts["step"] == 0
 
 
+def test_weights_that_ship_are_opened_by_name(shipped):
+    shipped("video", "videoinr")
+    video, videoinr = methods.open_method("video"), methods.open_method("videoinr")
+    assert (video.name, video.facts["step"], video.window_size) == ("zooming_slowmo", 7, 4)
+    assert (videoinr.name, videoinr.facts["fields"]["hidden"]) == ("videoinr", [8, 8, 8])
+
+
 def test_what_a_network_cannot_do_is_named(save_checkpoint):
     zsm = methods.open_method(str(save_checkpoint("zooming_slowmo")))
     for name in ("zsm", "full", "center"):
@@ -53,6 +60,6 @@ def test_videoinr_and_baselines_can_do_everything(save_checkpoint):
 
 def test_unknown_model_is_named():
     with pytest.raises(
-        ValueError, match="model 'bicubic' is neither a folder nor one of bicubic_blend, bicubic_repeat"
+        ValueError, match="model 'bicubic' is neither one of bicubic_blend, .*, nor weights: .* no such set"
     ):
         methods.open_method("bicubic")

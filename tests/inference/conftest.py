@@ -1,5 +1,6 @@
 """Small videos with sound, and networks whose output is known: nearest x scale in space, blends in time."""
 
+import pathlib
 import sys
 import types
 from fractions import Fraction
@@ -53,7 +54,7 @@ def checkpoints(tmp_path, monkeypatch):
     """Makes the command line find fake networks in folders named after the models: {name: folder}."""
 
     def load_for_inference(directory, **kwargs):
-        return types.SimpleNamespace(model_name=directory.name, model_kwargs={}, params={})
+        return types.SimpleNamespace(model_name=pathlib.Path(directory).name, model_kwargs={}, params={})
 
     module = types.ModuleType("stvsr_jax.checkpoint")
     module.load_for_inference = load_for_inference

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import types
 from fractions import Fraction
 
 import av
@@ -13,6 +14,7 @@ from PIL import Image
 from stvsr_jax.inference import job, pipeline, predictor, video_reader
 from stvsr_jax.inference import request as requests
 from stvsr_jax.inference.__main__ import main, parse_rate
+from stvsr_jax.weights import sources
 
 SIZE = (32, 48)
 
@@ -76,6 +78,39 @@ def test_videoinr_any_scale_rate_and_folders(tmp_path, write_video, checkpoints,
     info, frames = read(second)
     assert code == 0 and info.rate == 75
     np.testing.assert_array_equal(frames[4].image, np.asarray(Image.open(files[4])))
+
+
+@pytest.fixture
+def shipped_fakes(monkeypatch, checkpoints):
+    """Makes the package hold two sets, of fake networks."""
+    monkeypatch.setattr(sources, "list_shipped", lambda: ["video", "videoinr"])
+    networks = {"video": "zooming_slowmo", "videoinr": "videoinr"}
+
+    def load(source, *, weights):
+        return types.SimpleNamespace(model_name=networks[source], model_kwargs={}, params={})
+
+    monkeypatch.setattr(sources, "load", load)
+
+
+def test_without_weights_the_tool_takes_those_that_fit_and_says_so(
+    tmp_path, write_video, shipped_fakes, capsys
+):
+    source, target = write_video(tmp_path / "in.mp4", moving_bar(4)), tmp_path / "out.mp4"
+    for flags, name, size in (((), "video", (128, 192)), (("--space", 2), "videoinr", (64, 96))):
+        code, lines = run(capsys, source, target, "--overwrite", *flags)
+        assert code == 0 and len(lines) == 1 and lines[0].startswith(f"weights: {name}, from this package")
+        assert read(target)[0].height == size[0]
+    assert run(capsys, source, target, "--overwrite", "--model", "videoinr") == (0, [])
+    code, lines = run(capsys, source, target, "--overwrite", "--model", "video", "--space", 2)
+    assert (code, len(lines)) == (2, 1) and "enlarges 4 times only; use videoinr" in lines[0]
+
+
+def test_pictures_are_clean_input(tmp_path, shipped_fakes, capsys):
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(moving_bar(3)):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
+    code, lines = run(capsys, tmp_path / "pictures", tmp_path / "out.mp4", "--input_fps", 25)
+    assert code == 2 and "takes the weights zooming_slowmo, which are not in this package" in lines[0]
 
 
 def test_time_1_drops_the_interpolated_frames(tmp_path, write_video, checkpoints, capsys):
@@ -145,9 +180,9 @@ def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkp
         ((good, tmp_path / "none" / "out.mp4", *model), "does not exist"),
         ((good, tmp_path / "out.webm", *model), "cannot be written"),
         ((good, tmp_path / "out.xyz", *model), "cannot be written"),
-        ((good, out, "--checkpoint", tmp_path / "none"), "is not a folder"),
-        ((good, out, *model, "--space", 3), "use a videoinr checkpoint"),
-        ((good, out, *model, "--time", 3), "use a videoinr checkpoint"),
+        ((good, out, "--checkpoint", tmp_path / "none"), "no such file or folder"),
+        ((good, out, *model, "--space", 3), "use videoinr"),
+        ((good, out, *model, "--time", 3), "use videoinr"),
         ((good, out, *other, "--space", 0.5), "space=0.5"),
         ((good, out, *other, "--time", 0), "time=0"),
         ((good, out, *model, "--crf", 99), "crf=99"),
@@ -162,7 +197,7 @@ def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkp
         ((good, out, *other, "--size", "0x20"), "size=0x20"),
         ((good, out, *model, "--codec", "ffv1", "--crf", 9), "crf=9"),
         ((good, out, *model, "--codec", "prores", "--pixel_format", "yuv420p"), "pixel_format=yuv420p"),
-        ((good, out, *model, "--model", "videoinr"), "is of zooming_slowmo, not of videoinr"),
+        ((good, out, *model, "--model", "videoinr"), "--checkpoint and --model exclude each other"),
         ((good, out, *model, "--shard", "0/2"), "needs several inputs"),
         ((good, out, *model, "--shard", "2/2"), "shard=2/2"),
         ((good, *model), "no output given"),
