@@ -4,6 +4,8 @@ The programs they call (gcloud, kubectl, sbatch ...) are stand-ins that note the
 remote commands in a directory for each worker.
 """
 
+import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -16,9 +18,12 @@ import time
 import pytest
 import yaml
 
+from stvsr_jax.data import datasets, mixture, windows
+
 LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
 CLOUD = {"PROJECT": "my-project", "ZONE": "us-east5-b", "BUCKET": "gs://my-bucket"}
 GKE = CLOUD | {"CLUSTER": "my-cluster", "IMAGE": "us-docker.pkg.dev/my-project/r/stvsr:1"}
+CAMPAIGN = {"NETWORK": "videoinr", "CLIPS": "a b", "PHOTOS": "/photos", "STEPS": "9", "DEVICES": "0,1"}
 TRAIN = ["--", "--config", "configs/videoinr.py", "--config.data.path=a b'c\"$HOME\\"]
 
 # Notes the arguments, then does as the lines that follow say.
@@ -376,6 +381,35 @@ def test_signal_reaches_all_gpus(world):
     assert run.wait(timeout=20) == 143
 
 
+@pytest.mark.parametrize("network", ["zooming_slowmo", "videoinr"])
+def test_campaign_trains_on_clips_and_photographs(world, network):
+    write_program(world / "python", PROCESS)
+    settings = CAMPAIGN | {"NETWORK": network, "PYTHON": str(world / "python")}
+    done = launch(world, "campaign.sh", "--", "--config.init_from=x y", **settings)
+    assert done.returncode == 0, done.stderr
+    given = process(world, 1)
+    assert given[0] == "1" and given[3:7] == ["-u", "-m", "stvsr_jax.main", "--config"]
+    flags = dict(flag.removeprefix("--config.").split("=", 1) for flag in given[8:])
+    sources = mixture.parse_path(flags.pop("data.path"))
+    assert {source.path for source in sources} == {"a b", "layers:/photos"}
+    drawn = sum(source.share for source in sources if source.path == "layers:/photos")
+    assert drawn == sum(source.share for source in sources) / 2
+    assert flags["data.batch_size"] == {"zooming_slowmo": "32", "videoinr": "48"}[network]
+    assert (flags["train.num_steps"], flags["init_from"]) == ("9", "x y")
+    # Every flag is a key of the config, and the sources fit each other.
+    spec = importlib.util.spec_from_file_location("config", LAUNCH.parent / given[7])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    for key, value in flags.items():
+        node, _, name = key.rpartition(".")
+        section = functools.reduce(getattr, node.split(".") if node else [], config)
+        assert name in section, key
+        section[name] = type(section[name])(value) if section[name] is not None else value
+    recipes = [datasets.recipe_of(config.data.recipe.to_dict(), source) for source in sources]
+    windows.check_alike(recipes)
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "settings", "message"),
     [
@@ -406,6 +440,14 @@ def test_signal_reaches_all_gpus(world):
         ("slurm.sh", TRAIN, {}, "set WORKDIR in the environment"),
         ("slurm.sh", TRAIN, {"WORKDIR": "runs/one"}, "WORKDIR=runs/one should look like /shared/runs/one"),
         ("slurm.sh", [], {"WORKDIR": "/r"}, "no --config given"),
+        ("campaign.sh", [], {"DEVICES": "0"}, "set CLIPS PHOTOS in the environment"),
+        ("campaign.sh", [], CAMPAIGN | {"STEPS": "1e4"}, "STEPS=1e4 should look like 20000"),
+        (
+            "campaign.sh",
+            [],
+            CAMPAIGN | {"NETWORK": "rife"},
+            "NETWORK=rife must be zooming_slowmo or videoinr",
+        ),
         (
             "slurm.sh",
             TRAIN[1:],
@@ -421,7 +463,7 @@ def test_missing_and_wrong_settings_end_with_one_line(world, script, arguments, 
     assert not calls(world)
 
 
-@pytest.mark.parametrize("script", ["gpus.sh", "tpu.sh", "slurm.sh", "gke.sh"])
+@pytest.mark.parametrize("script", ["gpus.sh", "tpu.sh", "slurm.sh", "gke.sh", "campaign.sh"])
 def test_help_is_the_head_of_the_script(world, script):
     done = launch(world, script, "--help")
     assert done.returncode == 0

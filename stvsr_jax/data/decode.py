@@ -20,7 +20,7 @@ from stvsr_jax.data.array_file import SUFFIX
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.scan_cache import replacing
 from stvsr_jax.data.scene_cuts import frame_change
-from stvsr_jax.data.sources import open_source
+from stvsr_jax.data.sources import find_clips, open_path
 
 # Frames read at a time.
 _CHUNK = 32
@@ -92,21 +92,42 @@ def decode_clip(
     return written
 
 
+def decode_path(path: Path, out: Path, *, cache_dir: str | None, **options) -> tuple[list[Path], list[str]]:
+    """Scan one video or folder of frames and write its scenes; `options` are those of `decode_clip`.
+
+    Returns:
+      The files, and a sentence about each clip that cannot be used.
+    """
+    faults = []
+    written = []
+    for clip in open_path(path, cache_dir=cache_dir, faults=faults):
+        written += decode_clip(clip, out, **options)
+    return written, faults
+
+
 def decode_source(
-    source: str, out: str | os.PathLike, *, workers: int, cache_dir: str | None = None, **options
-) -> list[Path]:
-    """Write the scenes of all clips of a source; `options` are those of `decode_clip`."""
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    workers: int,
+    cache_dir: str | None = None,
+    **options,
+) -> tuple[list[Path], list[str]]:
+    """Write the scenes of all clips below a path, several at a time; see `decode_path`."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    clips = open_source(source, cache_dir=cache_dir)
+    faults = []
+    paths = find_clips(Path(source), faults)
     written = []
     # Started afresh: a forked process would share the locks of threads that it does not have.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        tasks = [pool.submit(decode_clip, clip, out, **options) for clip in clips]
+        tasks = [pool.submit(decode_path, path, out, cache_dir=cache_dir, **options) for path in paths]
         for task in tqdm(concurrent.futures.as_completed(tasks), total=len(tasks), leave=False, disable=None):
-            written += task.result()
-    return sorted(written)
+            files, more = task.result()
+            written += files
+            faults += more
+    return sorted(written), faults
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -130,10 +151,12 @@ def main(argv: list[str] | None = None) -> None:
         if options[name] < 1:
             parser.error(f"--{name} {options[name]} must be at least 1")
     try:
-        written = decode_source(options.pop("source"), options.pop("out"), **options)
+        written, faults = decode_source(options.pop("source"), options.pop("out"), **options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    for fault in faults:
+        print(f"left out: {fault}", file=sys.stderr)
     size = sum(path.stat().st_size for path in written)
     print(f"{len(written)} scenes, {size / 1e9:.2f} GB")
 

@@ -52,12 +52,7 @@ def open_moving_layers(
       ImportError: OpenCV is not installed.
       FileNotFoundError, ValueError: see `photos.load_photos`; an option is out of range.
     """
-    try:
-        import cv2  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "moving layers need OpenCV; run: pip install 'stvsr-jax[layers]' (opencv-python-headless)"
-        ) from error
+    _import_cv2()
     if count < 1 or num_frames < 2 or min(size) < 16:
         raise ValueError(f"count={count}, num_frames={num_frames}, size={size} must be at least 1, 2, 16x16")
     if len(speed) != 2 or not 0 < speed[0] <= speed[1]:
@@ -165,8 +160,7 @@ class Scene:
 
     def draw(self, n: int, crop: tuple[int, int, int, int]) -> np.ndarray:
         """Return frame `n` within (top, left, height, width), uint8 [height, width, 3]."""
-        import cv2
-
+        cv2 = _import_cv2()
         total = 0.0
         for moment in self.moments:
             t = n - self.middle + moment
@@ -180,10 +174,22 @@ class Scene:
         return np.clip(mean + 0.5, 0, 255).astype(np.uint8)
 
 
+@functools.cache
+def _import_cv2():
+    """Return OpenCV, made to use one thread: samples are made by many threads and processes at once already."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError(
+            "moving layers need OpenCV; run: pip install 'stvsr-jax[layers]' (opencv-python-headless)"
+        ) from error
+    cv2.setNumThreads(1)
+    return cv2
+
+
 def _compose(image, layer, t, crop):
     """Return `image`, float32 [s h, s w, 3], with a layer in front of it; a first layer has none behind it."""
-    import cv2
-
+    cv2 = _import_cv2()
     top, left, height, width = crop
     s = _OVERSAMPLE
     if image is not None and not _touches(layer, t, crop):
@@ -285,8 +291,7 @@ def _draw_motion(rng, amplitude, speed, start):
 
 def _cut_out(rng, photo, motion, extent):
     """Return a layer of the shape of a blob or a polygon, cut out of a photograph."""
-    import cv2
-
+    cv2 = _import_cv2()
     scale = rng.uniform(0.4, 0.9)
     corners = rng.integers(5, 12)
     angles = np.sort(rng.uniform(0, 2 * np.pi, corners))

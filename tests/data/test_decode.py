@@ -39,14 +39,16 @@ def test_every_scene_becomes_a_file_that_opens(tmp_path, draw_frames, write_vide
     write_video(tmp_path / "clips" / "small.mp4", first[:, :32, :32], **lossless)
     options = {"reduce": 2, "max_side": 1000, "min_frames": 9, "min_side": 32, "workers": 1}
     source = str(tmp_path / "clips"), tmp_path / "out"
-    written = decode_source(*source, cache_dir=str(tmp_path / "cache"), **options)
+    (tmp_path / "clips" / "broken.mp4").write_bytes(b"no video")
+    written, faults = decode_source(*source, cache_dir=str(tmp_path / "cache"), **options)
+    assert len(faults) == 1 and "broken.mp4 cannot be read as a video" in faults[0]
     assert [path.name for path in written] == ["two.mp4.000.npy", "two.mp4.001.npy"]
     clips = [open_array_file(path) for path in written]
     np.testing.assert_array_equal(clips[0].read(range(12)), reduce_frames(first, 2))
     np.testing.assert_array_equal(clips[1].read(range(10)), reduce_frames(second, 2))
     # A second start finds them.
     written[0].write_bytes(b"kept")
-    assert decode_source(*source, cache_dir=str(tmp_path / "cache"), **options) == written
+    assert decode_source(*source, cache_dir=str(tmp_path / "cache"), **options)[0] == written
     assert written[0].read_bytes() == b"kept"
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.data.moving_layers import Layer, Motion, Scene, open_moving_layers
+from stvsr_jax.data.moving_layers import Layer, Motion, Scene, _import_cv2, open_moving_layers
 
-pytest.importorskip("cv2")
+cv2 = pytest.importorskip("cv2")
 
 
 @pytest.fixture
@@ -138,5 +138,13 @@ def test_wrong_options_and_folders_are_refused(photos, tmp_path):
 
 def test_missing_opencv_is_named_with_the_way_out(photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
+    _import_cv2.cache_clear()
     with pytest.raises(ImportError, match=r"pip install 'stvsr-jax\[layers\]'"):
         open_scenes(photos, tmp_path)
+
+
+def test_opencv_takes_one_thread(photos, tmp_path, monkeypatch):
+    _import_cv2.cache_clear()
+    cv2.setNumThreads(4)
+    open_scenes(photos, tmp_path)[0].read([0])
+    assert cv2.getNumThreads() == 1
