@@ -63,11 +63,13 @@ def upscale(
     )
     plan = make_plan(request, network.name)
     files = job.open_files(plan)
-    job.run(plan, network, files, on_progress=lambda done, is_new: on_progress(done, plan.output_frames))
+    late = job.run(
+        plan, network, files, on_progress=lambda done, is_new: on_progress(done, plan.output_frames)
+    )
     height, width = plan.video.encoded_size
     line = f"{plan.info.width}x{plan.info.height} at {float(plan.info.rate):.5g} frames per second became "
     line += f"{width}x{height} at {float(plan.video.rate):.5g}."
-    return " ".join([line, *(f"Note: {note}." for note in (*plan.remarks, *job.notes_on(files)))])
+    return " ".join([line, *(f"Note: {note}." for note in (*plan.remarks, *job.notes_on(files), *late))])
 
 
 def middle_frames(source: pathlib.Path, target: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:

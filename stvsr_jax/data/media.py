@@ -61,6 +61,31 @@ def open_to_write(
     return av.open(_address(path), "w", format=format, container_options=options or {})
 
 
+def open_to_nowhere(format: str) -> av.container.OutputContainer:
+    """Opens a container whose bytes are thrown away: what a format refuses, it refuses here too."""
+    return av.open(_Nowhere(), "w", format=format)
+
+
+class _Nowhere:
+    """A file that forgets what is written to it."""
+
+    def __init__(self):
+        self._position = self._size = 0
+
+    def write(self, data: bytes) -> int:
+        self._position += len(data)
+        self._size = max(self._size, self._position)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
+        self._position = starts[whence] + offset
+        return self._position
+
+
 def _address(path):
     """Returns what FFmpeg never takes for an address, an option or a pattern."""
     return f"file:{os.fspath(path)}"

@@ -190,7 +190,9 @@ def _run_one(args, request, network, stopped_by, replaced):
                 bar.initial = bar.initial if is_new else done  # what was done before does not count for speed
                 bar.update(done - bar.n)
 
-            job.run(plan, network, files, on_progress=show, should_stop=lambda: bool(stopped_by))
+            notes = job.run(plan, network, files, on_progress=show, should_stop=lambda: bool(stopped_by))
+        for remark in notes:
+            print(f"note: {remark}", file=sys.stderr)
         if replaced:
             replaced.add(request.output, job.identify(plan, network))
     except job.Stopped as stop:

@@ -27,7 +27,7 @@ from stvsr_jax.inference import (
 )
 from stvsr_jax.inference.pipeline import Output
 from stvsr_jax.inference.request import Plan, check_targets
-from stvsr_jax.inference.video_writer import VideoFile
+from stvsr_jax.inference.video_assembly import VideoFile
 
 
 class Stopped(Exception):
@@ -59,13 +59,12 @@ def open_files(plan: Plan) -> list[VideoFile | pathlib.Path]:
     request, info = plan.request, plan.info
     check_targets(request)
     is_trimmed = request.max_frames is not None or request.preview is not None
+    end = plan.output_frames / plan.video.rate if is_trimmed else None
     if request.makes_pictures:
         files = [request.output]
     else:
         source = None if info.pictures else request.input
-        files = [
-            VideoFile(request.output, plan.video, source=source, origin=info.origin, is_trimmed=is_trimmed)
-        ]
+        files = [VideoFile(request.output, plan.video, source=source, origin=info.origin, end=end)]
     if request.compare and not _is_picture(request.compare):
         wide = dataclasses.replace(plan.video, width=2 * plan.video.width, is_deep=False, pixel_format=None)
         files.append(VideoFile(request.compare, wide))
@@ -84,7 +83,7 @@ def run(
     *,
     on_progress: Callable[[int, bool], None] = lambda done, is_new: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> None:
+) -> list[str]:
     """Makes the output, or goes on making it.
 
     Args:
@@ -93,6 +92,9 @@ def run(
       files: from `open_files`.
       on_progress: called with how many output frames are done and whether this run did them.
       should_stop: asked after every window.
+
+    Returns:
+      Notes on what is not as was planned, one line each.
 
     Raises:
       Stopped: `should_stop` said so.
@@ -114,9 +116,9 @@ def run(
             _render(plan, network, folder, progress, sinks, on_progress, should_stop)
         if request.compare and _is_picture(request.compare):
             _save_picture(plan, network)
-        for sink in sinks:
-            sink.writer.finish()
+        notes = [note for sink in sinks for note in sink.writer.finish()]
         folder.remove()
+    return notes
 
 
 def windows_of(plan: Plan, network: predictor.Predictor):
@@ -206,6 +208,6 @@ def _open_sink(file, folder, number, mark):
 def _save_picture(plan, network):
     middle = plan.input_frames / plan.info.rate / 2
     picture = compare.picture_of_two_moments(windows_of(plan, network), predict_with(plan, network), middle)
-    partial = plan.request.compare.with_name(f".{plan.request.compare.stem}.partial.png")
+    partial = work_folder.fit(plan.request.compare.with_name(f".{plan.request.compare.stem}"), ".partial.png")
     Image.fromarray(picture).save(partial)
     partial.replace(plan.request.compare)

@@ -9,8 +9,6 @@ same packets.
 import os
 import pathlib
 import re
-import tempfile
-from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -18,13 +16,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data import media
-from stvsr_jax.inference import colour, packet_store, remux, video_encoder
-from stvsr_jax.inference.video_encoder import VideoFormat
-
-# Container facts that are not the user's, or that the muxer writes itself.
-_OWN_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder")
-_MP4_SUFFIXES = (".mp4", ".mov", ".m4v")
+from stvsr_jax.inference import colour, packet_store, remux, video_encoder, work_folder
+from stvsr_jax.inference.video_assembly import VideoFile
 
 
 def check_target(path: pathlib.Path, *, overwrite: bool, is_folder: bool = False) -> None:
@@ -49,106 +42,6 @@ def check_target(path: pathlib.Path, *, overwrite: bool, is_folder: bool = False
 def is_picture_folder(path: pathlib.Path) -> bool:
     """Whether an output name means a folder of PNGs: an existing folder or a name without suffix."""
     return path.is_dir() or not path.suffix
-
-
-class VideoFile:
-    """A video file to be: what it holds besides its picture, and how its packets are put into it.
-
-    Args:
-      path: final name; its suffix chooses the container.
-      video: what to write.
-      source: input file whose sound, subtitles and chapters are carried over, or None.
-      origin: seconds of the source's clock that are time 0.
-      is_trimmed: whether to end them with the picture.
-
-    Attributes:
-      notes: remarks on streams that cannot be copied and on cropping, one line each.
-      has_global_header: whether packets come without headers of their own.
-
-    Raises:
-      ValueError: the container does not exist or does not hold the codec.
-    """
-
-    def __init__(
-        self,
-        path: pathlib.Path,
-        video: VideoFormat,
-        *,
-        source: pathlib.Path | None = None,
-        origin: Fraction = Fraction(0),
-        is_trimmed: bool = False,
-    ):
-        self.path, self.video = path, video
-        self._source, self._origin, self._is_trimmed = source, origin, is_trimmed
-        with tempfile.TemporaryDirectory() as folder:
-            trial = pathlib.Path(folder) / f"trial{path.suffix}"
-            try:
-                container, _, sides = self._open(trial)
-                self.has_global_header = bool(container.format.flags & av.format.Flags.global_header.value)
-                self.notes = sides.notes if sides else []
-                if sides:
-                    sides.close()
-                _close_quietly(container)
-            except (av.FFmpegError, ValueError, OSError) as error:
-                raise ValueError(
-                    f"output {path} cannot be written with codec {video.codec}: {error}"
-                ) from error
-        height, width = video.encoded_size
-        if (height, width) != (video.height, video.width):
-            self.notes.append(f"cropped to {width}x{height}: {video.encoded_format} needs even sizes")
-
-    def assemble(self, target: pathlib.Path, packets: Iterable[av.Packet]) -> None:
-        """Writes a file of encoded packets and whatever comes with them; leaves none if that fails."""
-        container = sides = None
-        try:
-            container, stream, sides = self._open(target)
-            end = Fraction(0)
-            for packet in packets:
-                if sides:
-                    sides.mux_until(packet.dts * packet.time_base)
-                end = max(end, (packet.pts + packet.duration) * packet.time_base)
-                packet.stream = stream
-                container.mux_one(packet)
-            if sides:
-                sides.mux_until(end if self._is_trimmed else None)
-                sides.finish()
-            container.close()
-        except BaseException:
-            if container:
-                _close_quietly(container)
-            target.unlink(missing_ok=True)
-            raise
-        finally:
-            if sides:
-                sides.close()
-
-    def _open(self, target):
-        """Returns (container, its video stream, SideStreams or None), the header written."""
-        video = self.video
-        is_mp4 = target.suffix.lower() in _MP4_SUFFIXES
-        container = media.open_to_write(target, options={"movflags": "+faststart"} if is_mp4 else {})
-        sides = None
-        try:
-            # Its encoder is opened to describe the stream and never used.
-            encoder = video_encoder.CODECS[video.codec].encoder
-            options = video_encoder.encoder_options(video)
-            stream = container.add_stream(encoder, rate=video.rate, options=options)
-            video_encoder.configure(stream.codec_context, video, is_tagged=is_mp4)
-            stream.disposition = av.stream.Disposition.default
-            if video.language:
-                stream.metadata["language"] = video.language
-            container.metadata.update({k: v for k, v in video.metadata.items() if k not in _OWN_METADATA})
-            if self._source is not None:
-                sides = remux.SideStreams(self._source, container, origin=self._origin)
-                if not self._is_trimmed:
-                    _copy_chapters(self._source, container)
-            container.start_encoding()  # what the encoders and the container refuse, they refuse here
-        except BaseException:
-            if sides:
-                sides.close()
-            _close_quietly(container)
-            raise
-        return container, stream, sides
 
 
 class VideoWriter:
@@ -190,23 +83,25 @@ class VideoWriter:
         self._flush()
         return {"last_stamp": self._last_stamp, "sizes": self._packets.flush()}
 
-    def finish(self) -> None:
-        """Makes the file and gives it its name."""
-        whole = self._assemble("whole")
-        os.replace(whole, self._file.path)
+    def finish(self) -> list[str]:
+        """Makes the file and gives it its name; returns notes on what is not as was planned."""
+        self._flush()
+        return self._file.deliver(self._work, self._packets.read)
 
     def finish_partial(self) -> pathlib.Path:
-        """Makes a file of what there is in the work folder and returns its name."""
-        return self._assemble("partial")
+        """Makes a file of what there is in the work folder and returns its name, or the folder's if it fails."""
+        self._flush()
+        target = work_folder.fit(self._work / self._file.path.stem, f".partial{self._file.path.suffix}")
+        try:
+            self._file.assemble(target, self._packets.read())
+        except (av.FFmpegError, ValueError) as error:
+            if remux.is_of_the_machine(error):
+                raise
+            return self._work
+        return target
 
     def close(self) -> None:
         self._packets.close()
-
-    def _assemble(self, name):
-        self._flush()
-        target = self._work / f"{self._file.path.stem}.{name}{self._file.path.suffix}"
-        self._file.assemble(target, self._packets.read())
-        return target
 
     def _flush(self):
         encoder, self._encoder = self._encoder, None
@@ -240,10 +135,10 @@ class PictureWriter:
         os.sync()
         return self._count
 
-    def finish(self) -> None:
+    def finish(self) -> list[str]:
         """Puts the pictures in place of the numbered PNGs there; other files are left alone.
 
-        Stopped halfway it can be called again.
+        Stopped halfway it can be called again. Returns no notes.
         """
         self._path.mkdir(exist_ok=True)
         for number in range(self._count):
@@ -253,6 +148,7 @@ class PictureWriter:
         for old in self._path.glob("*.png"):
             if re.fullmatch(r"[0-9]{8}\.png", old.name) and int(old.stem) >= self._count:
                 old.unlink()
+        return []
 
     def finish_partial(self) -> pathlib.Path:
         """Returns the folder of the pictures there are."""
@@ -260,16 +156,3 @@ class PictureWriter:
 
     def close(self) -> None:
         pass
-
-
-def _copy_chapters(source, container):
-    with media.open_to_read(source) as given:
-        if chapters := given.chapters():
-            container.set_chapters(chapters)
-
-
-def _close_quietly(container):
-    try:
-        container.close()
-    except (av.FFmpegError, ValueError, OSError):
-        pass  # a half-written file need not be closed in order: it is deleted next

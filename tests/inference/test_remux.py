@@ -4,9 +4,12 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import pytest
 
+from stvsr_jax.data import media
+from stvsr_jax.inference.video_assembly import VideoFile
 from stvsr_jax.inference.video_encoder import VideoFormat
-from stvsr_jax.inference.video_writer import VideoFile, VideoWriter
+from stvsr_jax.inference.video_writer import VideoWriter
 
 
 def packets(path, kind):
@@ -16,16 +19,15 @@ def packets(path, kind):
         return [(p.pts * p.time_base, bytes(p)) for p in container.demux(stream) if p.size]
 
 
-def copy(source, target, count, *, origin=Fraction(0), is_trimmed=False):
-    video = VideoFormat(32, 48, rate=Fraction(25), time_base=Fraction(1, 25))
-    file = VideoFile(target, video, source=source, origin=origin, is_trimmed=is_trimmed)
+def copy(source, target, count, *, origin=Fraction(0), end=None, codec="h264"):
+    video = VideoFormat(64, 96, rate=Fraction(25), time_base=Fraction(1, 25), codec=codec)
+    file = VideoFile(target, video, source=source, origin=origin, end=end)
     work = target.with_name(f"{target.name}.work")
     work.mkdir()
     writer = VideoWriter(file, work / "0.packets")
     for i in range(count):
-        writer.write(np.full((32, 48, 3), 10 * i, np.uint8), Fraction(i, 25), Fraction(1, 25))
-    writer.finish()
-    return file.notes
+        writer.write(np.full((64, 96, 3), 5 * i, np.uint8), Fraction(i, 25), Fraction(1, 25))
+    return [*file.notes, *writer.finish()]
 
 
 def test_sound_is_copied_byte_for_byte(tmp_path, write_video):
@@ -41,7 +43,7 @@ def test_sound_is_copied_byte_for_byte(tmp_path, write_video):
 
 def test_trimmed_output_ends_the_sound_with_the_picture(tmp_path, write_video):
     source = write_video(tmp_path / "a.mp4", np.zeros((50, 32, 48, 3), np.uint8), has_audio=True)
-    copy(source, tmp_path / "b.mp4", 10, is_trimmed=True)
+    copy(source, tmp_path / "b.mp4", 10, end=Fraction(10, 25))
     assert 0.25 < float(packets(tmp_path / "b.mp4", "audio")[-1][0]) < 0.4
 
 
@@ -114,7 +116,7 @@ def test_chapters_are_copied_unless_the_output_is_trimmed(tmp_path, write_video)
                 packet.stream = targets[packet.stream_index]
                 container.mux(packet)
     for name, is_trimmed in (("b.mkv", False), ("b.mp4", False), ("c.mkv", True)):
-        copy(source, tmp_path / name, 25, is_trimmed=is_trimmed)
+        copy(source, tmp_path / name, 25, end=Fraction(1) if is_trimmed else None)
         with av.open(str(tmp_path / name)) as container:
             found = [
                 (c["metadata"]["title"], c["start"] * c["time_base"], c["end"] * c["time_base"])
@@ -122,3 +124,116 @@ def test_chapters_are_copied_unless_the_output_is_trimmed(tmp_path, write_video)
             ]
         half = Fraction(1, 2)
         assert found == ([] if is_trimmed else [("one", 0, half), ("two", half, 1)])
+
+
+def hear(path):
+    """Returns (codec, layout, loudest frequency, seconds) of the first sound of a file."""
+    with media.open_to_read(path) as container:
+        context = container.streams.audio[0].codec_context
+        frames = list(container.decode(audio=0))
+        rate, name = context.sample_rate, context.codec.canonical_name
+        mono = [f.to_ndarray()[0][:: f.layout.nb_channels if not f.format.is_planar else 1] for f in frames]
+        heard = np.concatenate(mono).astype(float)
+    spectrum = np.abs(np.fft.rfft(heard[rate // 4 : rate // 4 + rate // 2]))
+    return name, context.layout.nb_channels, int(spectrum.argmax()) * 2, len(heard) / rate
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "layout", "target", "expected"),
+    [
+        # Channels without a layout get the usual one where the container wants to know.
+        ("a.avi", "pcm_s16le", "stereo", "b.mp4", "pcm_s16le"),
+        ("a.mkv", "pcm_s16le", "5.1", "b.mp4", "pcm_s16le"),
+        ("a.mkv", "pcm_s24le", "7.1", "b.mp4", "pcm_s24le"),
+        ("a.mkv", "pcm_s16le", "stereo", "b.mov", "pcm_s16le"),
+        ("a.mkv", "flac", "stereo", "b.mp4", "flac"),
+        ("a.mkv", "libopus", "stereo", "b.mp4", "opus"),
+        # What the header refuses.
+        ("a.mkv", "flac", "stereo", "b.mov", "aac"),
+        ("a.mkv", "libopus", "5.1", "b.mov", "aac"),
+        ("a.wmv", "wmav2", "stereo", "b.mp4", "aac"),
+        ("a.mkv", "tta", "stereo", "b.mov", "aac"),
+        # What goes in and is not found again.
+        ("a.mkv", "pcm_s16le", "stereo", "b.ts", "aac"),
+        ("a.mkv", "flac", "stereo", "b.ts", "aac"),
+        ("a.mkv", "pcm_s16le", "stereo", "b.webm", "opus"),
+        ("a.mkv", "flac", "stereo", "b.avi", "flac"),
+        ("a.mkv", "ac3", "5.1", "b.mp4", "ac3"),
+        ("a.mkv", "ac3", "5.1", "b.ts", "ac3"),
+    ],
+)
+def test_every_sound_is_in_every_output(tmp_path, write_sound, source, codec, layout, target, expected):
+    write_sound(tmp_path / source, codec=codec, layout=layout)
+    video_codec = "av1" if target.endswith("webm") else "h264"
+    notes = copy(tmp_path / source, tmp_path / target, 25, codec=video_codec)
+    is_copied = expected in codec
+    assert len(notes) == (0 if is_copied else 1)
+    if not is_copied:
+        assert "audio stream 1" in notes[0] and f"converted to {expected}" in notes[0]
+    name, channels, frequency, seconds = hear(tmp_path / target)
+    assert name == expected and channels == {"stereo": 2, "5.1": 6, "7.1": 8}[layout]
+    assert frequency == 440 and abs(seconds - 1) < 0.06
+
+
+def test_sound_of_channels_that_no_layout_has_is_mixed_or_left_out(tmp_path, write_sound):
+    write_sound(tmp_path / "a.mkv", codec="pcm_s16le", layout="hexadecagonal")
+    notes = copy(tmp_path / "a.mkv", tmp_path / "b.ts", 25)
+    assert len(notes) == 1 and ("converted to aac, stereo" in notes[0] or "left out" in notes[0])
+    assert len(packets(tmp_path / "b.ts", "video")) == 25
+
+
+def test_packets_that_the_container_refuses_are_left_out(tmp_path, write_sound):
+    def break_headers(found):
+        found[9] = av.Packet(
+            b"\xff\xf1\0\0\0\0\0\0" + bytes(found[9])[8:]
+        )  # of an ADTS header its start alone
+        found[9].pts = found[9].dts = found[8].pts + 1024
+        found[9].time_base = found[8].time_base
+        return found
+
+    source = write_sound(tmp_path / "a.ts", edit=break_headers)
+    damaged = bytearray(source.read_bytes())
+    source.write_bytes(damaged)
+    for name in ("b.mp4", "b.mkv"):
+        notes = copy(source, tmp_path / name, 25)
+        assert len(packets(tmp_path / name, "audio")) >= 40 and len(packets(tmp_path / name, "video")) == 25
+        assert all("damaged packets of audio stream 1 (aac)" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["b.mp4", "b.mkv", "b.mov", "b.ts"])
+def test_sound_whose_times_do_not_rise_rises(tmp_path, write_sound, name):
+    def fall(found):
+        found[8].pts = found[8].dts = found[7].pts
+        return found
+
+    source = write_sound(tmp_path / "a.mkv", edit=fall)
+    assert copy(source, tmp_path / name, 25) == []
+    times = [time for time, _ in packets(tmp_path / name, "audio")]
+    expected = [n * 1024 / 48000 for n in range(len(times))]
+    assert [float(time - times[0]) for time in times] == pytest.approx(expected, abs=2e-3)
+
+
+def test_sound_that_starts_again_goes_on(tmp_path, write_sound):
+    part = write_sound(tmp_path / "part.ts").read_bytes()
+    source = tmp_path / "a.ts"
+    source.write_bytes(part + part)
+    with media.open_to_read(source) as container:
+        origin = container.start_time / Fraction(av.time_base)
+    for name in ("b.mp4", "b.mkv", "b.ts"):
+        assert copy(source, tmp_path / name, 50, origin=origin) == []
+        times = [float(time) for time, _ in packets(tmp_path / name, "audio")]
+        assert (np.diff(times) > 0).all() and np.diff(times).max() < 0.1
+        assert abs(times[-1] - times[0] - 2) < 0.1 and hear(tmp_path / name)[2] == 440
+
+
+def test_a_stream_with_nothing_in_the_range_is_left_out(tmp_path, write_sound):
+    def late(found):
+        for packet in found:
+            packet.pts = packet.dts = packet.pts + 48000 * 5
+        return found
+
+    source = write_sound(tmp_path / "a.mkv", codec="ac3", edit=late)
+    notes = copy(source, tmp_path / "b.mp4", 10, end=Fraction(10, 25))
+    assert len(notes) == 1 and "audio stream 1 (ac3)" in notes[0] and "nothing" in notes[0]
+    assert copy(source, tmp_path / "c.mp4", 25) == []  # AC-3 in MP4 needs a packet before its trailer
+    assert packets(tmp_path / "c.mp4", "audio")[0][0] > 4

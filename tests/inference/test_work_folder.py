@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from stvsr_jax.inference import work_folder
 from stvsr_jax.inference.work_folder import WorkFolder
 
 
@@ -53,3 +54,13 @@ def test_damaged_progress_is_named(tmp_path, text):
     (folder.path / "progress.json").write_text(text)
     with pytest.raises(ValueError, match="is damaged; remove"):
         WorkFolder(tmp_path / "out.mp4", {"crf": 1}, overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "x" * 240 + ".mp4", "x" * 251 + ".mp4", "ü" * 125 + ".mkv"])
+def test_names_of_any_length_have_a_work_folder(tmp_path, name):
+    output, other = tmp_path / name, tmp_path / f"{name[:-5]}y{name[-4:]}"
+    folder = WorkFolder(output, {}, overwrite=False)
+    folder.save({})
+    assert folder.path.is_dir() and folder.path.name.endswith(".unfinished")
+    assert folder.path != work_folder.path_of(other)
+    folder.close()

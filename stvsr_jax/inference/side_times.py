@@ -1,0 +1,95 @@
+"""When packets of sound and subtitles are played: times that rise, whatever the file says.
+
+Recordings that were joined (`cat a.ts b.ts`, VOBs) start their clock again in the middle, damaged ones have single
+packets with wild times, and some files give two packets one time. All times are seconds.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from fractions import Fraction
+
+# Sound that begins this much earlier or later than the packet before ends has jumped.
+_JUMP = Fraction(3, 10)
+# A known change of the clock explains a jump if the sound then goes on within this.
+_JOIN = Fraction(2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """What a packet says of itself.
+
+    Attributes:
+      time: when it begins by the file's clock, None if unknown.
+      duration: 0 if unknown.
+    """
+
+    time: Fraction | None
+    duration: Fraction
+
+
+class SoundTimes:
+    """Places the packets of a sound stream one after the other.
+
+    A gap stays one. A packet whose time alone is wrong, as the next one shows, follows its predecessor. Where the
+    clock starts again the sound goes on.
+
+    Args:
+      shifts: what to add to the clock in each part of the file, in order; the first applies at the beginning.
+    """
+
+    def __init__(self, shifts: Sequence[Fraction] = (Fraction(0),)):
+        self._shifts = list(shifts)
+        self._own_shift = Fraction(0)  # for clocks that start again in this stream alone
+        self._last = None
+        self._end = Fraction(0)
+
+    def place(self, packet: Heard, following: Heard | None) -> Fraction:
+        """Returns when a packet begins; `following` is the one after it, None at the end."""
+        time = self._end if packet.time is None else packet.time + self._shift
+        if self._last is not None and packet.time is not None:
+            if abs(time - self._end) > _JUMP:
+                time = self._after_jump(packet, following)
+            if time <= self._last:
+                time = max(self._end, self._last)
+        self._last, self._end = time, time + packet.duration
+        return time
+
+    @property
+    def _shift(self):
+        return self._shifts[0] + self._own_shift
+
+    def _after_jump(self, packet, following):
+        if following and following.time is not None:
+            goes_along = abs(following.time - packet.time - packet.duration) <= _JUMP
+            returns = abs(following.time + self._shift - self._end - packet.duration) <= _JUMP
+            if returns and not goes_along:
+                return self._end
+        places = [abs(packet.time + self._own_shift + shift - self._end) for shift in self._shifts]
+        best = min(range(len(places)), key=places.__getitem__)
+        if places[best] <= _JOIN:
+            del self._shifts[:best]
+        elif packet.time + self._shift < self._end:
+            self._own_shift += self._end - packet.time - self._shift
+        return packet.time + self._shift
+
+
+class SubtitleTimes:
+    """Places the packets of a stream in which pauses mean nothing.
+
+    Args:
+      shifts: as of `SoundTimes`.
+    """
+
+    def __init__(self, shifts: Sequence[Fraction] = (Fraction(0),)):
+        self._shifts = list(shifts)
+        self._last = None
+
+    def place(self, packet: Heard) -> Fraction:
+        """Returns when a packet begins."""
+        if packet.time is None:
+            return self._last or Fraction(0)
+        while self._last is not None and packet.time + self._shifts[0] < self._last and len(self._shifts) > 1:
+            del self._shifts[0]
+        time = packet.time + self._shifts[0]
+        self._last = time if self._last is None else max(time, self._last)
+        return self._last
