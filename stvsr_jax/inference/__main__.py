@@ -8,6 +8,7 @@ finished by then waits in `OUT.unfinished`, and the same command goes on from th
 import argparse
 import contextlib
 import dataclasses
+import os
 import pathlib
 import signal
 import sys
@@ -156,7 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = 0
         for (source, target), request in planned:
             if is_batch:
-                if target.exists() and not (args.overwrite or args.info):
+                is_whole = os.path.exists(target) and not work_folder.is_being_finished(target)
+                if is_whole and not (args.overwrite or args.info):
                     print(f"note: {target} exists: {source} is skipped", file=sys.stderr)
                     continue
                 print(f"{source} -> {target}" if not args.info else f"{source}", file=sys.stderr)
@@ -205,7 +207,7 @@ def _run_one(args, request, network, stopped_by, replaced):
         if not isinstance(error, _ERRORS):
             error = f"{type(error).__name__}: {error}"
         waiting = work_folder.path_of(request.output)
-        if is_running and waiting.exists():
+        if is_running and os.path.exists(waiting):
             error = f"{error}; what is finished is in {waiting}, the same command goes on from there"
         return _fail(error, 1 if is_running else 2)
     return 0

@@ -117,6 +117,7 @@ def run(
         if request.compare and _is_picture(request.compare):
             _save_picture(plan, network)
         notes = [note for sink in sinks for note in sink.writer.finish()]
+        folder.save({**folder.progress, "is_finished": True})
         folder.remove()
     return notes
 

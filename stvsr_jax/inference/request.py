@@ -6,7 +6,14 @@ import pathlib
 from fractions import Fraction
 
 from stvsr_jax.data import scene_cuts
-from stvsr_jax.inference import predictor, tile_size, video_encoder, video_reader, video_writer
+from stvsr_jax.inference import (
+    predictor,
+    tile_size,
+    video_encoder,
+    video_reader,
+    video_writer,
+    work_folder,
+)
 
 DEFAULT_SPACE = 4.0
 DEFAULT_TIME = 2
@@ -127,7 +134,8 @@ def check_targets(request: Request) -> None:
         if target.resolve() == request.input.resolve():
             raise ValueError(f"output {target} is the input")
         is_folder = target == request.output and request.makes_pictures
-        video_writer.check_target(target, overwrite=request.overwrite, is_folder=is_folder)
+        may_exist = request.overwrite or work_folder.is_being_finished(request.output)
+        video_writer.check_target(target, overwrite=may_exist, is_folder=is_folder)
     if request.compare and request.compare.resolve() == request.output.resolve():
         raise ValueError(f"--compare {request.compare} is the output")
 

@@ -1,9 +1,11 @@
 """What waits of an unfinished output, `OUTPUT.unfinished`, and of an unfinished batch that overwrites.
 
 `progress.json` is written anew, in one step, whenever a segment is finished; what it does not speak of does not
-count. A lock keeps a second process away and is gone with the process that held it.
+count. It says whether everything is computed ("is_complete": from then on parts of the output may be in place) and
+whether the output is in place ("is_finished": what is left of the folder is of no use). A lock keeps a second process away and is gone with the process that held it.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -30,6 +32,15 @@ def fit(path: pathlib.Path, ending: str) -> pathlib.Path:
         while len(os.fsencode(name + ending)) > _LONGEST_NAME:
             name = name[:-1]
     return path.with_name(name + ending)
+
+
+def is_being_finished(output: pathlib.Path) -> bool:
+    """Whether all is computed but not all may be in place: what there is of the output is not the whole."""
+    try:
+        progress = json.loads((path_of(output) / _PROGRESS).read_text())["progress"]
+        return bool(progress["is_complete"] and not progress.get("is_finished"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 class WorkFolder:
@@ -65,7 +76,8 @@ class WorkFolder:
             raise
 
     def _check_is_ours(self):
-        if self.path.exists() and not (self.path / _LOCK).exists():
+        is_ours = (self.path / _LOCK).exists() or (self.path / _PROGRESS).exists()
+        if self.path.exists() and not is_ours and any(self.path.iterdir()):
             raise ValueError(f"{self.path} is in the way and not of an unfinished output; remove it")
 
     def _load(self, overwrite):
@@ -75,18 +87,17 @@ class WorkFolder:
         try:
             saved = json.loads(file.read_text())
             differing = [key for key, value in self._request.items() if saved["request"].get(key) != value]
+            is_finished = saved["progress"].get("is_finished")
         except (json.JSONDecodeError, KeyError, AttributeError, TypeError):
             raise ValueError(f"{file} is damaged; remove {self.path} to start again") from None
-        if not differing:
+        if not differing and not is_finished:
             return saved["progress"]
-        if not overwrite:
+        if not overwrite and not is_finished:
             raise ValueError(
                 f"{self.path} holds unfinished work of a command that differs in {', '.join(differing)}; give "
                 "that command again to go on, or --overwrite to start anew"
             )
-        for child in self.path.iterdir():
-            if child.name != _LOCK:
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
+        self._remove_all_but(_LOCK)
         return None
 
     def save(self, progress: dict[str, Any]) -> None:
@@ -101,8 +112,17 @@ class WorkFolder:
         self._lock.close()
 
     def remove(self) -> None:
-        """Removes the folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Removes the folder; stopped halfway, what is left is still known for what it is."""
+        with contextlib.suppress(OSError):  # what is not wanted any more must not fail what is done
+            self._remove_all_but(_LOCK, _PROGRESS)
+            for name in (_LOCK, _PROGRESS):
+                (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()
+
+    def _remove_all_but(self, *names):
+        for child in self.path.iterdir():
+            if child.name not in names:
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
 
 
 class Replaced:

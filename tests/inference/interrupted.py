@@ -17,7 +17,8 @@ def load_fakes():
     return module.FAKES
 
 
-def from_checkpoint(directory, *, weights, dtype=None, **kwargs):
+def from_pretrained(source, *, weights, dtype=None, **kwargs):
+    directory = pathlib.Path(source)
     return predictor.Predictor(directory.name, load_fakes()[directory.name](), {}, **kwargs)
 
 
@@ -30,6 +31,6 @@ def slowly(render):
 
 
 if __name__ == "__main__":
-    predictor.Predictor.from_checkpoint = from_checkpoint
+    predictor.Predictor.from_pretrained = from_pretrained
     predictor.Predictor.predict = slowly(predictor.Predictor.predict)
     sys.exit(main())

@@ -1,6 +1,8 @@
-"""Jobs that are killed, stopped or run out of disk, in processes of their own, and gone on with."""
+"""Jobs that are killed, stopped or run out of disk, most in processes of their own, and gone on with."""
 
+import itertools
 import json
+import os
 import pathlib
 import resource
 import signal
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax.inference import video_reader
+from stvsr_jax.inference.__main__ import main
 
 SCRIPT = pathlib.Path(__file__).with_name("interrupted.py")
 SIZE = (32, 48)
@@ -177,3 +180,74 @@ def test_segments_show_in_nothing_but_key_frames(tmp_path, source, model, whole)
     ]
     assert all(a.dts < b.dts for a, b in zip(packets, packets[1:], strict=False))
     assert sum(p.is_keyframe for p in packets) >= 6
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing is cleaned up for it but what would not matter."""
+
+
+def kill_at(monkeypatch, call):
+    """Makes the process end before the `call`-th file is put in place or removed; returns how many there were."""
+    counts = []
+
+    def count(function):
+        def counted(*args, **kwargs):
+            if not str(args[0]).endswith(".new"):  # progress
+                counts.append(args)
+                if len(counts) == call:
+                    raise Killed
+            return function(*args, **kwargs)
+
+        return counted
+
+    monkeypatch.setattr(os, "replace", count(os.replace))
+    monkeypatch.setattr(os, "unlink", count(os.unlink))
+    return counts
+
+
+@pytest.mark.parametrize("kind", ["pictures", "compare", "batch of pictures", "batch of videos"])
+def test_killed_while_putting_in_place_is_never_taken_for_complete(
+    tmp_path, write_video, checkpoints, capsys, monkeypatch, kind
+):
+    (tmp_path / "given").mkdir()
+    source = write_video(tmp_path / "given" / "a.mp4", np.zeros((3, *SIZE, 3), np.uint8), has_audio=True)
+    model = ("--checkpoint", checkpoints["zooming_slowmo"], "--scene_threshold", 0)
+    arguments = {
+        "pictures": lambda folder: (source, folder / "a"),
+        "compare": lambda folder: (source, folder / "a.mp4", "--compare", folder / "b.mp4"),
+        "batch of pictures": lambda folder: (source.parent, folder, "--suffix", ""),
+        "batch of videos": lambda folder: (source.parent, folder),
+    }[kind]
+
+    def run(folder):
+        code = main([str(argument) for argument in (*arguments(folder), *model)])
+        return code, capsys.readouterr().err
+
+    def contents(folder):
+        return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert run(whole)[0] == 0
+    expected = contents(whole)
+    for call in itertools.count(1):
+        folder = tmp_path / f"killed-{call}"
+        folder.mkdir()
+        with monkeypatch.context() as patch:
+            counts = kill_at(patch, call)
+            try:
+                code, _ = run(folder)
+            except Killed:
+                code = None
+        if code is not None:
+            break
+        is_done = contents(folder).items() >= expected.items()
+        code, errors = run(folder)
+        if "batch" in kind or not is_done:
+            assert code == 0, (call, errors)
+        else:  # a single job refuses what is complete
+            assert code in (0, 2), (call, errors)
+        found = contents(folder)
+        assert {name: found.get(name) for name in expected} == expected, call
+        assert is_done or found.keys() == expected.keys()
+    assert call > 3 and len(counts) < call
