@@ -9,8 +9,13 @@ taken from inside scenes. The test is cheap and has to be right about ordinary f
   by several times more than the frames around it change, which fast motion and fades do not do;
 * it changes the colours or the layout clearly: an absolute bound keeps noise in still scenes out.
 
+Two pictures that are nothing like each other, however the one is moved over the other, have a cut between them
+in any case: scenes of one or two frames follow each other too quickly for the first two signs.
+
 A missed cut costs a few bad windows, a false one a few good windows; dissolves are not looked for.
 """
+
+import itertools
 
 import numpy as np
 
@@ -26,19 +31,30 @@ _SPIKE = 2.0
 _NEIGHBOURS = 8
 # Frames on each side that are compared across a cut; a flash of up to _REACH - 1 frames is no cut.
 _REACH = 3
+# Pictures are unlike below this correlation, if they also differ by twice the threshold. Neighbouring frames of 32
+# real clips never fell below 0.66 where they differed by more than the threshold; frames of different clips lie
+# at 0.31, nine of ten below 0.56.
+_UNLIKE = 0.6
+# How far, in pixels, one picture is moved over the other; and the contrast below which there is nothing to compare.
+_MOVES = (4, 8)
+_FLAT = 4.0
 # Frames compared at a time, which bounds memory.
 _CHUNK = 512
 # Changes below this, in 0..255, are repeated frames and say nothing about motion.
 _REPEATED = 0.25
 
 
-def find_cuts(thumbnails: np.ndarray, *, threshold: float = DEFAULT_THRESHOLD) -> list[int]:
+def find_cuts(
+    thumbnails: np.ndarray, *, threshold: float = DEFAULT_THRESHOLD, is_flash_cut: bool = False
+) -> list[int]:
     """Return the frames at which a new scene begins, ascending; never 0.
 
     Args:
       thumbnails: uint8 [N, h, w, 3], RGB, every frame of a video reduced to about THUMBNAIL_SIZE.
       threshold: smallest change of the picture (mean absolute difference, 0..255) that can be a cut. Lower
         finds more cuts; 255 finds none.
+      is_flash_cut: whether a flash of one or two frames is a scene of its own. To be learnt from, a flash is a
+        change of light like any other; to be shown, a mixture with it is worse than none.
     """
     if thumbnails.ndim != 4 or thumbnails.shape[-1] != 3:
         raise ValueError(f"thumbnails have shape {thumbnails.shape}; they must be [N, h, w, 3]")
@@ -55,12 +71,15 @@ def find_cuts(thumbnails: np.ndarray, *, threshold: float = DEFAULT_THRESHOLD) -
         )
     cuts = []
     for i in np.flatnonzero(step > threshold):
+        if step[i] > 2 * threshold and is_unlike(thumbnails[i - 1], thumbnails[i]):
+            cuts.append(int(i))
+            continue
         if step[i] < _CONTRAST * _usual_change(step, i) or step[i] < _SPIKE * _change_beside(step, i):
             continue
         # Near another cut this is still right: the nearer pairs lie between the two cuts.
         before = thumbnails[max(0, i - _REACH) : i]
         after = thumbnails[i : i + _REACH]
-        if frame_change(before[:, None], after[None]).min() > 0.5 * threshold:
+        if is_flash_cut or frame_change(before[:, None], after[None]).min() > 0.5 * threshold:
             cuts.append(int(i))
     return cuts
 
@@ -75,6 +94,25 @@ def frame_change(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     first, second = (np.sort(x.reshape(*x.shape[:-3], -1, 3), axis=-2) for x in (first, second))
     tones = np.abs(first.astype(np.int16) - second).mean(axis=(-2, -1))
     return 0.5 * (layout + tones)
+
+
+def is_unlike(first: np.ndarray, second: np.ndarray) -> bool:
+    """Return whether two thumbnails, uint8 [h, w, 3], show different things.
+
+    They do if no way to move the one over the other makes their light and dark places agree. Without contrast in
+    both nothing can be said, and they do not.
+    """
+    first, second = (x.astype(np.float32) for x in (first, second))
+    if min(first.std((0, 1)).max(), second.std((0, 1)).max()) < _FLAT:
+        return False
+    height, width = first.shape[:2]
+    for dy, dx in itertools.product(*(range(-most, most + 1) for most in _MOVES)):
+        one = first[max(0, dy) : height + min(0, dy), max(0, dx) : width + min(0, dx)]
+        other = second[max(0, -dy) : height + min(0, -dy), max(0, -dx) : width + min(0, -dx)]
+        one, other = one - one.mean((0, 1)), other - other.mean((0, 1))
+        if (one * other).sum() > _UNLIKE * np.sqrt((one**2).sum() * (other**2).sum()):
+            return False
+    return True
 
 
 def _usual_change(step: np.ndarray, i: int) -> float:

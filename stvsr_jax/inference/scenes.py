@@ -18,7 +18,7 @@ _AHEAD = 8
 def mark_scene_ends(frames: Iterable[TimedFrame], *, threshold: float) -> Iterator[tuple[TimedFrame, bool]]:
     """Yields every frame with whether it is the last of its scene; the clip's last frame is.
 
-    The result is that of `scene_cuts.find_cuts` on the whole clip, from eight frames of look-ahead.
+    The result is that of `scene_cuts.find_cuts` on the whole clip, flashes being scenes, from eight frames of look-ahead.
 
     Args:
       frames: in order.
@@ -30,7 +30,8 @@ def mark_scene_ends(frames: Iterable[TimedFrame], *, threshold: float) -> Iterat
     count = 0
 
     def begins_scene(index):  # whether a cut lies right before this frame
-        return index - number_of_first in scene_cuts.find_cuts(np.stack(thumbnails), threshold=threshold)
+        cuts = scene_cuts.find_cuts(np.stack(thumbnails), threshold=threshold, is_flash_cut=True)
+        return index - number_of_first in cuts
 
     for frame in frames:
         waiting.append(frame)

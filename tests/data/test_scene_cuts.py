@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stvsr_jax.data.scene_cuts import find_cuts, scenes_between
+from stvsr_jax.data.scene_cuts import find_cuts, is_unlike, scenes_between
 
 
 def _scene(seed, count, *, speed=0.3):
@@ -52,6 +52,29 @@ def test_flash_is_no_cut(length):
     video = _scene(4, 40)
     video[20 : 20 + length] = 255
     assert find_cuts(video) == []
+    assert find_cuts(video, is_flash_cut=True) == [20, 20 + length]
+
+
+@pytest.mark.parametrize(
+    "lengths", [(20, 1, 20), (20, 1, 1, 1, 20), (20, 2, 1, 2, 20), (20, 2, 2, 2, 2, 2, 20)]
+)
+def test_scenes_of_one_or_two_frames_have_cuts_on_both_sides(lengths):
+    video = np.concatenate([_scene(seed, length) for seed, length in enumerate(lengths)])
+    assert find_cuts(video) == list(np.cumsum(lengths)[:-1])
+
+
+def test_a_picture_is_like_itself_moved_darkened_or_noisy_and_unlike_others():
+    picture = _scene(1, 1)[0]
+    noise = np.random.default_rng(0).normal(0, 10, picture.shape)
+    for like in (
+        np.roll(picture, (2, -5), (0, 1)),
+        picture // 4,
+        np.clip(picture + noise, 0, 255).astype(np.uint8),
+    ):
+        assert not is_unlike(picture, like)
+    assert is_unlike(picture, 255 - picture) and is_unlike(picture, _scene(2, 1)[0])
+    flat = np.full_like(picture, 90)
+    assert not is_unlike(picture, flat) and not is_unlike(flat, flat + 90)
 
 
 def test_fade_through_black_is_no_cut():

@@ -30,7 +30,8 @@ def marks(images, threshold=scene_cuts.DEFAULT_THRESHOLD):
 @pytest.mark.parametrize("lengths", [(1,), (5,), (12, 3, 20), (30, 31), (4, 4, 4, 4), (25, 1, 25)])
 def test_streaming_equals_the_whole_clip(lengths):
     images = clip(lengths)
-    cuts = scene_cuts.find_cuts(np.stack([thumbnail(image) for image in images]))
+    thumbnails = np.stack([thumbnail(image) for image in images])
+    cuts = scene_cuts.find_cuts(thumbnails, is_flash_cut=True)
     assert marks(images) == [cut - 1 for cut in cuts] + [len(images) - 1]
 
 
@@ -40,3 +41,18 @@ def test_cuts_are_found():
 
 def test_zero_looks_for_none():
     assert marks(clip((20, 30)), threshold=0) == [49]
+
+
+@pytest.mark.parametrize(
+    "lengths", [(20, 1, 20), (20, 2, 20), (12, 1, 1, 1, 12), (12, 2, 1, 2, 2, 1, 12), (1, 1, 9)]
+)
+def test_scenes_of_one_or_two_frames_are_scenes(lengths):
+    assert marks(clip(lengths)) == [end - 1 for end in np.cumsum(lengths)]
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_what_is_inserted_into_a_scene_is_a_scene_of_its_own(length):
+    images = clip((40,))
+    for tone in (0, 255):
+        flash = [np.full_like(images[0], tone)] * length
+        assert marks(images[:20] + flash + images[20:]) == [19, 19 + length, 39 + length]
