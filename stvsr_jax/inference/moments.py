@@ -1,7 +1,8 @@
 """Which output frames there are, when each is shown and which instant of the input it shows.
 
 Either every input frame makes K outputs, which divide its duration equally, or outputs come at a fixed rate from
-the first frame on. Nothing is interpolated across a scene end: the scene's last frame is held. Repeated frames
+the first frame on. Nothing is interpolated across a scene end: the scene's last frame is held. A frame that
+pauses is held, too, until one usual step before the next. Repeated frames
 (bit for bit the same picture) are taken for one that stands still, so a static picture stays exactly static
 and a duplicate is never computed; the motion after it is interpolated in the last repetition's time alone.
 """
@@ -32,9 +33,11 @@ class Moment:
 
 
 def divide(frame: TimedFrame, count: int) -> list[Moment]:
-    """Returns `count` moments that divide a frame's duration equally."""
-    duration = frame.duration / count
-    return [Moment(Fraction(k, count), frame.time + k * duration, duration) for k in range(count)]
+    """Returns `count` moments that divide a frame's duration, or what follows a pause in it, equally."""
+    step = (frame.duration - frame.still) / count
+    first = Moment(Fraction(0), frame.time, frame.still + step)
+    start = frame.time + frame.still
+    return [first, *(Moment(Fraction(k, count), start + k * step, step) for k in range(1, count))]
 
 
 def sample(frame: TimedFrame, fps: Fraction, start: Fraction) -> list[Moment]:
@@ -42,7 +45,8 @@ def sample(frame: TimedFrame, fps: Fraction, start: Fraction) -> list[Moment]:
     first = math.ceil((frame.time - start) * fps)
     end = math.ceil((frame.time + frame.duration - start) * fps)
     times = [start + n / fps for n in range(first, end)]
-    return [Moment((time - frame.time) / frame.duration, time, 1 / fps) for time in times]
+    start, step = frame.time + frame.still, frame.duration - frame.still
+    return [Moment(max(time - start, Fraction(0)) / step, time, 1 / fps) for time in times]
 
 
 def plan_moments(

@@ -16,6 +16,9 @@ _ROUNDING = 1.5e-3
 _NTSC_RATES = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120, 240)]
 _USUAL_RATES = [*map(Fraction, range(1, 241)), *_NTSC_RATES]
 _USUAL = 2e-4
+# A frame that stands for more than so many usual steps, and for longer than half a second, is a pause.
+_PAUSE_STEPS = 5
+_PAUSE = Fraction(1, 2)
 # The deepest reordering that H.264 and HEVC allow.
 _REORDER_DEPTH = 16
 
@@ -42,7 +45,7 @@ def find_constant_rate(
     if len(stamps) < 2 or stamps[-1] <= stamps[0]:
         return next((rate for rate in candidates if rate), None)
     seconds = (np.asarray(stamps, np.int64) - stamps[0]) * float(time_base)
-    mean = Fraction(len(stamps) - 1) / ((stamps[-1] - stamps[0]) * time_base)
+    mean = mean_rate(stamps, time_base)
     step = int(np.median(np.diff(stamps))) * time_base
     guesses = [*candidates, 1 / step if step else None, mean.limit_denominator(1001)]
     guesses = [Fraction(rate) for rate in guesses if rate and 0.1 < rate < 1000]
@@ -55,6 +58,27 @@ def find_constant_rate(
         if is_on_grid and (np.diff(nearest) >= 1).all() and nearest[-1] + 1 <= 1.1 * len(stamps):
             return rate
     return None
+
+
+def mean_rate(stamps: Sequence[int], time_base: Fraction) -> Fraction | None:
+    """Returns the frames per second of ascending time stamps, None if there are too few."""
+    if len(stamps) < 2 or stamps[-1] == stamps[0]:
+        return None
+    return Fraction(len(stamps) - 1) / ((stamps[-1] - stamps[0]) * time_base)
+
+
+def usual_step(stamps: Sequence[int], time_base: Fraction) -> Fraction:
+    """Returns the median number of seconds between ascending time stamps, at least one unit."""
+    return max(1, int(np.median(np.diff(stamps))) if len(stamps) > 1 else 1) * time_base
+
+
+def still_time(duration: Fraction, step: Fraction) -> Fraction:
+    """Returns for how many seconds a picture stands that is shown for `duration`.
+
+    Up to the next frame it moves, unless it is shown for so much longer than the usual `step` that it must have
+    stood still (a recorder that paused, a screen on which nothing happened): then it moves in the last step.
+    """
+    return duration - step if duration > max(_PAUSE, _PAUSE_STEPS * step) else Fraction(0)
 
 
 def restore_stamps(frames: Iterable[tuple[int | None, _Item]]) -> Iterator[tuple[int | None, _Item]]:
@@ -91,13 +115,13 @@ class Clock:
 
     Args:
       time_base: seconds per stamp.
-      rate: frames per second, used for frames without stamps.
-      is_constant: whether `rate` holds throughout.
+      step: seconds from one frame to the next, at a varying rate usually.
+      is_constant: whether `step` holds throughout.
       origin: time in seconds that becomes 0.
     """
 
-    def __init__(self, time_base: Fraction, rate: Fraction, is_constant: bool, origin: Fraction):
-        self._time_base, self._rate, self._is_constant, self._origin = time_base, rate, is_constant, origin
+    def __init__(self, time_base: Fraction, step: Fraction, is_constant: bool, origin: Fraction):
+        self._time_base, self._step, self._is_constant, self._origin = time_base, step, is_constant, origin
         self._first = None
         self._last = None
 
@@ -108,9 +132,9 @@ class Clock:
             self._first = self._last = time if time is not None else Fraction(0)
             return self._last
         if time is not None and self._is_constant:
-            time = self._first + round((time - self._first) * self._rate) / self._rate
+            time = self._first + round((time - self._first) / self._step) * self._step
         if time is None or (time <= self._last and self._is_constant):
-            time = self._last + 1 / self._rate
+            time = self._last + self._step
         elif time <= self._last:
             time = self._last + self._time_base
         self._last = time

@@ -6,17 +6,20 @@ than 8 bits comes with 16, interlaced video deinterlaced.
 """
 
 import dataclasses
+import itertools
 import pathlib
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 
 import av
-import av.filter
 import numpy as np
 
-from stvsr_jax.data import frame_folder, media
-from stvsr_jax.inference import colour, pictures, timing
+from stvsr_jax.data import decoding, frame_folder, media
+from stvsr_jax.inference import colour, deinterlacing, pictures, timing
+from stvsr_jax.inference.timeline import Timeline, scan_packets
+
+# So many frames after the first are looked at for interlacing, which some recordings begin without.
+_LEADING_FRAMES = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +32,15 @@ class VideoInfo:
       width: columns of a frame, upright.
       rate: frames per second, exact; the mean when it varies.
       is_constant_rate: whether frames lie on a grid of `rate`.
+      usual_step: seconds from one frame to the next where nothing is missing.
       time_base: seconds per unit of the stream's time stamps.
       frame_count: how many frames there are, from counting packets (rarely a few off).
       origin: seconds of the file's clock that are time 0.
+      timeline: where its time stamps start again or leap.
       colour_tags: colour tags.
       sample_aspect_ratio: width of a pixel over its height.
       orientation: (transpose, flip rows, flip columns) that make a decoded frame upright, in this order.
-      is_interlaced: whether the first frame says so.
+      is_interlaced: whether one of the first frames says so.
       has_alpha: whether the first picture is transparent somewhere.
       bit_depth: bits per component in the file.
       metadata: title and so on.
@@ -49,9 +54,11 @@ class VideoInfo:
     width: int
     rate: Fraction
     is_constant_rate: bool = True
+    usual_step: Fraction = Fraction(1, 25)
     time_base: Fraction = Fraction(1, 90000)
     frame_count: int = 0
     origin: Fraction = Fraction(0)
+    timeline: Timeline = Timeline()
     colour_tags: colour.ColourTags = colour.PICTURES
     sample_aspect_ratio: Fraction = Fraction(1)
     orientation: tuple[bool, bool, bool] = (False, False, False)
@@ -72,11 +79,13 @@ class TimedFrame:
       image: uint8 or uint16 [H, W, 3], RGB.
       time: seconds.
       duration: seconds until the next frame, or the end.
+      still: of these, seconds in which the picture stands before it moves on to the next frame's.
     """
 
     image: np.ndarray
     time: Fraction
     duration: Fraction
+    still: Fraction = Fraction(0)
 
 
 def probe(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInfo:
@@ -114,6 +123,7 @@ def probe_pictures(folder: pathlib.Path, *, rate: Fraction | None) -> VideoInfo:
         height,
         width,
         rate,
+        usual_step=1 / rate,
         frame_count=len(files),
         time_base=1 / rate,
         has_alpha=pictures.has_alpha(files[0]),
@@ -122,42 +132,40 @@ def probe_pictures(folder: pathlib.Path, *, rate: Fraction | None) -> VideoInfo:
 
 
 def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInfo:
-    """Describes a video file: decodes its first frame and reads the time stamps of all packets."""
+    """Describes a video file: decodes its first frames and reads the time stamps of all packets."""
     if path.stat().st_size == 0:
         raise ValueError(f"input {path} is empty (0 bytes)")
     try:
         with media.open_to_read(path) as container:
-            stream = _best_video_stream(container, path)
-            first = next(decode(container, stream), None)
-            origin = max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
+            stream = decoding.best_video_stream(container)
+            first, is_interlaced = _look_at_frames(container, stream)
+            start_time = Fraction(container.start_time or 0, av.time_base)
+            guesses = (stream.guessed_rate, stream.average_rate, stream.base_rate)
+            aspect = stream.sample_aspect_ratio or Fraction(1)
             described = dict(
-                guesses=(stream.guessed_rate, stream.average_rate, stream.base_rate),
-                sample_aspect_ratio=stream.sample_aspect_ratio or Fraction(1),
                 metadata=dict(container.metadata),
                 language=stream.language or "",
                 stream_index=stream.index,
                 time_base=stream.time_base,
             )
-        stamps, count = _scan_packets(path, described["stream_index"])
+        scan = scan_packets(path, described["stream_index"])
     except av.FFmpegError as error:
         raise ValueError(f"input {path} is not a video that can be read: {error.strerror}") from error
     if first is None:
         raise ValueError(f"input {path}: no frame of its video stream can be decoded")
-
-    guesses = described.pop("guesses")
-    if stamps and rate is not None:
+    time_base = described["time_base"]
+    if scan.stamps and rate is not None:
         raise ValueError(f"input {path} has time stamps; its frame rate cannot be set to {rate}")
-    if not stamps:  # raw streams; what their headers say, else the 25 that FFmpeg assumes
+    if not scan.stamps:  # raw streams; what their headers say, else the 25 that FFmpeg assumes
         constant = rate or next((guess for guess in guesses if guess), Fraction(25))
     else:
-        constant = timing.find_constant_rate(stamps, described["time_base"], guesses)
+        constant = timing.find_constant_rate(scan.stamps, time_base, guesses)
     mean = next((guess for guess in guesses[1:] if guess), Fraction(25))
-    if constant is None and stamps[-1] > stamps[0]:
-        mean = Fraction(len(stamps) - 1) / ((stamps[-1] - stamps[0]) * described["time_base"])
+    if constant is None:
+        mean = timing.mean_rate(scan.stamps, time_base) or mean
 
-    orientation = read_orientation(first)
+    orientation = decoding.read_orientation(first)
     height, width = first.height, first.width
-    aspect = described.pop("sample_aspect_ratio")
     if orientation[0]:
         height, width, aspect = width, height, 1 / aspect
     return VideoInfo(
@@ -166,15 +174,31 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
         width,
         rate=constant or mean.limit_denominator(100000),
         is_constant_rate=constant is not None,
-        frame_count=count,
-        origin=origin,
+        usual_step=1 / constant if constant else timing.usual_step(scan.stamps, time_base),
+        frame_count=scan.count,
+        # Sound may begin before the clock's zero to be ready there; a picture does in a stream whose counter
+        # begins again.
+        origin=start_time if start_time > 0 or scan.first < 0 else Fraction(0),
+        timeline=scan.timeline,
         colour_tags=colour.read_tags(first),
         sample_aspect_ratio=aspect,
         orientation=orientation,
-        is_interlaced=first.interlaced_frame,
+        is_interlaced=is_interlaced,
         has_alpha=any(component.is_alpha for component in first.format.components),
         bit_depth=max(component.bits for component in first.format.components),
         **described,
+    )
+
+
+def _look_at_frames(container, stream) -> tuple[av.VideoFrame | None, bool]:
+    """Returns the first frame, if there is one, and whether it or one soon after it is interlaced."""
+    stream.thread_type = "AUTO"
+    frames = decoding.decode(container.demux(stream), stream, skip_damaged=True)
+    first = next(frames, None)
+    if first is None:
+        return None, False
+    return first, first.interlaced_frame or any(
+        frame.interlaced_frame for frame in itertools.islice(frames, _LEADING_FRAMES)
     )
 
 
@@ -195,7 +219,8 @@ def read_frames(
     first_time = None
     for number, (image, time, own_duration) in enumerate(_timed_images(info)):
         if pending is not None:
-            yield TimedFrame(pending[0], pending[1], time - pending[1])
+            duration = time - pending[1]
+            yield TimedFrame(*pending[:2], duration, timing.still_time(duration, info.usual_step))
             pending = None
         first_time = time if first_time is None else first_time
         if (limit is not None and number >= limit) or (seconds is not None and time - first_time >= seconds):
@@ -205,112 +230,24 @@ def read_frames(
         yield TimedFrame(*pending)
 
 
-def decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Decodes a stream in display order, skipping packets that are damaged."""
-    stream.thread_type = "AUTO"
-    for packet in container.demux(stream):
-        try:
-            yield from packet.decode()
-        except av.error.InvalidDataError:
-            continue
-
-
-def deinterlace(frames: Iterable[av.VideoFrame], stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Makes one whole frame of each frame's two fields (FFmpeg's bwdif); progressive frames stay as they are.
-
-    Every frame comes out with its time stamp.
-    """
-    graph = None
-    for frame in frames:
-        if graph is None:
-            graph = av.filter.Graph()
-            source = graph.add_buffer(template=stream)
-            # One frame per frame, only those marked as interlaced.
-            graph.link_nodes(
-                source, graph.add("bwdif", "mode=0:deint=1"), graph.add("buffersink")
-            ).configure()
-        graph.push(frame)
-        yield from _pull(graph, stream.time_base)
-    if graph is not None:
-        graph.push(None)
-        yield from _pull(graph, stream.time_base)
-
-
-def _pull(graph, time_base):
-    while True:
-        try:
-            frame = graph.pull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
-        if frame.pts is not None:  # the filter counts twice as fast
-            frame.pts = round(frame.pts * frame.time_base / time_base)
-        yield frame
-
-
-def read_orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Returns (transpose, flip rows, flip columns) that make a frame upright, from its display matrix.
-
-    Rotations that are no multiple of 90 degrees count as none.
-    """
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return False, False, False
-    # Row vectors: (x, y) is shown at (a x + c y, b x + d y), 16.16 fixed point.
-    a, b, _, c, d = struct.unpack("=9i", bytes(side_data))[:5]
-    if b == c == 0 and a and d:
-        return False, d < 0, a < 0
-    if a == d == 0 and b and c:
-        return True, b < 0, c < 0
-    return False, False, False
-
-
-def make_upright(image: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.ndarray:
-    """Applies an orientation to [H, W, 3]."""
-    transpose, flip_rows, flip_columns = orientation
-    if transpose:
-        image = image.transpose(1, 0, 2)
-    return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-
-
 def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fraction]]:
     """Yields ([H, W, 3], time, duration claimed by the file)."""
     if info.pictures:
         for number, file in enumerate(info.pictures):
             yield pictures.read_picture(file), number / info.rate, 1 / info.rate
         return
-    clock = timing.Clock(info.time_base, info.rate, info.is_constant_rate, info.origin)
+    clock = timing.Clock(info.time_base, info.usual_step, info.is_constant_rate, info.origin)
     size = (info.width, info.height) if info.orientation[0] else (info.height, info.width)
     with media.open_to_read(info.path) as container:
-        decoded = decode(container, container.streams[info.stream_index])
-        if info.is_interlaced:
-            decoded = deinterlace(decoded, container.streams[info.stream_index])
-        frames = ((frame.pts, frame) for frame in decoded)
+        stream = container.streams[info.stream_index]
+        stream.thread_type = "AUTO"
+        packets = info.timeline.move(container.demux(stream))
+        decoded = decoding.decode(packets, stream, skip_damaged=True)
+        frames = ((f.pts, f) for f in deinterlacing.deinterlace(decoded, info.time_base))
         for stamp, frame in timing.restore_stamps(frames):
-            duration = 1 / info.rate
+            duration = info.usual_step
             if not info.is_constant_rate and frame.duration:
                 duration = frame.duration * (frame.time_base or info.time_base)
             rgb = colour.frame_to_rgb(frame, info.colour_tags, size=size, is_deep=info.bit_depth > 8)
-            image = make_upright(rgb, info.orientation)
+            image = decoding.make_upright(rgb, info.orientation)
             yield image, clock.time(stamp), duration
-
-
-def _best_video_stream(container: av.container.InputContainer, path: pathlib.Path) -> av.VideoStream:
-    """Returns the stream that a player would choose; cover pictures do not count."""
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not streams:
-        raise ValueError(f"input {path} has no video stream")
-    best = container.streams.best("video")
-    return best if best in streams else streams[0]
-
-
-def _scan_packets(path: pathlib.Path, stream_index: int) -> tuple[list[int], int]:
-    """Returns the ascending time stamps of a stream's packets (empty if any lacks one) and their number."""
-    stamps, count = [], 0
-    with media.open_to_read(path) as container:
-        for packet in container.demux(container.streams[stream_index]):
-            if packet.size == 0 or packet.is_discard:
-                continue
-            count += 1
-            if packet.pts is not None:
-                stamps.append(packet.pts)
-    return (sorted(stamps) if len(stamps) == count else []), count

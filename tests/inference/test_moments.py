@@ -3,8 +3,9 @@
 from fractions import Fraction
 
 import numpy as np
+import pytest
 
-from stvsr_jax.inference.moments import plan_moments
+from stvsr_jax.inference.moments import divide, plan_moments, sample
 from stvsr_jax.inference.video_reader import TimedFrame
 
 
@@ -61,3 +62,20 @@ def test_output_lasts_as_long_as_the_input_within_a_frame():
             rows = plan(list(range(count)), step=Fraction(1, 24), fps=fps)
             total = sum(len(row[2]) for row in rows)
             assert 0 <= total / fps - Fraction(count, 24) < 1 / fps
+
+
+@pytest.mark.parametrize("time", [1, 2, 4])
+def test_a_pause_is_held_until_one_step_before_the_next_frame(time):
+    frame = TimedFrame(np.zeros((2, 2, 3), np.uint8), Fraction(3), Fraction(21), still=Fraction(20))
+    moments = divide(frame, time)
+    assert [moment.offset for moment in moments] == [Fraction(k, time) for k in range(time)]
+    assert [moment.time for moment in moments] == [3] + [23 + Fraction(k, time) for k in range(1, time)]
+    assert [moment.duration for moment in moments] == [20 + Fraction(1, time)] + [Fraction(1, time)] * (
+        time - 1
+    )
+
+
+def test_a_rate_of_its_own_holds_a_pause_too():
+    frame = TimedFrame(np.zeros((2, 2, 3), np.uint8), Fraction(0), Fraction(6), still=Fraction(5))
+    offsets = [moment.offset for moment in sample(frame, Fraction(2), Fraction(0))]
+    assert offsets == [0] * 11 + [Fraction(1, 2)]

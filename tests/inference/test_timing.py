@@ -46,13 +46,13 @@ def test_shuffled_stamps_come_back_in_order():
 
 
 def test_clock_snaps_to_whole_frames_and_keeps_gaps():
-    clock = timing.Clock(MS, NTSC, True, Fraction(0))
+    clock = timing.Clock(MS, 1 / NTSC, True, Fraction(0))
     times = [clock.time(stamp) for stamp in (0, 33, 67, 167)]
     assert times == [0, 1 / NTSC, 2 / NTSC, 5 / NTSC]
 
 
 def test_clock_of_a_varying_rate_keeps_stamps_and_always_rises():
-    clock = timing.Clock(MS, Fraction(25), False, Fraction(1))
+    clock = timing.Clock(MS, Fraction(1, 25), False, Fraction(1))
     assert [clock.time(s) for s in (1000, 1045, 1045, None)] == [
         0,
         Fraction(45, 1000),
@@ -63,5 +63,23 @@ def test_clock_of_a_varying_rate_keeps_stamps_and_always_rises():
 
 @pytest.mark.parametrize("is_constant", [True, False])
 def test_clock_without_stamps_counts_frames(is_constant):
-    clock = timing.Clock(MS, Fraction(24), is_constant, Fraction(0))
+    clock = timing.Clock(MS, Fraction(1, 24), is_constant, Fraction(0))
     assert [clock.time(None) for _ in range(3)] == [0, Fraction(1, 24), Fraction(2, 24)]
+
+
+def test_usual_step_is_the_median():
+    assert timing.usual_step([0, 40, 80, 130, 21130], MS) == Fraction(45, 1000)
+    assert timing.usual_step([7], MS) == timing.usual_step([], MS) == MS
+    assert timing.mean_rate([0, 40, 80, 130, 21130], MS) == Fraction(4000, 21130)
+    assert timing.mean_rate([7], MS) is None
+
+
+def test_a_picture_stands_still_until_one_step_before_the_end_of_a_pause():
+    step = Fraction(1, 25)
+    assert timing.still_time(Fraction(21), step) == 21 - step
+    assert [timing.still_time(n * step, step) for n in (1, 2, 5, 12)] == [0, 0, 0, 0]
+    assert timing.still_time(13 * step, step) == 12 * step
+    # At one frame per second a second is no pause.
+    assert (
+        timing.still_time(Fraction(5), Fraction(1)) == 0 and timing.still_time(Fraction(6), Fraction(1)) == 5
+    )

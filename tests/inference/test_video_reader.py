@@ -44,6 +44,20 @@ def test_varying_rate_keeps_its_times(tmp_path, write_video):
     assert [frame.duration * 1000 for frame in frames[:-1]] == list(np.diff(stamps))
 
 
+def test_a_pause_stands_still_until_one_usual_step_before_its_end(tmp_path, write_video):
+    stamps = [0, 35, 80, 115, 160, 21160, 21200, 21235, 21280]
+    info = video_reader.probe(write_video(tmp_path / "a.mkv", tones(9), stamps=stamps))
+    assert not info.is_constant_rate and info.usual_step == Fraction(42, 1000)
+    frames = list(video_reader.read_frames(info))
+    assert [frame.still for frame in frames] == [0] * 4 + [Fraction(20958, 1000)] + [0] * 4
+    steady = [40 * n for n in range(200) if not 60 <= n < 75]
+    info = video_reader.probe(write_video(tmp_path / "b.mkv", tones(20) * 9 + tones(5), stamps=steady))
+    frames = list(video_reader.read_frames(info))
+    assert info.is_constant_rate and [(n, f.still) for n, f in enumerate(frames) if f.still] == [
+        (59, 15 * Fraction(1, 25))
+    ]
+
+
 def test_raw_stream_has_the_rate_it_is_given(tmp_path, write_video):
     path = write_video(tmp_path / "a.h264", tones(10), fps=24)
     info = video_reader.probe(path, rate=Fraction(50))
@@ -192,6 +206,25 @@ def test_interlaced_video_is_deinterlaced(tmp_path):
         assert error[8:-8].mean() < 4, i  # as woven it is 6 off
         comb = np.abs(np.diff(frames[i].image[8:-8, :, 1].astype(int), axis=0)).mean()
         assert comb < 4, i
+
+
+def test_interlacing_that_begins_later_is_seen_and_undone(tmp_path):
+    with av.open(str(tmp_path / "first.ts"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for i in range(4):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 60, np.uint8), format="rgb24")
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    write_interlaced(tmp_path / "second.ts", 8)
+    joined = tmp_path / "a.ts"
+    joined.write_bytes((tmp_path / "first.ts").read_bytes() + (tmp_path / "second.ts").read_bytes())
+    info = video_reader.probe(joined)
+    frames = list(video_reader.read_frames(info))
+    assert info.is_interlaced and len(frames) == 12
+    for frame in frames:
+        assert np.abs(np.diff(frame.image[8:-8, :, 1].astype(int), axis=0)).mean() < 4  # woven it is 12
 
 
 def test_transparent_video_is_noted(tmp_path, write_video):

@@ -1,0 +1,164 @@
+"""Time stamps of files that start again or leap: what follows goes on where the part before ends.
+
+Two recordings put together (`cat a.ts b.ts`, the cells of a DVD, a receiver that was set anew) have time stamps
+that fall back, or leap ahead, where the second begins. Decoding times rise in any one recording, so where they
+fall a part begins; a leap is a long gap between presentation times.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from stvsr_jax.data import media
+
+# Where a time stamp falls back by more than this, a part begins: decoding times never do. Without decoding times it
+# is more than the deepest reordering of frames.
+_STEP_BACK = Fraction(1, 10)
+_STEP_BACK_UNORDERED = Fraction(1)
+# A longer gap, in seconds, is a leap in formats that are cut and joined, unless there is sound in it.
+_LEAP = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A piece of a file in which time stamps rise.
+
+    Attributes:
+      first_packet: number of its first packet in the video stream.
+      shift: seconds to add to its time stamps.
+      leaps: (time stamp, seconds that are too many from there on), ascending.
+    """
+
+    first_packet: int
+    shift: Fraction
+    leaps: tuple[tuple[Fraction, Fraction], ...] = ()
+
+    def move(self, time: Fraction) -> Fraction:
+        """Returns when what has this time stamp, in seconds, comes."""
+        return time + self.shift - sum(length for start, length in self.leaps if start <= time)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """The parts of a file; none if its time stamps can be taken as they are, which is nearly always."""
+
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def shifts(self) -> tuple[Fraction, ...]:
+        """What to add to the time stamps, seconds: at the beginning, and after each restart and leap."""
+        shifts = []
+        for part in self.parts:
+            shifts.append(part.shift)
+            for _, length in part.leaps:
+                shifts.append(shifts[-1] - length)
+        return tuple(shifts) or (Fraction(0),)
+
+    def move(self, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+        """Yields all packets of the video stream, in the file's order, with their time stamps moved."""
+        number = 0  # of the part
+        for count, packet in enumerate(packets):
+            while number + 1 < len(self.parts) and self.parts[number + 1].first_packet <= count:
+                number += 1
+            if self.parts:
+                part, base = self.parts[number], packet.time_base
+                packet.pts = None if packet.pts is None else round(part.move(packet.pts * base) / base)
+                packet.dts = None if packet.dts is None else round(part.move(packet.dts * base) / base)
+            yield packet
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What the packets of a video stream say.
+
+    Attributes:
+      stamps: presentation times of all frames, ascending, in the stream's time base, moved as `timeline` says;
+        empty if one lacks its own.
+      count: how many frames there are.
+      first: the earliest presentation time, 0 without any.
+      timeline: the parts of the file.
+    """
+
+    stamps: list[int]
+    count: int
+    first: int
+    timeline: Timeline
+
+
+def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
+    """Reads the packets of a file's video stream, and of its sound where that may tell leaps from pauses."""
+    facts = []  # (number, dts, pts) of each frame
+    heard = set()  # seconds in which there is sound
+    number = -1
+    with media.open_to_read(path) as container:
+        is_joinable = bool(container.format.flags & av.format.Flags.ts_discont.value)
+        stream = container.streams[stream_index]
+        time_base = stream.time_base
+        for packet in container.demux(stream, *(container.streams.audio if is_joinable else ())):
+            if packet.stream_index != stream_index:
+                if packet.pts is not None:
+                    heard.add(int(packet.pts * packet.time_base))
+                continue
+            number += 1
+            if (packet.size or packet.pts is not None) and not packet.is_discard:
+                facts.append((number, packet.dts, packet.pts))
+    starts = find_restarts([fact[1:] for fact in facts], time_base)
+    pieces = [facts[a:b] for a, b in zip([0, *starts], [*starts, len(facts)], strict=True)]
+    stamps, parts = _put_in_line(pieces, time_base, heard if is_joinable else None)
+    if len(parts) == 1 and not parts[0].leaps:
+        parts = ()
+    return Scan(
+        sorted(stamps) if len(stamps) == len(facts) else [],
+        len(facts),
+        min(stamps, default=0),
+        Timeline(parts),
+    )
+
+
+def find_restarts(stamps: Sequence[tuple[int | None, int | None]], time_base: Fraction) -> list[int]:
+    """Returns the numbers of the frames at which time stamps start again.
+
+    Args:
+      stamps: (dts, pts) of the frames in the file's order.
+      time_base: seconds per stamp.
+    """
+    has_order = any(dts is not None for dts, _ in stamps)
+    back = (_STEP_BACK if has_order else _STEP_BACK_UNORDERED) / time_base
+    starts = []
+    last = None
+    for i, stamp in enumerate(dts if has_order else pts for dts, pts in stamps):
+        if stamp is None:
+            continue
+        if last is not None and stamp < last - back:
+            starts.append(i)
+            last = stamp
+        else:
+            last = stamp if last is None else max(last, stamp)
+    return starts
+
+
+def _put_in_line(pieces, time_base, heard) -> tuple[list[int], tuple[Part, ...]]:
+    """Returns the moved presentation times of all frames that have one, and the parts."""
+    shown = [np.sort(np.array([pts for *_, pts in piece if pts is not None], np.int64)) for piece in pieces]
+    steps = np.concatenate([np.diff(stamps) for stamps in shown])
+    step = int(np.median(steps[steps > 0])) if (steps > 0).any() else round(Fraction(1, 25) / time_base)
+    moved, parts, end = [], [], None
+    for piece, stamps in zip(pieces, shown, strict=True):
+        leaps = []
+        line = stamps.copy()
+        for i in np.flatnonzero(np.diff(stamps) * float(time_base) > _LEAP) if heard is not None else ():
+            before, after = (int(stamp) * time_base for stamp in stamps[i : i + 2])
+            if heard.isdisjoint(range(int(before) + 2, int(after) - 1)):
+                # Sound before the leap may last a little longer, and after it begin a little earlier.
+                leaps.append(((before + after) / 2, after - before - step * time_base))
+                line[i + 1 :] -= int(stamps[i + 1] - stamps[i]) - step
+        shift = 0 if end is None or not len(line) else end + step - int(line[0])
+        parts.append(Part(piece[0][0] if piece else 0, shift * time_base, tuple(leaps)))
+        if len(line):
+            end = int(line[-1]) + shift
+        moved += [int(stamp) + shift for stamp in line]
+    return moved, tuple(parts)
