@@ -20,7 +20,8 @@ import jax
 import numpy as np
 
 from stvsr_jax import compilation
-from stvsr_jax.inference import colour, compare, job, predictor, video_reader
+from stvsr_jax.data import colour
+from stvsr_jax.inference import compare, job, predictor, video_reader
 from stvsr_jax.inference.request import DEFAULT_SPACE, DEFAULT_TIME, Request, make_plan
 
 _ERRORS = (ValueError, NotImplementedError, OSError, av.FFmpegError, jax.errors.JaxRuntimeError)

@@ -1,15 +1,32 @@
-"""Turns decoded video frames into RGB, with the colour matrix and range that the video declares.
+"""Between decoded video frames and RGB: the one policy of training, evaluation and inference.
 
-A stream that declares neither is read as players read it: BT.709 from 1280 pixels of width or 577 lines up,
-BT.601 below, and limited range (16..235) unless the pixel format is one of the full-range `yuvj` kinds.
-Transfer curves and primaries are left as they are: values are the ones a display would be sent.
+* Matrix and range are those that the stream declares. One that declares no matrix is read as players read it: BT.709
+  from 1280 pixels of width or 577 lines up, BT.601 below. Without a declared range it is limited (16..235) unless
+  the pixel format is one of the full-range `yuvj` kinds. An unknown matrix is refused, not guessed.
+* Transfer curves and primaries are left as they are: values are the ones a display would be sent.
+* Chroma is interpolated bicubically, where the stream sites it, and everything is rounded.
+* What is transparent lies on black.
+
+Two habits of the scaler below PyAV are avoided. Without `ACCURATE_RND` and `FULL_CHR_H_INT` one trip
+RGB -> 4:2:0 -> RGB darkens a picture by about one level in 255 (five after four trips), and writing full-range
+YCbCr truncates instead of rounding. So both flags are always set and output is always limited range.
 """
 
+import dataclasses
+
 import numpy as np
-from av import VideoFrame
+from av import VideoFormat, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-# FFmpeg's AVColorSpace numbers, as frames carry them, to what the converter takes.
+# ISO/IEC 23091-2 code points, as FFmpeg numbers them.
+UNSPECIFIED = 2
+BT709 = 1
+BT601 = 6
+RGB = 0
+_RESERVED = 3
+LIMITED_RANGE = 1
+FULL_RANGE = 2
+# To what the converter takes.
 MATRICES = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
@@ -19,8 +36,7 @@ MATRICES = {
     9: Colorspace.BT2020,
     10: Colorspace.BT2020,
 }
-# Chroma is interpolated, not repeated, and rounding is right; the converter's default is up to 2 levels dark.
-_EXACT = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+_EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 _AVERAGE = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 # Formats whose planes can be cropped before converting, with the (y, x) subsampling of chroma.
 _PLANAR = {
@@ -38,58 +54,133 @@ _MARGIN = 16
 _MAX_PARTS = 64
 
 
-def colour_of(frame: VideoFrame) -> tuple[int, int]:
-    """Return the (matrix, range) to convert `frame` with, as numbers for `RgbConverter`."""
-    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    untagged = Colorspace.ITU709 if is_high_definition(frame) else Colorspace.ITU601
-    matrix = MATRICES.get(int(frame.colorspace), untagged)
-    return int(matrix), int(ColorRange.JPEG if full else ColorRange.MPEG)
+@dataclasses.dataclass(frozen=True)
+class ColourTags:
+    """How the numbers of a stream mean colours; code points of ISO/IEC 23091-2.
+
+    Attributes:
+      matrix: matrix coefficients, never unspecified.
+      is_full_range: YCbCr of 0..255 instead of 16..235 and 16..240.
+      primaries: colour primaries, 2 when the stream does not say.
+      transfer: transfer characteristics, 2 when the stream does not say.
+    """
+
+    matrix: int
+    is_full_range: bool
+    primaries: int
+    transfer: int
 
 
-def is_high_definition(frame: VideoFrame) -> bool:
-    """Return whether players take an untagged stream of this size for BT.709 rather than BT.601."""
-    return frame.width >= 1280 or frame.height > 576
+PICTURES = ColourTags(BT709, False, 1, 1)  # what a folder of pictures is written as
+
+
+def read_tags(frame: VideoFrame) -> ColourTags:
+    """Returns the colour tags of a decoded frame, with an unspecified matrix replaced by what players assume.
+
+    The choice has to be made from the input's size and written down: the enlarged output would be taken for BT.709.
+
+    Raises:
+      NotImplementedError: the matrix is none of BT.709, BT.601, FCC, SMPTE 240M, BT.2020 and RGB.
+    """
+    matrix = int(frame.colorspace)
+    if frame.format.is_rgb or frame.format.name == "pal8":
+        matrix = RGB
+    elif matrix in (UNSPECIFIED, RGB, _RESERVED):
+        matrix = BT709 if frame.width >= 1280 or frame.height > 576 else BT601
+    if matrix != RGB and matrix not in MATRICES:
+        raise NotImplementedError(
+            f"colour matrix {matrix} (ISO/IEC 23091-2) is not supported; convert the input to BT.709 first"
+        )
+    is_full = int(frame.color_range) == FULL_RANGE or frame.format.name.startswith("yuvj")
+    return ColourTags(matrix, is_full, int(frame.color_primaries), int(frame.color_trc))
+
+
+def has_alpha(frame: VideoFrame) -> bool:
+    """Whether the pixel format of a frame has room for transparency."""
+    return frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
+
+
+def is_transparent(frame: VideoFrame) -> bool:
+    """Whether a frame is transparent anywhere."""
+    return has_alpha(frame) and bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
+
+
+def on_black(rgba: np.ndarray) -> np.ndarray:
+    """Lays uint8 or uint16 [H, W, 4] on black; returns [H, W, 3]."""
+    most = np.iinfo(rgba.dtype).max
+    product = rgba[..., :3].astype(np.uint32) * rgba[..., 3:]  # at most 65535 ** 2, which 32 bits hold
+    return ((product + most // 2) // most).astype(rgba.dtype)
 
 
 class RgbConverter:
     """Converts the frames of one stream; keeps the converter's tables between frames. For one thread.
 
     Args:
-      matrix, value_range: from `colour_of`.
+      tags: from `read_tags`.
       like: a frame of the original stream, when the frames to convert come from a copy of it that has not
         kept where chroma is sited.
+      threads: of the converter, 0 for as many as there are processors.
     """
 
-    def __init__(self, matrix: int, value_range: int, *, like: VideoFrame | None = None):
-        self._colour = {
-            "src_colorspace": matrix,
-            "src_color_range": value_range,
-            "dst_color_range": int(ColorRange.JPEG),
-            "threads": 1,
-        }
+    def __init__(self, tags: ColourTags, *, like: VideoFrame | None = None, threads: int = 1):
+        self._colour = {"dst_color_range": ColorRange.JPEG, "threads": threads}
+        if tags.matrix != RGB:
+            self._colour["src_colorspace"] = MATRICES[tags.matrix]
+            self._colour["src_color_range"] = ColorRange.JPEG if tags.is_full_range else ColorRange.MPEG
         self._like = like
         self._reformatter = VideoReformatter()
         self._parts: dict[tuple[int, int], VideoFrame] = {}
 
-    def to_rgb(self, frame: VideoFrame, crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Return `frame`, or its (top, left, height, width) part, as uint8 [h, w, 3] RGB."""
+    def to_rgb(
+        self,
+        frame: VideoFrame,
+        crop: tuple[int, int, int, int] | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        is_deep: bool = False,
+    ) -> np.ndarray:
+        """Returns a frame, or a part of it, as RGB.
+
+        Args:
+          frame: any pixel format.
+          crop: (top, left, height, width) of the part; None for all of it.
+          size: (H, W) that the frame is resized to, without `crop`: streams may change their size.
+          is_deep: whether to return 16 bits.
+
+        Returns:
+          uint8 or uint16 [h, w, 3].
+        """
         whole = (0, 0, frame.height, frame.width)
         top, left, height, width = crop or whole
-        if frame.format.name in _PLANAR:
-            is_small = height * width < 0.5 * frame.height * frame.width
+        if frame.format.name in _PLANAR and size in (None, whole[2:]):
+            # Chroma of an odd side is stretched a little over the whole of it.
+            is_even = not any(
+                side % step for side, step in zip(whole[2:], _PLANAR[frame.format.name], strict=True)
+            )
+            is_small = is_even and height * width < 0.5 * frame.height * frame.width
             row, column, rows, columns = _widen(crop, frame) if is_small else whole
             if self._like is not None or (rows, columns) != (frame.height, frame.width):
                 frame = self._copy_part(frame, (row, column, rows, columns))
                 top, left = top - row, left - column
-        rgb = self._reformatter.reformat(frame, format="rgb24", interpolation=_EXACT, **self._colour)
-        return rgb.to_ndarray()[top : top + height, left : left + width]
+        rgb = self._reformat(frame, size or (frame.height, frame.width), _EXACT, is_deep)
+        return rgb if crop is None else rgb[top : top + height, left : left + width]
 
     def shrink(self, frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
-        """Return `frame` averaged down to uint8 [*size, 3] RGB."""
-        rgb = self._reformatter.reformat(
-            frame, height=size[0], width=size[1], format="rgb24", interpolation=_AVERAGE, **self._colour
+        """Returns `frame` averaged down to uint8 [*size, 3] RGB."""
+        return self._reformat(frame, size, _AVERAGE, False)
+
+    def _reformat(self, frame, size, interpolation, is_deep):
+        # The converter's way from more than 8 bits to 8 is off by up to one and a half levels.
+        is_exact = is_deep or max(component.bits for component in frame.format.components) > 8
+        kind = (
+            ("rgba64le" if is_exact else "rgba") if has_alpha(frame) else ("rgb48le" if is_exact else "rgb24")
         )
-        return rgb.to_ndarray()
+        converted = self._reformatter.reformat(
+            frame, height=size[0], width=size[1], format=kind, interpolation=interpolation, **self._colour
+        )
+        image = converted.to_ndarray()
+        image = on_black(image) if image.shape[-1] == 4 else image
+        return image if is_deep else to_8_bits(image)
 
     def _copy_part(self, frame: VideoFrame, part: tuple[int, int, int, int]) -> VideoFrame:
         """Return the (row, column, rows, columns) part of `frame` as a frame that later calls overwrite."""
@@ -136,3 +227,40 @@ def _widen(crop: tuple[int, int, int, int], frame: VideoFrame) -> tuple[int, int
     bottom = min(frame.height, -(-(top + height + _MARGIN) // _MARGIN) * _MARGIN)
     right = min(frame.width, -(-(left + width + _MARGIN) // _MARGIN) * _MARGIN)
     return row, column, bottom - row, right - column
+
+
+def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags) -> VideoFrame:
+    """Makes a frame to encode from RGB.
+
+    Args:
+      rgb: uint8 or uint16 [H, W, 3].
+      pixel_format: FFmpeg's name, YCbCr or RGB.
+      tags: of the output, see `output_tags`.
+    """
+    given = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=given)
+    if VideoFormat(pixel_format).is_rgb:
+        return frame.reformat(format=pixel_format, interpolation=_EXACT)
+    frame = frame.reformat(
+        format=pixel_format,
+        dst_colorspace=MATRICES[tags.matrix],
+        dst_color_range=ColorRange.MPEG,
+        interpolation=_EXACT,
+    )
+    frame.colorspace = tags.matrix
+    frame.color_range = LIMITED_RANGE
+    frame.color_primaries = tags.primaries
+    frame.color_trc = tags.transfer
+    return frame
+
+
+def output_tags(tags: ColourTags) -> ColourTags:
+    """Returns the tags to write for an input's: the same colours, in limited range, RGB as BT.709."""
+    return dataclasses.replace(tags, matrix=BT709 if tags.matrix == RGB else tags.matrix, is_full_range=False)
+
+
+def to_8_bits(image: np.ndarray) -> np.ndarray:
+    """Rounds uint16 to uint8; uint8 stays."""
+    if image.dtype == np.uint8:
+        return image
+    return ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)

@@ -95,6 +95,16 @@ def read_orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     return False, False, False
 
 
+def turn_back(
+    crop: tuple[int, int, int, int], size: tuple[int, int], orientation: tuple[bool, bool, bool]
+) -> tuple[int, int, int, int]:
+    """Returns where a part (top, left, height, width) of an upright picture of `size` lies before `make_upright`."""
+    (top, left, height, width), (transpose, flip_rows, flip_columns) = crop, orientation
+    top = size[0] - top - height if flip_rows else top
+    left = size[1] - left - width if flip_columns else left
+    return (left, top, width, height) if transpose else (top, left, height, width)
+
+
 def make_upright(image: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.ndarray:
     """Applies an orientation to [H, W, 3]."""
     transpose, flip_rows, flip_columns = orientation

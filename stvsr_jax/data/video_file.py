@@ -14,7 +14,7 @@ from stvsr_jax.data.video_reader import VideoIndex, borrow_reader
 
 @dataclasses.dataclass(frozen=True)
 class VideoFile:
-    """A video file; see `clip.Clip`. Rotation and pixel aspect the container asks for are not applied."""
+    """A video file, upright; see `clip.Clip`. The pixel aspect the container asks for is not applied."""
 
     name: str
     index: VideoIndex

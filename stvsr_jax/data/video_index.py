@@ -21,12 +21,12 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from stvsr_jax.data import colour, media, scan_cache, scene_cuts
+from stvsr_jax.data import colour, decoding, media, scan_cache, scene_cuts
 from stvsr_jax.data.clip import OUT_OF_RESOURCES, ClipError
-from stvsr_jax.data.video_reader import VideoIndex, VideoReader
+from stvsr_jax.data.video_reader import VideoIndex, VideoReader, shrink_upright
 
 # Part of the cache's file names: raise it when the meaning of what is kept changes.
-_VERSION = 1
+_VERSION = 2
 # Reading in place decodes half of this many frames for nothing, on average.
 DEFAULT_MAX_KEYFRAME_GAP = 32
 # Formats that Ut Video stores as they are; everything else is stored as the RGB it will be read as.
@@ -118,9 +118,9 @@ def _read_packets(path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """
     pts, keys, count, last = [], [], 0, 0.0
     with _naming(path), media.open_to_read(path) as container:
-        if not container.streams.video:
+        if all(map(decoding.is_cover, container.streams.video)):
             raise ClipError(f"{path} cannot be read as a video: it has no video stream")
-        stream = container.streams.video[0]
+        stream = decoding.best_video_stream(container)
         size = path.stat().st_size
         missing = max((entry.pos + entry.size for entry in stream.index_entries), default=0) - size
         if missing > 0:
@@ -132,7 +132,7 @@ def _read_packets(path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:
         for packet in container.demux():
             if packet.size and packet.pts is not None:
                 last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base) - first)
-            if packet.stream is not stream or not packet.size or packet.is_discard:
+            if packet.stream_index != stream.index or not packet.size or packet.is_discard:
                 continue
             count += 1
             pts.append(packet.pts)
@@ -154,24 +154,25 @@ def _decode(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_naming(path))
         container = stack.enter_context(media.open_to_read(path))
-        stream = container.streams.video[0]
+        stream = decoding.best_video_stream(container)
         stream.thread_type = "AUTO"
         progress = stack.enter_context(
             tqdm(total=expected, desc=f"scanning {path.name}", unit="frame", leave=False, disable=None)
         )
-        for frame in container.decode(stream):
+        for frame in decoding.decode(container.demux(stream), stream):
             if converter is None:
                 size = (frame.height, frame.width)
-                matrix, value_range = colour.colour_of(frame)
-                converter = colour.RgbConverter(matrix, value_range)
+                tags = colour.read_tags(frame)
+                converter = colour.RgbConverter(tags)
+                orientation = decoding.read_orientation(frame)
                 if copy is not None:
-                    writer = stack.enter_context(_CopyWriter(copy, frame, converter, value_range))
+                    writer = stack.enter_context(_CopyWriter(copy, frame, converter, tags))
             if (frame.height, frame.width) != size:
                 raise ClipError(
                     f"{path} changes size from {size[1]}x{size[0]} to {frame.width}x{frame.height} "
                     f"at frame {len(pts)}; a clip must keep one size"
                 )
-            thumbnails.append(converter.shrink(frame, scene_cuts.THUMBNAIL_SIZE))
+            thumbnails.append(shrink_upright(converter, frame, scene_cuts.THUMBNAIL_SIZE, orientation))
             if writer is not None:
                 writer.add(frame)
             pts.append(frame.pts)
@@ -185,16 +186,18 @@ def _decode(
         logging.warning("%s: only %d of %d frames could be decoded", path, len(pts), expected)
     if copy is not None:
         pts, keyframes = range(len(pts)), range(len(pts))
+    height, width = size[::-1] if orientation[0] else size
     index = VideoIndex(
         path=str(path),
         media=str(path),
         num_frames=len(pts),
-        height=size[0],
-        width=size[1],
+        height=height,
+        width=width,
         pts=tuple(pts),
         keyframes=tuple(keyframes),
-        matrix=matrix,
-        value_range=value_range,
+        matrix=tags.matrix,
+        is_full_range=tags.is_full_range,
+        orientation=orientation,
     )
     return index, np.stack(thumbnails)
 
@@ -202,11 +205,13 @@ def _decode(
 class _CopyWriter:
     """Writes frames to a lossless AVI in which frame i has timestamp i and is a keyframe."""
 
-    def __init__(self, path: Path, like: av.VideoFrame, converter: colour.RgbConverter, value_range: int):
+    def __init__(
+        self, path: Path, like: av.VideoFrame, converter: colour.RgbConverter, tags: colour.ColourTags
+    ):
         is_even = like.width % 2 == 0 and like.height % 2 == 0
         self._format = _COPIED_AS.get(like.format.name, "gbrp") if is_even else "gbrp"
         self._converter = converter
-        self._value_range = value_range
+        self._range = colour.FULL_RANGE if tags.is_full_range else colour.LIMITED_RANGE
         self._count = 0
         self._path = path
         with self._failing_itself():
@@ -221,7 +226,7 @@ class _CopyWriter:
             )
         else:
             # Naming the same range twice keeps `yuvj` samples as they are.
-            same = {"src_color_range": self._value_range, "dst_color_range": self._value_range}
+            same = {"src_color_range": self._range, "dst_color_range": self._range}
             copy = frame.reformat(format=self._format, **same)
         copy.pts, copy.time_base = self._count, Fraction(1, 25)
         copy.pict_type = av.video.frame.PictureType.NONE

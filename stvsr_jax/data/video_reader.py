@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 import av
 import numpy as np
 
-from stvsr_jax.data import media
-from stvsr_jax.data.colour import RgbConverter
+from stvsr_jax.data import decoding, media
+from stvsr_jax.data.colour import UNSPECIFIED, ColourTags, RgbConverter
 
 # Idle readers a process keeps open; one for 720p H.264 holds some 20 MB of reference frames.
 _MAX_IDLE = 64
@@ -29,10 +29,11 @@ class VideoIndex:
     Attributes:
       path: the video.
       media: the file to read frames from: the video itself, or a copy in which every frame is a keyframe.
-      num_frames, height, width: exact, in frames and pixels.
+      num_frames, height, width: exact, in frames and pixels; upright.
       pts: the timestamp of each frame in `media`, ascending, in its stream's time base.
       keyframes: frames that decoding can start at, ascending; the first is 0.
-      matrix, value_range: how pixels become RGB, see `colour.colour_of`.
+      matrix, is_full_range: how pixels become RGB, see `colour.ColourTags`.
+      orientation: what makes a decoded frame upright, see `decoding.make_upright`.
     """
 
     path: str
@@ -43,7 +44,8 @@ class VideoIndex:
     pts: tuple[int, ...] = dataclasses.field(repr=False)
     keyframes: tuple[int, ...] = dataclasses.field(repr=False)
     matrix: int
-    value_range: int
+    is_full_range: bool
+    orientation: tuple[bool, bool, bool]
 
     def to_json(self) -> dict:
         return dataclasses.asdict(self)
@@ -63,20 +65,25 @@ class VideoReader:
         if index.media != index.path:
             original, stream = _open(index.path)
             with original:
-                like = next(original.decode(stream))
-        self._converter = RgbConverter(index.matrix, index.value_range, like=like)
+                like = next(decoding.decode(original.demux(stream), stream))
+        tags = ColourTags(index.matrix, index.is_full_range, UNSPECIFIED, UNSPECIFIED)
+        self._converter = RgbConverter(tags, like=like)
         self._frames = iter(())
         # The frame that `_frames` yields next, None when a seek is needed to know.
         self._next = None
 
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None) -> np.ndarray:
         """Return frames as uint8 [N, h, w, 3] RGB; see `clip.Clip.read`."""
-        found = {n: self._converter.to_rgb(self._seek(n), crop) for n in sorted(set(indices))}
+        size, orientation = (self._index.height, self._index.width), self._index.orientation
+        part = crop and decoding.turn_back(crop, size, orientation)
+        found = {}
+        for n in sorted(set(indices)):
+            found[n] = decoding.make_upright(self._converter.to_rgb(self._seek(n), part), orientation)
         return np.stack([found[n] for n in indices])
 
     def read_thumbnail(self, n: int, size: tuple[int, int]) -> np.ndarray:
         """Return frame `n` averaged down to uint8 [*size, 3] RGB."""
-        return self._converter.shrink(self._seek(n), size)
+        return shrink_upright(self._converter, self._seek(n), size, self._index.orientation)
 
     def close(self) -> None:
         self._frames = iter(())
@@ -93,7 +100,7 @@ class VideoReader:
         # Some containers land behind the timestamp asked for; then start from a keyframe further back.
         while key >= 0:
             self._container.seek(self._index.pts[keyframes[key]], stream=self._stream)
-            self._frames = self._container.decode(self._stream)
+            self._frames = decoding.decode(self._container.demux(self._stream), self._stream)
             frame = self._decode_to(n)
             if frame is not None:
                 return frame
@@ -114,10 +121,17 @@ class VideoReader:
         return None
 
 
+def shrink_upright(
+    converter: RgbConverter, frame: av.VideoFrame, size: tuple[int, int], orientation: tuple[bool, bool, bool]
+) -> np.ndarray:
+    """Return a frame averaged down, and upright, as uint8 [*size, 3] RGB."""
+    return decoding.make_upright(converter.shrink(frame, size[::-1] if orientation[0] else size), orientation)
+
+
 def _open(path: str):
-    """Open a video for reading; returns its container and first video stream."""
+    """Open a video for reading; returns its container and video stream."""
     container = media.open_to_read(path)
-    stream = container.streams.video[0]
+    stream = decoding.best_video_stream(container)
     # Samples are read by many threads at once; threads inside each decoder would only get in the way.
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1

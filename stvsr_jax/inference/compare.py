@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from stvsr_jax import bicubic
-from stvsr_jax.inference import colour, pipeline
+from stvsr_jax.data import colour
+from stvsr_jax.inference import pipeline
 from stvsr_jax.inference.streaming import Window
 
 _MARGIN = 4  # pixels around a label

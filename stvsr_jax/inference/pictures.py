@@ -5,8 +5,7 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageOps
 
-from stvsr_jax.data import frame_folder
-from stvsr_jax.inference import colour
+from stvsr_jax.data import colour, frame_folder
 
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I")
 

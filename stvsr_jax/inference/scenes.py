@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data import scene_cuts
-from stvsr_jax.inference import colour
+from stvsr_jax.data import colour, scene_cuts
 from stvsr_jax.inference.video_reader import TimedFrame
 
 # The detector looks at the changes of eight frames on each side of a place.

@@ -12,7 +12,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from stvsr_jax.inference import colour
+from stvsr_jax.data import colour
 
 
 @dataclasses.dataclass(frozen=True)

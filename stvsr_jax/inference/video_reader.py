@@ -14,12 +14,12 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from stvsr_jax.data import decoding, frame_folder, media
-from stvsr_jax.inference import colour, deinterlacing, pictures, timing
+from stvsr_jax.data import colour, decoding, frame_folder, media
+from stvsr_jax.inference import deinterlacing, pictures, timing
 from stvsr_jax.inference.timeline import Timeline, scan_packets
 
-# So many frames after the first are looked at for interlacing, which some recordings begin without.
-_LEADING_FRAMES = 24
+# So many frames are looked at for interlacing and transparency: some recordings begin without.
+_LEADING_FRAMES = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class VideoInfo:
       sample_aspect_ratio: width of a pixel over its height.
       orientation: (transpose, flip rows, flip columns) that make a decoded frame upright, in this order.
       is_interlaced: whether one of the first frames says so.
-      has_alpha: whether the first picture is transparent somewhere.
+      has_alpha: whether one of the first pictures is transparent somewhere.
       bit_depth: bits per component in the file.
       metadata: title and so on.
       language: of the video stream, three letters, empty if unknown.
@@ -138,7 +138,7 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
     try:
         with media.open_to_read(path) as container:
             stream = decoding.best_video_stream(container)
-            first, is_interlaced = _look_at_frames(container, stream)
+            first, is_interlaced, is_transparent = _look_at_frames(container, stream)
             start_time = Fraction(container.start_time or 0, av.time_base)
             guesses = (stream.guessed_rate, stream.average_rate, stream.base_rate)
             aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -184,22 +184,22 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
         sample_aspect_ratio=aspect,
         orientation=orientation,
         is_interlaced=is_interlaced,
-        has_alpha=any(component.is_alpha for component in first.format.components),
+        has_alpha=is_transparent,
         bit_depth=max(component.bits for component in first.format.components),
         **described,
     )
 
 
-def _look_at_frames(container, stream) -> tuple[av.VideoFrame | None, bool]:
-    """Returns the first frame, if there is one, and whether it or one soon after it is interlaced."""
+def _look_at_frames(container, stream) -> tuple[av.VideoFrame | None, bool, bool]:
+    """Returns the first frame, if there is one, and whether it or one soon after is interlaced, and transparent."""
     stream.thread_type = "AUTO"
+    first, is_interlaced, is_transparent = None, False, False
     frames = decoding.decode(container.demux(stream), stream, skip_damaged=True)
-    first = next(frames, None)
-    if first is None:
-        return None, False
-    return first, first.interlaced_frame or any(
-        frame.interlaced_frame for frame in itertools.islice(frames, _LEADING_FRAMES)
-    )
+    for frame in itertools.islice(frames, _LEADING_FRAMES):
+        first = first or frame
+        is_interlaced |= frame.interlaced_frame
+        is_transparent |= colour.is_transparent(frame)
+    return first, is_interlaced, is_transparent
 
 
 def read_frames(
@@ -238,6 +238,7 @@ def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fract
         return
     clock = timing.Clock(info.time_base, info.usual_step, info.is_constant_rate, info.origin)
     size = (info.width, info.height) if info.orientation[0] else (info.height, info.width)
+    converter = colour.RgbConverter(info.colour_tags, threads=0)
     with media.open_to_read(info.path) as container:
         stream = container.streams[info.stream_index]
         stream.thread_type = "AUTO"
@@ -248,6 +249,6 @@ def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fract
             duration = info.usual_step
             if not info.is_constant_rate and frame.duration:
                 duration = frame.duration * (frame.time_base or info.time_base)
-            rgb = colour.frame_to_rgb(frame, info.colour_tags, size=size, is_deep=info.bit_depth > 8)
+            rgb = converter.to_rgb(frame, size=size, is_deep=info.bit_depth > 8)
             image = decoding.make_upright(rgb, info.orientation)
             yield image, clock.time(stamp), duration

@@ -16,7 +16,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.inference import colour, packet_store, remux, video_encoder, work_folder
+from stvsr_jax.data import colour
+from stvsr_jax.inference import packet_store, remux, video_encoder, work_folder
 from stvsr_jax.inference.video_assembly import VideoFile
 
 

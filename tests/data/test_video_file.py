@@ -9,7 +9,7 @@ import pytest
 from absl import logging
 
 from stvsr_jax.data import scan_cache, video_index
-from stvsr_jax.data.colour import RgbConverter, colour_of
+from stvsr_jax.data.colour import RgbConverter, read_tags
 from stvsr_jax.data.video_file import open_video
 
 _B_FRAMES = {"bf": "3", "b-adapt": "0"}
@@ -28,7 +28,7 @@ _CASES = {
 def _decode_all(path):
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
-    converter = RgbConverter(*colour_of(frames[0]))
+    converter = RgbConverter(read_tags(frames[0]))
     return np.stack([converter.to_rgb(frame) for frame in frames])
 
 

@@ -227,19 +227,41 @@ def test_interlacing_that_begins_later_is_seen_and_undone(tmp_path):
         assert np.abs(np.diff(frame.image[8:-8, :, 1].astype(int), axis=0)).mean() < 4  # woven it is 12
 
 
-def test_transparent_video_is_noted(tmp_path, write_video):
-    path = tmp_path / "a.mov"
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format"),
+    [
+        ("a.mov", "qtrle", "argb"),
+        ("a.mkv", "ffv1", "bgra"),
+        ("a.mov", "prores_ks", "yuva444p10le"),
+        ("a.apng", "apng", "rgba"),
+        ("a.webm", "libvpx-vp9", "yuva420p"),
+        ("a.gif", "gif", "rgb8"),
+    ],
+)
+@pytest.mark.parametrize("opaque_frames", [0, 2, 5])
+def test_transparent_video_is_shown_on_black_and_noted(tmp_path, name, codec, pixel_format, opaque_frames):
+    path = tmp_path / name
+    pixels = np.full((32, 48, 4), 255, np.uint8)
+    pixels[..., 1:3] = 0  # red
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("qtrle", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 32, 48, "argb"
-        for i in range(3):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 4), 99 + i, np.uint8), format="rgba")
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, pixel_format
+        stream.metadata["alpha_mode"] = "1"
+        for i in range(5):
+            pixels[:16, :, 3] = 255 if i < opaque_frames else 0
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=pixel_format)
             frame.pts = i
-            container.mux(stream.encode(frame.reformat(format="argb")))
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     info = video_reader.probe(path)
-    assert info.has_alpha and len(list(video_reader.read_frames(info))) == 3
-    assert not video_reader.probe(write_video(tmp_path / "b.mp4", tones(2))).has_alpha
+    is_transparent = (
+        opaque_frames < 5 and codec != "gif"
+    )  # GIFs decode with room for transparency, used or not
+    assert info.has_alpha == is_transparent
+    for i, frame in enumerate(video_reader.read_frames(info)):
+        image = frame.image / np.iinfo(frame.image.dtype).max
+        assert image[24:, :, 0].min() > 0.9
+        assert (image[:12, :, 0].max() < 0.1) == (is_transparent and i >= opaque_frames)
 
 
 @pytest.mark.parametrize("size", [(33, 47), (17, 64), (2, 2)])

@@ -19,7 +19,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data import colour, media
+from stvsr_jax.data import colour, decoding, media
 from stvsr_jax.data.frame_folder import list_images
 
 
@@ -133,7 +133,7 @@ class ZippedClip:
 
 @dataclasses.dataclass(frozen=True)
 class VideoClip:
-    """A video file. Rotation that its container asks for is not applied."""
+    """A video file, upright."""
 
     name: str
     path: str
@@ -148,16 +148,20 @@ class VideoClip:
         # What decodes a damaged video may stop with an error or go on; both are told.
         try:
             with media.open_to_read(self.path) as container:
-                for frame in container.decode(video=0):
+                stream = decoding.best_video_stream(container)
+                for frame in decoding.decode(container.demux(stream), stream):
                     if converter is None:
                         size = frame.height, frame.width
-                        converter = colour.RgbConverter(*colour.colour_of(frame))
+                        converter = colour.RgbConverter(colour.read_tags(frame))
+                        orientation = decoding.read_orientation(frame)
                     if (frame.height, frame.width) != size:
                         raise UnusableClip(f"{self.path} changes its size at frame {count}")
                     if frame.is_corrupt:
                         damaged.append(str(count))
                     count += 1
-                    yield converter.to_rgb(frame)
+                    yield decoding.make_upright(converter.to_rgb(frame), orientation)
+        except NotImplementedError as error:
+            raise UnusableClip(f"{self.path}: {error}") from error
         except av.error.FFmpegError as error:
             raise UnusableClip(f"{self.path} cannot be decoded at frame {count}: {error.strerror}") from error
         if damaged:
@@ -195,9 +199,7 @@ def open_video(path: Path, name: str) -> VideoClip:
     """Return the clip of a video; raises ValueError unless it opens as one."""
     try:
         with media.open_to_read(path) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path} has no video stream")
-            return VideoClip(name, str(path), container.streams.video[0].frames)
+            return VideoClip(name, str(path), decoding.best_video_stream(container).frames)
     except av.error.FFmpegError as error:
         raise ValueError(f"{path} cannot be read as a video: {error.strerror}") from error
 
