@@ -259,6 +259,11 @@ def output_tags(tags: ColourTags) -> ColourTags:
     return dataclasses.replace(tags, matrix=BT709 if tags.matrix == RGB else tags.matrix, is_full_range=False)
 
 
+def to_16_bits(image: np.ndarray) -> np.ndarray:
+    """Widens uint8 to uint16; uint16 stays."""
+    return image if image.dtype == np.uint16 else image.astype(np.uint16) * 257
+
+
 def to_8_bits(image: np.ndarray) -> np.ndarray:
     """Rounds uint16 to uint8; uint8 stays."""
     if image.dtype == np.uint8:

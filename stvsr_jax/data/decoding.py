@@ -10,6 +10,11 @@ import numpy as np
 # The usual decoders of these leave transparency out; FFmpeg's name of the one that does not.
 _DECODERS_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
+# Counterclockwise degrees to what `read_orientation` returns.
+_ROTATIONS = {90: (True, True, False), -90: (True, False, True)} | dict.fromkeys(
+    (180, -180), (False, True, True)
+)
+
 
 def best_video_stream(container: av.container.InputContainer) -> av.VideoStream:
     """Returns the stream that a player would choose; cover pictures do not count.
@@ -83,7 +88,12 @@ def read_orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 
     Rotations that are no multiple of 90 degrees count as none.
     """
-    side_data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        side_data = frame.side_data.get("DISPLAYMATRIX")
+    except (
+        ValueError
+    ):  # PyAV does not know all kinds (EXIF, say) and then names none; turned pictures are not mirrored
+        return _ROTATIONS.get(round(frame.rotation), (False, False, False))
     if side_data is None:
         return False, False, False
     # Row vectors: (x, y) is shown at (a x + c y, b x + d y), 16.16 fixed point.

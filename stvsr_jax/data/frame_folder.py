@@ -13,14 +13,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from stvsr_jax.data import clip, scan_cache, scene_cuts
+from stvsr_jax.data import clip, colour, pictures, scan_cache, scene_cuts
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
-# Modes that PIL turns into 8-bit RGB without losing anything but alpha.
-_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 # What Pillow raises for damaged files; a SyntaxError is one of a PNG's.
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,18 +111,16 @@ def open_frame_folder(
 
 
 def _read_size(path: Path) -> tuple[int, int]:
-    """Return an image's (height, width) from its header, after checking that it can become 8-bit RGB."""
-    with _naming(path), Image.open(path) as image:
-        mode, (width, height) = image.mode, image.size
-    if mode not in _EIGHT_BIT_MODES:
-        raise clip.ClipError(f"{path} has pixels of kind {mode!r}; only 8-bit images are supported")
-    return height, width
+    """Return an image's (height, width), upright, from its header."""
+    with _naming(path):
+        header = pictures.read_header(path)
+    return header.height, header.width
 
 
 def _read_image(path: Path) -> np.ndarray:
-    """Return an image as uint8 [H, W, 3] RGB; alpha is dropped."""
-    with _naming(path), Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    """Return an image as uint8 [H, W, 3] RGB, see `pictures`; 16 bits are rounded to 8."""
+    with _naming(path):
+        return colour.to_8_bits(pictures.read_picture(path))
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ def open_files(plan: Plan) -> list[VideoFile | pathlib.Path]:
     if request.makes_pictures:
         files = [request.output]
     else:
-        source = None if info.pictures else request.input
+        source = None if info.stream_index is None else request.input
         files = [VideoFile(request.output, plan.video, source=source, origin=info.origin, end=end)]
     if request.compare and not _is_picture(request.compare):
         wide = dataclasses.replace(plan.video, width=2 * plan.video.width, is_deep=False, pixel_format=None)

@@ -1,13 +1,13 @@
-"""Reads pictures of any usual kind as RGB: grey, palettes, transparency, 16-bit grey, turned by a camera."""
+"""A folder of pictures as an input: in which order, and what of one that cannot be read."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 
+import av
 import numpy as np
-from PIL import Image, ImageOps
 
-from stvsr_jax.data import colour, frame_folder
-
-_GREY_16 = ("I;16", "I;16L", "I;16B", "I")
+from stvsr_jax.data import frame_folder, pictures
 
 
 def list_pictures(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -20,52 +20,40 @@ def natural_key(path: pathlib.Path) -> list:
     return frame_folder.natural_key(path.name.lower())
 
 
-def read_size(file: pathlib.Path) -> tuple[int, int]:
-    """Returns (H, W), upright, from a picture's header.
+def read_header(file: pathlib.Path) -> pictures.Header:
+    """Returns the size and depth of a picture.
 
     Raises:
       ValueError: it is no picture, or of real numbers, whose range nobody knows.
     """
-    try:
-        with Image.open(file) as picture:
-            if picture.mode == "F":
-                raise ValueError(f"input picture {file} has real numbers; save it with 8 or 16 bits")
-            width, height = picture.size
-            # EXIF orientations that swap the sides.
-            is_turned = _has_exif(picture) and picture.getexif().get(0x0112, 1) >= 5
-    except OSError as error:
-        raise ValueError(f"input picture {file} cannot be read: {error}") from error
-    return (width, height) if is_turned else (height, width)
+    with _naming(file):
+        return pictures.read_header(file)
 
 
-def has_alpha(file: pathlib.Path) -> bool:
-    """Whether a picture has transparency."""
-    with Image.open(file) as picture:
-        return picture.has_transparency_data
+def is_transparent(file: pathlib.Path) -> bool:
+    """Whether a picture is transparent anywhere."""
+    with _naming(file):
+        return pictures.is_transparent(file)
 
 
 def read_picture(file: pathlib.Path) -> np.ndarray:
-    """Returns uint8 [H, W, 3], upright; what is transparent lies on black, 16-bit grey is reduced to 8.
+    """Returns uint8 or uint16 [H, W, 3], see `data.pictures`.
 
     Raises:
       ValueError: the picture is damaged.
     """
+    with _naming(file):
+        return pictures.read_picture(file)
+
+
+@contextlib.contextmanager
+def _naming(file: pathlib.Path) -> Iterator[None]:
     try:
-        with Image.open(file) as picture:
-            if _has_exif(picture):
-                picture = ImageOps.exif_transpose(picture)
-            if picture.mode in _GREY_16:
-                values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-                grey = colour.to_8_bits(values.astype(np.uint16))
-                return np.repeat(grey[..., None], 3, axis=2)
-            if picture.has_transparency_data:
-                black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-                picture = Image.alpha_composite(black, picture.convert("RGBA"))
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # Pillow raises the latter for damaged PNGs
+        yield
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        av.FFmpegError,
+    ) as error:  # damaged PNGs are the second to Pillow
         raise ValueError(f"input picture {file} cannot be read: {error}") from error
-
-
-def _has_exif(picture):
-    """Whether the header holds EXIF; of a PNG Pillow would decode everything to look behind the pixels too."""
-    return picture.format != "PNG" or "exif" in picture.info

@@ -13,9 +13,10 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from PIL import Image
 
 from stvsr_jax.data import colour, decoding, frame_folder, media
-from stvsr_jax.inference import deinterlacing, pictures, timing
+from stvsr_jax.inference import animated_webp, deinterlacing, pictures, timing
 from stvsr_jax.inference.timeline import Timeline, scan_packets
 
 # So many frames are looked at for interlacing and transparency: some recordings begin without.
@@ -45,7 +46,7 @@ class VideoInfo:
       bit_depth: bits per component in the file.
       metadata: title and so on.
       language: of the video stream, three letters, empty if unknown.
-      stream_index: of the video stream, None for pictures.
+      stream_index: of the video stream, None for pictures and animated WebP.
       pictures: files in order, for a folder.
     """
 
@@ -101,7 +102,9 @@ def probe(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInfo:
     """
     if not path.exists():
         raise ValueError(f"input {path} does not exist")
-    return probe_pictures(path, rate=rate) if path.is_dir() else probe_video(path, rate=rate)
+    if path.is_dir():
+        return probe_pictures(path, rate=rate)
+    return _probe_animation(path) if animated_webp.is_animated_webp(path) else probe_video(path, rate=rate)
 
 
 def probe_pictures(folder: pathlib.Path, *, rate: Fraction | None) -> VideoInfo:
@@ -113,11 +116,13 @@ def probe_pictures(folder: pathlib.Path, *, rate: Fraction | None) -> VideoInfo:
         )
     if rate is None:
         raise ValueError(f"input {folder} is a folder of pictures: its frame rate is needed (--input_fps)")
-    height, width = pictures.read_size(files[0])
-    for file in files[1:]:
-        size = pictures.read_size(file)
-        if size != (height, width):
-            raise ValueError(f"input picture {file} is {size[1]}x{size[0]}; the first is {width}x{height}")
+    headers = [pictures.read_header(file) for file in files]
+    height, width = headers[0].height, headers[0].width
+    for file, header in zip(files, headers, strict=True):
+        if (header.height, header.width) != (height, width):
+            raise ValueError(
+                f"input picture {file} is {header.width}x{header.height}; the first is {width}x{height}"
+            )
     return VideoInfo(
         folder,
         height,
@@ -126,8 +131,33 @@ def probe_pictures(folder: pathlib.Path, *, rate: Fraction | None) -> VideoInfo:
         usual_step=1 / rate,
         frame_count=len(files),
         time_base=1 / rate,
-        has_alpha=pictures.has_alpha(files[0]),
+        has_alpha=pictures.is_transparent(files[0]),
+        bit_depth=max(header.bit_depth for header in headers),
         pictures=tuple(files),
+    )
+
+
+def _probe_animation(path: pathlib.Path) -> VideoInfo:
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+        is_transparent = animated_webp.is_transparent(path)
+        durations = animated_webp.read_durations(path)
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"input {path} is not an animation that can be read: {error}") from error
+    base = Fraction(1, 1000)
+    stamps = list(itertools.accumulate(durations, initial=0))
+    constant = timing.find_constant_rate(stamps, base, ())
+    return VideoInfo(
+        path,
+        height,
+        width,
+        rate=constant or timing.mean_rate(stamps, base),
+        is_constant_rate=constant is not None,
+        usual_step=1 / constant if constant else timing.usual_step(stamps, base),
+        time_base=base,
+        frame_count=len(durations),
+        has_alpha=is_transparent,
     )
 
 
@@ -234,7 +264,15 @@ def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fract
     """Yields ([H, W, 3], time, duration claimed by the file)."""
     if info.pictures:
         for number, file in enumerate(info.pictures):
-            yield pictures.read_picture(file), number / info.rate, 1 / info.rate
+            image = pictures.read_picture(file)
+            yield colour.to_16_bits(image) if info.bit_depth > 8 else image, number / info.rate, 1 / info.rate
+        return
+    if info.stream_index is None:
+        time = Fraction(0)
+        durations = animated_webp.read_durations(info.path)
+        for image, duration in zip(animated_webp.read_images(info.path), durations, strict=True):
+            yield image, time, duration * info.time_base
+            time += duration * info.time_base
         return
     clock = timing.Clock(info.time_base, info.usual_step, info.is_constant_rate, info.origin)
     size = (info.width, info.height) if info.orientation[0] else (info.height, info.width)

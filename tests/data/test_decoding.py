@@ -1,5 +1,6 @@
 """The picture of a media file: found, decoded whole, upright."""
 
+import itertools
 from fractions import Fraction
 
 import av
@@ -106,6 +107,44 @@ def test_transparency_of_vp9_is_decoded(tmp_path):
     for frame in frames:
         alpha = frame.to_ndarray(format="rgba")[..., 3]
         assert alpha[:20].max() < 10 and np.abs(alpha[28:].astype(int) - 200).max() < 10
+
+
+class FrameOfUnknownKind:
+    """A frame beside which there is data that PyAV has no name for."""
+
+    def __init__(self, frame):
+        self.rotation = frame.rotation
+
+    @property
+    def side_data(self):
+        raise ValueError("31 is not a valid Type")
+
+
+@pytest.mark.parametrize("rotation", [0, 90, -90, 180])
+def test_rotation_is_found_beside_data_of_unknown_kind(tmp_path, rotation):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        if rotation:
+            stream.set_display_rotation(rotation)
+        container.mux(stream.encode(flat_frame(50, 0)) + stream.encode(None))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frame = next(container.decode(video=0))
+    orientation = decoding.read_orientation(frame)
+    image = np.arange(12).reshape(2, 2, 3)
+    expected = np.rot90(image, rotation // 90)
+    np.testing.assert_array_equal(decoding.make_upright(image, orientation), expected)
+    assert decoding.read_orientation(FrameOfUnknownKind(frame)) == orientation
+
+
+def test_parts_are_found_before_turning():
+    image = np.arange(5 * 7 * 3).reshape(5, 7, 3)
+    for orientation in itertools.product([False, True], repeat=3):
+        upright = decoding.make_upright(image, orientation)
+        crop = (1, 2, 3, 2)
+        top, left, height, width = decoding.turn_back(crop, upright.shape[:2], orientation)
+        part = decoding.make_upright(image[top : top + height, left : left + width], orientation)
+        np.testing.assert_array_equal(part, upright[1:4, 2:4])
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,10 @@ def test_grey_and_alpha_become_rgb(tmp_path):
     (tmp_path / "clip").mkdir()
     Image.fromarray(grey).save(tmp_path / "clip" / "0.png")
     Image.fromarray(np.dstack([grey] * 3 + [grey * 0])).save(tmp_path / "clip" / "1.png")
+    Image.fromarray(grey.astype(np.uint16) * 257 + 100).save(tmp_path / "clip" / "2.png")
     clip = open_frame_folder(tmp_path / "clip", cache_dir=tmp_path / "cache")
-    np.testing.assert_array_equal(clip.read([0, 1]), np.stack([np.dstack([grey] * 3)] * 2))
+    expected = np.dstack([grey] * 3)
+    np.testing.assert_array_equal(clip.read([0, 1, 2]), [expected, expected * 0, expected])
 
 
 def test_cuts_are_found_and_kept(tmp_path, draw_frames, monkeypatch):
@@ -58,9 +60,10 @@ def test_bad_folders_are_named(tmp_path, draw_frames):
     (broken / "im3.png").write_bytes(b"")
     with pytest.raises(ValueError, match="im3.png cannot be read as an image"):
         open_frame_folder(broken)
-    deep = _write(tmp_path / "deep", [np.zeros((8, 8), np.uint16)])
-    with pytest.raises(ValueError, match="only 8-bit"):
-        open_frame_folder(deep)
+    (tmp_path / "real").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "real" / "1.tif")
+    with pytest.raises(ValueError, match="1.tif cannot be read as an image: it has real numbers"):
+        open_frame_folder(tmp_path / "real")
 
 
 def test_dead_link_is_a_missing_frame_not_one_frame_less(tmp_path, draw_frames):

@@ -94,6 +94,15 @@ def test_pictures_are_sorted_by_their_numbers(tmp_path):
     assert [frame.time for frame in frames] == [0, Fraction(1, 24), Fraction(2, 24)]
 
 
+def test_deep_pictures_stay_deep_beside_others(tmp_path):
+    Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(tmp_path / "1.png")
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(tmp_path / "2.png")
+    info = video_reader.probe(tmp_path, rate=Fraction(24))
+    images = [frame.image for frame in video_reader.read_frames(info)]
+    assert info.bit_depth == 16 and [image.dtype for image in images] == [np.uint16] * 2
+    assert [image[0, 0, 0] for image in images] == [1000, 7 * 257]
+
+
 def test_bad_inputs_are_named(tmp_path, write_video):
     empty = tmp_path / "empty.mp4"
     empty.touch()
