@@ -1,12 +1,11 @@
 """How large a tile may be: checked, chosen by the device's memory, and halved where that was too much."""
 
 import math
-import os
 import sys
 
 import jax
 
-from stvsr_jax.inference import tiling
+from stvsr_jax.inference import host_memory, tiling
 
 SMALLEST_TILE = 2 * tiling.OVERLAP
 
@@ -38,11 +37,7 @@ def choose_tile(model_name: str, height: int, width: int) -> int:
 def available_memory() -> float:
     """Returns the bytes of the first device's memory, or of the machine's where the device does not say."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 4 * 2**30
+    return stats["bytes_limit"] if "bytes_limit" in stats else host_memory.available_memory()
 
 
 def smaller_tile(tile: int, height: int, width: int, error: jax.errors.JaxRuntimeError) -> int:

@@ -8,3 +8,15 @@ def test_tile_is_chosen_by_memory(monkeypatch):
     assert tile_size.choose_tile("zooming_slowmo", 128, 128) == 0
     tile = tile_size.choose_tile("zooming_slowmo", 2160, 3840)
     assert tile_size.SMALLEST_TILE <= tile < 400 and tile % 4 == 0
+
+
+def test_memory_is_the_devices_if_it_says_so(monkeypatch):
+    class Device:
+        def memory_stats(self):
+            return self.stats
+
+    device = Device()
+    monkeypatch.setattr(tile_size.jax, "local_devices", lambda: [device])
+    monkeypatch.setattr(tile_size.host_memory, "available_memory", lambda: 3 * 2**30)
+    for device.stats, expected in ((None, 3), ({}, 3), ({"bytes_limit": 80 * 2**30}, 80)):
+        assert tile_size.available_memory() == expected * 2**30
