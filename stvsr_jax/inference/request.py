@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from stvsr_jax.data import scene_cuts
 from stvsr_jax.inference import (
+    hdr,
     predictor,
     tile_size,
     video_encoder,
@@ -224,6 +225,7 @@ def _video_format(request, info, out_size, time, fps):
         pixel_format=request.pixel_format,
         is_deep=info.bit_depth > 8,
         colour_tags=info.colour_tags,
+        hdr=info.hdr,
         sample_aspect_ratio=aspect,
         metadata=info.metadata,
         language=info.language,
@@ -245,3 +247,10 @@ def _remarks(request, info, fps):
     )
     if info.bit_depth > 8 and is_8_bits:
         yield f"the input has {info.bit_depth} bits per component; the output has 8"
+    is_folder = video_writer.is_picture_folder(request.output)
+    encoder = video_encoder.CODECS[request.codec].encoder
+    if info.hdr.is_static and (is_folder or hdr.encoder_parameters(encoder, info.hdr) is None):
+        what = "a folder of PNGs" if is_folder else request.codec
+        yield f"{what} cannot hold the input's HDR10 metadata (mastering display, brightest pixels): it is left out"
+    for name in info.hdr.dynamic:
+        yield f"the input's {name} metadata is left out"

@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from stvsr_jax.data import colour
+from stvsr_jax.inference.hdr import Hdr, encoder_parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Codec:
       max_crf: worst quality.
       options: of the encoder.
       tag: code that players expect in MP4 and MOV, or None.
+      smallest: rows and columns that it needs.
+      parameters: name of the option that holds the encoder's own parameters, or None.
     """
 
     encoder: str
@@ -36,6 +39,8 @@ class Codec:
     max_crf: int | None
     options: dict[str, str]
     tag: str | None = None
+    smallest: int = 2
+    parameters: str | None = None
 
 
 _YUV_8 = ("yuv420p", "yuv422p", "yuv444p")
@@ -45,7 +50,13 @@ _YUV_10 = ("yuv420p10le", "yuv422p10le", "yuv444p10le")
 CODECS = {
     # Few players and no browser decode H.264 with 10 bits, so that has to be asked for.
     "h264": Codec(
-        "libx264", _YUV_8 + _YUV_10, "yuv420p", 14, 51, {"preset": "medium", "x264-params": "mbtree=0"}
+        "libx264",
+        _YUV_8 + _YUV_10,
+        "yuv420p",
+        14,
+        51,
+        {"preset": "medium", "x264-params": "mbtree=0"},
+        parameters="x264-params",
     ),
     "hevc": Codec(
         "libx265",
@@ -55,8 +66,18 @@ CODECS = {
         51,
         {"preset": "medium", "x265-params": "log-level=error"},
         "hvc1",
+        parameters="x265-params",
+        smallest=64,  # below that x265 writes past its memory, which ends the process, or not
     ),
-    "av1": Codec("libsvtav1", ("yuv420p", "yuv420p10le"), "yuv420p10le", 20, 63, {"preset": "6"}),
+    "av1": Codec(
+        "libsvtav1",
+        ("yuv420p", "yuv420p10le"),
+        "yuv420p10le",
+        20,
+        63,
+        {"preset": "6"},
+        parameters="svtav1-params",
+    ),
     "ffv1": Codec(
         "ffv1", ("bgr0", "gbrp10le", "gbrp16le", *_YUV_8, *_YUV_10), "gbrp16le", None, None, {"level": "3"}
     ),
@@ -79,6 +100,7 @@ class VideoFormat:
       pixel_format: of the codec's, None for its default.
       is_deep: whether frames have 16 bits.
       colour_tags: tags of the input.
+      hdr: HDR metadata of the input.
       sample_aspect_ratio: width of a pixel over its height.
       metadata: title and so on.
       language: of the picture, three letters, empty if unknown.
@@ -93,6 +115,7 @@ class VideoFormat:
     pixel_format: str | None = None
     is_deep: bool = False
     colour_tags: colour.ColourTags = colour.PICTURES
+    hdr: Hdr = Hdr()
     sample_aspect_ratio: Fraction = Fraction(1)
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     language: str = ""
@@ -134,6 +157,11 @@ def encoder_options(video: VideoFormat) -> dict[str, str]:
     """Returns the encoder's options."""
     codec = CODECS[video.codec]
     options = dict(codec.options)
+    if parameters := encoder_parameters(codec.encoder, video.hdr):
+        given = [options[codec.parameters]] if codec.parameters in options else []
+        options[codec.parameters] = ":".join(
+            given + [f"{name}={value}" for name, value in parameters.items()]
+        )
     if codec.max_crf is not None:
         options["crf"] = str(codec.crf if video.crf is None else video.crf)
     return options
@@ -147,8 +175,11 @@ def configure(context: av.VideoCodecContext, video: VideoFormat, *, is_tagged: b
     """
     codec = CODECS[video.codec]
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder reports to stderr otherwise
-    if min(video.encoded_size) < 2:
-        raise ValueError(f"a picture of {video.width}x{video.height} is too small")
+    if min(video.encoded_size) < codec.smallest:
+        raise ValueError(
+            f"a picture of {video.width}x{video.height} is too small for {video.codec}, which needs "
+            f"{codec.smallest}x{codec.smallest} pixels"
+        )
     context.height, context.width = video.encoded_size
     context.pix_fmt = video.encoded_format
     context.thread_type = "AUTO"  # slices as threads, the default, cost quality

@@ -17,6 +17,7 @@ from PIL import Image
 
 from stvsr_jax.data import colour, decoding, frame_folder, media
 from stvsr_jax.inference import animated_webp, deinterlacing, pictures, timing
+from stvsr_jax.inference.hdr import Hdr, read_hdr
 from stvsr_jax.inference.timeline import Timeline, scan_packets
 
 # So many frames are looked at for interlacing and transparency: some recordings begin without.
@@ -39,6 +40,7 @@ class VideoInfo:
       origin: seconds of the file's clock that are time 0.
       timeline: where its time stamps start again or leap.
       colour_tags: colour tags.
+      hdr: HDR metadata of the first frame.
       sample_aspect_ratio: width of a pixel over its height.
       orientation: (transpose, flip rows, flip columns) that make a decoded frame upright, in this order.
       is_interlaced: whether one of the first frames says so.
@@ -61,6 +63,7 @@ class VideoInfo:
     origin: Fraction = Fraction(0)
     timeline: Timeline = Timeline()
     colour_tags: colour.ColourTags = colour.PICTURES
+    hdr: Hdr = Hdr()
     sample_aspect_ratio: Fraction = Fraction(1)
     orientation: tuple[bool, bool, bool] = (False, False, False)
     is_interlaced: bool = False
@@ -211,6 +214,7 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
         origin=start_time if start_time > 0 or scan.first < 0 else Fraction(0),
         timeline=scan.timeline,
         colour_tags=colour.read_tags(first),
+        hdr=read_hdr(first),
         sample_aspect_ratio=aspect,
         orientation=orientation,
         is_interlaced=is_interlaced,

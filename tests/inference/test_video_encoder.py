@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import pytest
 
 from stvsr_jax.inference import video_encoder
@@ -36,3 +37,15 @@ def test_every_default_is_a_choice():
     for name, codec in video_encoder.CODECS.items():
         assert codec.deep_format in codec.pixel_formats
         video_encoder.check_codec(name, codec.crf, codec.deep_format)
+
+
+@pytest.mark.parametrize("size", [(62, 200), (200, 48)])
+def test_pictures_that_x265_cannot_hold_are_refused(size):
+    for codec, is_refused in (("hevc", True), ("h264", False), ("av1", False)):
+        video = VideoFormat(*size, rate=Fraction(25), time_base=Fraction(1, 25), codec=codec)
+        context = av.CodecContext.create(video_encoder.CODECS[codec].encoder, "w")
+        if is_refused:
+            with pytest.raises(ValueError, match="too small for hevc, which needs 64x64"):
+                video_encoder.configure(context, video)
+        else:
+            video_encoder.configure(context, video)

@@ -101,11 +101,11 @@ def test_uneven_times_are_kept(tmp_path):
     ("codec", "suffix"), [("h264", "mp4"), ("hevc", "mkv"), ("av1", "mp4"), ("ffv1", "mkv"), ("h264", "avi")]
 )
 def test_going_on_after_a_segment_gives_the_same_packets(tmp_path, codec, suffix):
-    pictures = images(30, (48, 64))
+    pictures = images(30)
     found = []
     for is_stopped in (False, True):
         path = tmp_path / f"{codec}{is_stopped}.{suffix}"
-        video = VideoFormat(48, 64, rate=RATE, time_base=1 / RATE, codec=codec)
+        video = VideoFormat(64, 96, rate=RATE, time_base=1 / RATE, codec=codec)
         store = work_folder(path) / "0.packets"
         writer = VideoWriter(VideoFile(path, video), store)
         mark = None
