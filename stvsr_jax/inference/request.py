@@ -236,7 +236,8 @@ def _remarks(request, info, fps):
     if not info.is_constant_rate and fps is None:
         yield "the frame rate varies: output frames keep the times of the input"
     if breaks := len(info.timeline.shifts) - 1:
-        yield f"the time stamps start again or leap ({breaks} times): the parts follow each other"
+        places = "in one place" if breaks == 1 else f"in {breaks} places"
+        yield f"the time stamps start again or leap {places}: the parts follow each other"
     if info.is_interlaced:
         yield "the input is interlaced and is deinterlaced"
     if info.has_alpha:

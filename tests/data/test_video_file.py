@@ -46,6 +46,36 @@ def test_random_reads_equal_sequential_decoding(case, tmp_path, draw_frames, wri
     np.testing.assert_array_equal(clip.read([7, 9], (5, 11, 9, 14)), expected[[7, 9], 5:14, 11:25])
 
 
+def test_joined_files_keep_the_order_of_their_frames(tmp_path, draw_frames, write_video):
+    frames, options = draw_frames(40, 48, 64), _CASES["short_gop"][2]
+    parts = [write_video(tmp_path / f"{i}.ts", frames[20 * i :][:20], options=options) for i in range(2)]
+    joined = tmp_path / "a.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    clip = open_video(joined, cache_dir=tmp_path / "cache")
+    assert clip.num_frames == 40
+    np.testing.assert_array_equal(clip.read(range(40)), np.concatenate([_decode_all(part) for part in parts]))
+
+
+def test_empty_packets_are_frames(tmp_path, draw_frames, write_video):
+    frames = draw_frames(8, 48, 64)
+    path = tmp_path / "b.nut"
+    whole = write_video(tmp_path / "a.nut", frames, codec="png", pix_fmt="rgb24")
+    with av.open(str(whole)) as given, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for number, packet in enumerate(given.demux(video=0)):
+            if packet.size:
+                if number in (3, 4):
+                    pts, time_base, packet = packet.pts, packet.time_base, av.Packet(b"")
+                    packet.pts = packet.dts = pts
+                    packet.time_base = time_base
+                packet.stream = stream
+                container.mux(packet)
+    expected = _decode_all(whole)[[0, 1, 2, 2, 2, 5, 6, 7]]
+    clip = open_video(path, cache_dir=tmp_path / "cache")
+    assert clip.num_frames == 8
+    np.testing.assert_array_equal(clip.read(range(8)), expected)
+
+
 def test_short_gops_are_read_in_place_and_long_ones_copied(tmp_path, draw_frames, write_video):
     frames = draw_frames(60, 48, 64)
     short = write_video(tmp_path / "short.mp4", frames, options=_CASES["short_gop"][2])

@@ -126,4 +126,4 @@ def test_joined_files_are_noted(tmp_path):
     path = join(tmp_path / "a.ts", *parts)
     plan = request.make_plan(request.Request(path, tmp_path / "out.mp4"), "zooming_slowmo")
     assert (plan.input_frames, plan.output_frames, plan.video.rate) == (36, 72, 50)
-    assert [remark for remark in plan.remarks if "start again or leap (2 times)" in remark]
+    assert [remark for remark in plan.remarks if "start again or leap in 2 places" in remark]
