@@ -3,6 +3,8 @@
 import pathlib
 import pickle
 import re
+import sys
+import types
 
 import flax.traverse_util
 import numpy as np
@@ -56,6 +58,84 @@ def test_pytorch(tmp_path, suffix, under):
     assert_same(convert.read_tensors(tmp_path / f"w{suffix}"))
 
 
+@pytest.mark.parametrize("under", ["params_ema", "net", "model_state_dict", "generator"])
+def test_pytorch_under_other_keys(tmp_path, under):
+    torch = pytest.importorskip("torch")
+    content = {name: torch.from_numpy(value) for name, value in TENSORS.items()}
+    torch.save({"epoch": 3, under: content, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
+    assert_same(convert.read_tensors(tmp_path / "w.pth", say=pytest.fail))
+
+
+@pytest.mark.parametrize("order", [("params", "params_ema"), ("params_ema", "params")])
+def test_average_is_taken_before_the_weights_and_said(tmp_path, order):
+    torch = pytest.importorskip("torch")
+    values = {"params": torch.zeros(2), "params_ema": torch.ones(2)}
+    torch.save({key: {"a": values[key]} for key in order}, tmp_path / "w.pth")
+    said = []
+    found = convert.read_tensors(tmp_path / "w.pth", say=said.append)
+    np.testing.assert_array_equal(found["a"], [1, 1])
+    assert said == [f"{tmp_path / 'w.pth'} holds {order[0]}, {order[1]}: params_ema is taken"]
+
+
+def test_state_dict_below_another_key(tmp_path):
+    torch = pytest.importorskip("torch")
+    content = {name: torch.from_numpy(value) for name, value in TENSORS.items()}
+    torch.save({"model": {"state_dict": content, "version": 1}}, tmp_path / "w.pth")
+    assert_same(convert.read_tensors(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda torch: [torch.ones(2)] * 3, "it holds a list of 3, not tensors by name"),
+        (lambda torch: torch.ones(2), "it holds a Tensor, not tensors by name"),
+        (
+            lambda torch: {"epoch": 3, "name": "x"},
+            r"it holds epoch \(int\), name \(str\): no tensors by name",
+        ),
+        (lambda torch: {}, "it holds nothing: no tensors by name"),
+        (lambda torch: {"a": torch.ones(2), "epoch": 3}, r"it holds a \(Tensor\), epoch \(int\): no tensors"),
+        (
+            lambda torch: {"first": {"a": torch.ones(1)}, "second": {"a": torch.ones(1)}},
+            r"it holds first \(dict\), second \(dict\): .*several sets",
+        ),
+    ],
+)
+def test_pytorch_files_without_a_state_dict_say_what_they_hold(tmp_path, content, message):
+    torch = pytest.importorskip("torch")
+    torch.save(content(torch), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=f"w.pth cannot be read: {message}"):
+        convert.read_tensors(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("version", ["2.5.1", "1.13.0+cu117", "2.4.0a0+git12"])
+def test_torch_that_runs_code_of_files_is_refused(tmp_path, monkeypatch, version):
+    torch = types.ModuleType("torch")
+    torch.__version__ = version
+    torch.load = lambda *args, **kwargs: pytest.fail("the file was loaded")
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    (tmp_path / "w.pth").write_bytes(b"x")
+    with pytest.raises(
+        ValueError, match=rf"too old \(torch {re.escape(version)} .*2.6 or newer .*\): pip install"
+    ):
+        convert.read_tensors(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("version", ["2.6.0", "2.13.0+cpu", "3.0.0"])
+def test_newer_torch_is_taken(tmp_path, monkeypatch, version):
+    torch = types.ModuleType("torch")
+    torch.__version__ = version
+    torch.load = lambda *args, weights_only, **kwargs: dict(TENSORS) if weights_only else None
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    (tmp_path / "w.pth").write_bytes(b"x")
+    assert_same(convert.read_tensors(tmp_path / "w.pth"))
+
+
+def test_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match="is a folder; name the file of weights in it"):
+        convert.read_tensors(tmp_path)
+
+
 def test_pytorch_half_precision_becomes_float32(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"a": torch.ones(2, dtype=torch.bfloat16)}, tmp_path / "w.pth")
@@ -88,9 +168,9 @@ def test_pickled_code_is_not_run(tmp_path, in_archive):
         torch.save({"a": Malicious(victim)}, file)
     else:
         file.write_bytes(pickle.dumps({"a": Malicious(victim)}))
-    with pytest.raises(ValueError, match="w.pth cannot be read"):
+    with pytest.raises(ValueError, match="w.pth cannot be read: it holds Python objects") as caught:
         convert.read_tensors(file)
-    assert not victim.exists()
+    assert not victim.exists() and "weights_only" not in str(caught.value)
 
 
 def test_pickled_arrays_in_npz_are_refused(tmp_path):
@@ -172,6 +252,7 @@ def test_command_converts_the_published_tensors(tmp_path, capsys, monkeypatch):
     [
         ("nowhere.npz", "no weights at"),
         ("w.onnx", "'.onnx' is not a kind"),
+        ("empty.npz", "empty.npz cannot be read: it is empty"),
         ("damaged.npz", "damaged.npz cannot be read"),
         ("other.npz", "the tensors are not those of videoinr: missing: .*left over: a.weight, b.bias"),
     ],
@@ -179,6 +260,7 @@ def test_command_converts_the_published_tensors(tmp_path, capsys, monkeypatch):
 def test_command_ends_with_one_line_and_code_2(tmp_path, capsys, file, message):
     save_npz(tmp_path / "other.npz")
     (tmp_path / "damaged.npz").write_bytes(b"damaged")
+    (tmp_path / "empty.npz").touch()
     (tmp_path / "w.onnx").write_bytes(b"x")
     assert convert.main([str(tmp_path / file), str(tmp_path / "out"), "--model", "videoinr"]) == 2
     out, err = capsys.readouterr()
