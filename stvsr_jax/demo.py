@@ -4,13 +4,17 @@
     python -m stvsr_jax.demo --checkpoint DIR
 
 It serves this machine only, unless `--host 0.0.0.0` says otherwise. One video is worked on at a time; others wait.
+Uploads, results and what failed jobs leave lie in one temporary folder: a job's own files go when it ends, uploads and
+downloads after a few hours, the folder with the program.
 """
 
 import argparse
+import os
 import pathlib
+import shutil
+import signal
 import sys
 import tempfile
-import uuid
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
@@ -24,6 +28,14 @@ from stvsr_jax.data import colour
 from stvsr_jax.inference import compare, job, predictor, video_reader
 from stvsr_jax.inference.request import DEFAULT_SPACE, DEFAULT_TIME, Request, make_plan
 
+# Megabytes of an upload unless --max_upload says otherwise, and pixels of an output frame: 8K.
+_MAX_UPLOAD = 500
+_MAX_PIXELS = 7680 * 4320
+# Jobs that may wait.
+_MAX_WAITING = 16
+# Seconds after which uploads and results that were shown are deleted, and how often that is looked after.
+_KEEP = 3 * 3600
+_CLEAN_EVERY = 600
 _ERRORS = (ValueError, NotImplementedError, OSError, av.FFmpegError, jax.errors.JaxRuntimeError)
 
 
@@ -52,7 +64,7 @@ def upscale(
       One line on what was made.
 
     Raises:
-      ValueError: the input cannot be read, or the network cannot do that.
+      ValueError: the input cannot be read, the network cannot do that, or frames would be larger than 8K.
     """
     request = Request(
         source,
@@ -63,6 +75,8 @@ def upscale(
         preview=Fraction(str(seconds)) if seconds else None,
     )
     plan = make_plan(request, network.name)
+    if plan.out_size[0] * plan.out_size[1] > _MAX_PIXELS:
+        raise ValueError("frames of {1}x{0} are larger than this page makes (8K)".format(*plan.out_size))
     files = job.open_files(plan)
     late = job.run(
         plan, network, files, on_progress=lambda done, is_new: on_progress(done, plan.output_frames)
@@ -92,16 +106,32 @@ def _frame_at(info, time):
     return frame
 
 
-def build_app(network: predictor.Predictor, folder: pathlib.Path) -> gr.Blocks:
-    """Returns the page; outputs are written to `folder`."""
+def build_app(
+    network: predictor.Predictor, folder: pathlib.Path, *, max_upload: int = _MAX_UPLOAD
+) -> gr.Blocks:
+    """Returns the page.
+
+    Args:
+      network: of the checkpoint.
+      folder: holds the files of the job at work.
+      max_upload: megabytes of a video.
+    """
     is_free = network.name == "videoinr"
 
     def run(video, space, fps, seconds, progress=gr.Progress()):  # noqa: B008 - Gradio looks for this default
         if not video:
-            raise gr.Error("Choose a video first.")
-        source = pathlib.Path(video)
-        target = folder / f"{source.stem}-{uuid.uuid4().hex[:8]}.mp4"
+            raise gr.Error("Choose a video first.", print_exception=False)
+        if os.path.getsize(video) > 1e6 * max_upload:  # of a file that came by its address
+            raise gr.Error(f"The video has more than {max_upload} MB.", print_exception=False)
         progress(0, desc="reading and compiling")
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            source = pathlib.Path(own, pathlib.Path(video).name)
+            _share(video, source)  # a long job must not lose its input to the cleaning
+            target = source.with_name(f"{source.stem[:100]} enlarged.mp4")
+            # Gradio copies what is yielded before it asks for more, and only then is the folder deleted.
+            yield make(source, target, space, fps, seconds, progress)
+
+    def make(source, target, space, fps, seconds, progress):
         try:
             line = upscale(
                 network,
@@ -114,10 +144,15 @@ def build_app(network: predictor.Predictor, folder: pathlib.Path) -> gr.Blocks:
             )
             return str(target), middle_frames(source, target), line
         except _ERRORS as error:
-            raise gr.Error(" ".join(str(error).split())) from error
+            line = " ".join(str(error).split())
+            line = line.replace(f"{source.parent}{os.sep}", "")
+            raise gr.Error(line, print_exception=False) from error
 
-    with gr.Blocks(title="stvsr_jax", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as app:
-        gr.Markdown(f"# Space-time video super-resolution\nNetwork: {network.name}")
+    with gr.Blocks(title="stvsr_jax", analytics_enabled=False, delete_cache=(_CLEAN_EVERY, _KEEP)) as app:
+        gr.Markdown(
+            f"# Space-time video super-resolution\nNetwork: {network.name}. Videos of up to {max_upload} MB; results "
+            f"are kept for {_KEEP // 3600} hours."
+        )
         with gr.Row():
             with gr.Column():
                 video = gr.Video(label="Video", sources=["upload"])
@@ -135,23 +170,53 @@ def build_app(network: predictor.Predictor, folder: pathlib.Path) -> gr.Blocks:
     return app
 
 
+def _share(file, link):
+    try:
+        os.link(file, link)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(file, link)
+
+
+def launch(app: gr.Blocks, *, max_upload: int = _MAX_UPLOAD, **options) -> str:
+    """Serves the page; `options` are Gradio's. Returns its address, at once with `prevent_thread_lock=True`."""
+    app.queue(max_size=_MAX_WAITING)
+    return app.launch(share=False, max_file_size=round(1e6 * max_upload), **options)[1]
+
+
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves the page until it is interrupted; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m stvsr_jax.demo", allow_abbrev=False)
     parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="folder of a model")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve; default: this machine only")
     parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument(
+        "--max_upload", type=int, default=_MAX_UPLOAD, help="megabytes of a video (default: 500)"
+    )
     args = parser.parse_args(argv)
     try:
+        if not 0 < args.port < 65536:
+            raise ValueError(f"port={args.port} must be from 1 to 65535")
+        if args.max_upload < 1:
+            raise ValueError(f"max_upload={args.max_upload} must be at least 1")
         compilation.keep_compiled_programs()
         network = predictor.Predictor.from_checkpoint(args.checkpoint, devices=jax.local_devices())
     except _ERRORS as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, _interrupt)  # so that the folder is deleted
     with tempfile.TemporaryDirectory(prefix="stvsr-demo-") as folder:
-        app = build_app(network, pathlib.Path(folder))
+        os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder, "cache")
+        jobs = pathlib.Path(folder, "jobs")
+        jobs.mkdir()
+        app = build_app(network, jobs, max_upload=args.max_upload)
         try:
-            app.queue().launch(server_name=args.host, server_port=args.port, share=False)
+            launch(app, max_upload=args.max_upload, server_name=args.host, server_port=args.port)
+        except KeyboardInterrupt:
+            pass
         except OSError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return 2

@@ -1,8 +1,13 @@
 """The page, used through its interface and in headless Chromium; needs the extra `demo_tests`."""
 
+import contextlib
 import importlib.util
+import os
 import pathlib
 import shutil
+import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -25,12 +30,18 @@ def fakes():
 
 
 @pytest.fixture(scope="module")
-def address(fakes, tmp_path_factory):
-    """Where a page is served."""
+def jobs(tmp_path_factory):
+    """Where the page's jobs have their files."""
+    return tmp_path_factory.mktemp("jobs")
+
+
+@pytest.fixture(scope="module")
+def address(fakes, jobs):
+    """Where a page is served that takes videos of a megabyte."""
     network = predictor.Predictor("videoinr", fakes.FAKES["videoinr"](), {})
-    app = demo.build_app(network, tmp_path_factory.mktemp("outputs"))
-    _, url, _ = app.queue().launch(prevent_thread_lock=True, quiet=True, share=False, server_name="127.0.0.1")
-    yield url
+    app = demo.build_app(network, jobs, max_upload=1)
+    options = {"prevent_thread_lock": True, "quiet": True, "server_name": "127.0.0.1"}
+    yield demo.launch(app, max_upload=1, **options)
     app.close()
 
 
@@ -42,7 +53,16 @@ def source(fakes, tmp_path):
     return fakes._write_video(tmp_path / "in.mp4", images, has_audio=True)
 
 
-def test_a_video_comes_back_enlarged_with_a_pair_to_compare(address, source):
+def left_in(folder):
+    """Return what is in a folder once the page has had a moment to tidy it."""
+    for _ in range(50):
+        if not list(folder.iterdir()):
+            break
+        time.sleep(0.1)
+    return list(folder.iterdir())
+
+
+def test_a_video_comes_back_enlarged_with_a_pair_to_compare(address, source, jobs):
     client = pytest.importorskip("gradio_client")
     video = {"video": client.handle_file(str(source))}
     result = client.Client(address, verbose=False).predict(video["video"], 1.5, 60, 0.4, api_name="/upscale")
@@ -50,15 +70,87 @@ def test_a_video_comes_back_enlarged_with_a_pair_to_compare(address, source):
     info = video_reader.probe(pathlib.Path(output["video"] if isinstance(output, dict) else output))
     assert (info.height, info.width, info.rate, info.frame_count) == (48, 72, 60, 24)
     assert len(pair) == 2 and "48x32 at 25 frames per second became 72x48 at 60." in line
+    assert left_in(jobs) == []
 
 
-def test_errors_are_shown_in_one_line(address, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no video", "not a video|Invalid"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n", "not a video|Invalid"),
+        (bytes(1_100_000), "size|large|exceeded"),
+    ],
+)
+def test_what_fails_is_one_line_and_leaves_nothing(address, tmp_path, jobs, content, message):
     client = pytest.importorskip("gradio_client")
-    (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(Exception, match="not a video|Invalid"):
+    (tmp_path / "text.mp4").write_bytes(content)
+    with pytest.raises(Exception, match=message) as caught:
         client.Client(address, verbose=False).predict(
             client.handle_file(str(tmp_path / "text.mp4")), 2, 0, 0, api_name="/upscale"
         )
+    assert str(jobs) not in str(caught.value)
+    assert left_in(jobs) == []
+
+
+def test_a_job_that_fails_half_way_leaves_nothing(address, source, jobs, monkeypatch):
+    client = pytest.importorskip("gradio_client")
+
+    def fail(path, target):
+        assert target.exists() and len(list(jobs.iterdir())) == 1
+        raise OSError("odd")
+
+    monkeypatch.setattr(demo, "middle_frames", fail)
+    with pytest.raises(Exception, match="odd"):
+        client.Client(address, verbose=False).predict(
+            client.handle_file(str(source)), 2, 0, 0, api_name="/upscale"
+        )
+    assert left_in(jobs) == []
+
+
+def test_frames_beyond_8k_are_refused(tmp_path, fakes):
+    network = predictor.Predictor("videoinr", fakes.FAKES["videoinr"](), {})
+    wide = fakes._write_video(tmp_path / "wide.mp4", np.zeros((2, 720, 1280, 3), np.uint8))
+    with pytest.raises(ValueError, match="frames of 10240x5760 are larger than this page makes"):
+        demo.upscale(
+            network, wide, tmp_path / "out.mp4", space=8, fps=0, seconds=0, on_progress=lambda n, m: None
+        )
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_the_folder_goes_with_the_program(tmp_path):
+    code = """if True:
+        import sys, types
+        from stvsr_jax import demo
+        demo.predictor.Predictor.from_checkpoint = lambda *a, **k: types.SimpleNamespace(name="videoinr")
+        demo.compilation.keep_compiled_programs = lambda: None
+        sys.exit(demo.main(["--checkpoint", "x", "--port", sys.argv[1]]))
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(pathlib.Path(demo.__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, "-c", code, str(port)], env=env)
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        assert len(list(tmp_path.glob("stvsr-demo-*/jobs"))) == 1
+        time.sleep(1)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+    assert list(tmp_path.glob("stvsr-demo-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"), [(("--port", "0"), "port=0 must"), (("--max_upload", "0"), "max_upload=0 must")]
+)
+def test_bad_flags_are_one_line(capsys, flags, message):
+    assert demo.main(["--checkpoint", "x", *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
 
 
 def test_middle_frames_are_of_one_moment(source, tmp_path, fakes):
