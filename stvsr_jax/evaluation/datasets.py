@@ -71,7 +71,7 @@ class EvaluationClip:
 
         Returns:
           frames: [N, H, W, 3] of `window.inputs`; uint8, or float32 in units of [0, 1], neither clamped nor
-            rounded, where the protocol does not round.
+            rounded, where the protocol does not ask for 8 bits.
           target: uint8 [T, H', W', 3] of `window.scored`.
         """
         needed = window.scored if self.given else sorted({*window.inputs, *window.scored})
@@ -79,10 +79,12 @@ class EvaluationClip:
         target = np.stack([truth[index] for index in window.scored])
         if self.given:
             frames = self.given.read(window.inputs)
-            return (frames if self.protocol.rounded else np.float32(frames) / np.float32(255)), target
+            return (frames if self.protocol.has_8_bit_input else np.float32(frames) / np.float32(255)), target
         frames = np.stack([truth[index] for index in window.inputs])
         frames = bicubic.imresize(frames, scale=1.0 / self.protocol.space)
-        return (bicubic.to_uint8(frames) if self.protocol.rounded else frames / np.float32(255)), target
+        return (
+            bicubic.to_uint8(frames) if self.protocol.has_8_bit_input else frames / np.float32(255)
+        ), target
 
     def _read_truth(self, indices: Sequence[int]) -> np.ndarray:
         frames = self.source.read(indices)

@@ -8,7 +8,10 @@ zsm      (Zooming Slow-Mo, CVPR 2020) windows of 4 given and 7 scored frames tha
 full     zsm with a last window aligned to the end of the clip, so that every frame is scored.
 average  (VideoINR, CVPR 2022) frames i and i + 8 given, i to i + 7 scored, windows side by side. Low
          resolution and predictions in float, neither clamped nor rounded. Mean over the windows of all clips.
-center   average, with only the frame in the middle, i + 4, scored.
+center   average, with frames i (given) and i + 4 scored: what published tables call Center.
+middle   average, with only the frame in the middle, i + 4, scored.
+v3_average, v3_center  (V3, ICLR 2026) average and center with predictions clamped and rounded to 8 bits; low
+         resolution stays float.
 grid_tT_sS  average, with T frames from one given frame to the next and S times the size; the ground truth is
          cropped to multiples of 12, so that every S sees the same pixels.
 
@@ -116,7 +119,8 @@ class Protocol:
       name: a key of `PROTOCOLS`.
       plan: from a clip's number of frames to its windows.
       shortest: frames that a clip needs.
-      rounded: low resolution is 8-bit, predictions are clamped and rounded to 8 bits; else both stay float.
+      rounded: predictions are clamped and rounded to 8 bits; otherwise they stay float.
+      has_8_bit_input: low resolution is rounded to 8 bits, too.
       average: 'clip', the mean over clips of the means over their frames, or 'window', over windows of all clips.
       space: times by which frames are enlarged.
       multiple: the ground truth is cropped to multiples of this.
@@ -126,6 +130,7 @@ class Protocol:
     plan: Callable[[int], tuple[Window, ...]]
     shortest: int
     rounded: bool
+    has_8_bit_input: bool
     average: str
     space: int = 4
     multiple: int = 4
@@ -143,21 +148,25 @@ def frame_weights(average: str, frame_counts: Sequence[int]) -> list[float]:
     return [1.0 / sum(frame_counts)] * len(frame_counts)
 
 
-def _pairs(name, gap, offsets, **fields):
+def _pairs(name, gap, offsets, *, rounded=False, **fields):
     plan = functools.partial(plan_pairs, gap=gap, offsets=tuple(offsets))
-    return Protocol(name, plan, shortest=gap + 1, rounded=False, average="window", **fields)
+    shared = {"shortest": gap + 1, "has_8_bit_input": False, "average": "window"}
+    return Protocol(name, plan, rounded=rounded, **shared, **fields)
 
 
 def _chain(name, align_end):
     plan = functools.partial(plan_chain, count=4, stride=2, align_end=align_end)
-    return Protocol(name, plan, shortest=7, rounded=True, average="clip")
+    return Protocol(name, plan, shortest=7, rounded=True, has_8_bit_input=True, average="clip")
 
 
 _ALL = [
     _chain("zsm", align_end=False),
     _chain("full", align_end=True),
-    _pairs("center", 8, [4]),
+    _pairs("center", 8, [0, 4]),
+    _pairs("middle", 8, [4]),
     _pairs("average", 8, range(8)),
+    _pairs("v3_center", 8, [0, 4], rounded=True),
+    _pairs("v3_average", 8, range(8), rounded=True),
     *(
         _pairs(f"grid_t{time}_s{space}", time, range(time), space=space, multiple=max(_GRID_SPACES))
         for time in _GRID_TIMES

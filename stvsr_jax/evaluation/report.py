@@ -33,9 +33,15 @@ def read_record(run: Path) -> Record:
     file = run / "record.json"
     if not file.is_file():
         raise ValueError(f"{run} holds no evaluation: there is no {file.name}")
-    record = json.loads(file.read_text())
-    if record["status"] != "complete":
-        raise ValueError(f"the evaluation in {run} is not complete; run its command again, it goes on")
+    try:
+        record = json.loads(file.read_text())
+        if record["status"] != "complete":
+            raise ValueError(f"the evaluation in {run} is not complete; run its command again, it goes on")
+        comparable(record), label(record), record["scores"], record["frames"]
+    except (json.JSONDecodeError, UnicodeDecodeError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged or of something else: {type(error).__name__}: {error}"
+        ) from error
     return record
 
 
@@ -68,8 +74,10 @@ def _make_table(records: Sequence[Record]) -> str:
     first = records[0]
     dataset, protocol = first["settings"]["dataset"], first["settings"]["protocol"]
     figures = []
+    # Records that do not say which frames were scored may call `center` what is `middle` now.
+    is_middle = protocol["name"] == "center" and protocol.get("scored") != "0 4"
     # Published low resolution is MATLAB's bicubic of the frames as they are.
-    if dataset["reduce"] == 1 and dataset["low_resolution"].startswith("MATLAB bicubic"):
+    if not is_middle and dataset["reduce"] == 1 and dataset["low_resolution"].startswith("MATLAB bicubic"):
         figures = published.find_figures(dataset["layout"], protocol["name"])
     metrics = [name for name in _METRICS if any(name in record["scores"] for record in records)]
     header = [

@@ -132,7 +132,7 @@ def evaluate(job: Job, out: Path, *, devices: Sequence[jax.Device] | None = None
 def settings(job: Job, devices: Sequence[jax.Device]) -> dict[str, Any]:
     """Return everything that the numbers may depend on; two evaluations that agree here agree in them."""
     protocol = job.protocol
-    rounding = "8-bit" if protocol.rounded else "float, not clamped"
+    rounding = "8-bit" if protocol.has_8_bit_input else "float, not clamped"
     packages = ["jax", "jaxlib", "flax", "numpy", *(["opencv-python-headless"] if job.with_tof else [])]
     return {
         "method": job.method.facts,
@@ -149,6 +149,7 @@ def settings(job: Job, devices: Sequence[jax.Device]) -> dict[str, Any]:
             "space": protocol.space,
             "rounded": protocol.rounded,
             "average": protocol.average,
+            "scored": " ".join(map(str, protocol.plan(protocol.shortest)[0].scored)),
             "crop_to_multiples_of": protocol.multiple,
         },
         "metrics": job.metrics,

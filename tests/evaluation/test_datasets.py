@@ -11,7 +11,7 @@ from stvsr_jax.evaluation import datasets
 from stvsr_jax.evaluation.datasets import open_dataset
 from stvsr_jax.evaluation.protocols import PROTOCOLS, Window
 
-ZSM, AVERAGE = PROTOCOLS["zsm"], PROTOCOLS["average"]
+ZSM, AVERAGE, V3_AVERAGE = (PROTOCOLS[name] for name in ("zsm", "average", "v3_average"))
 
 
 @pytest.fixture
@@ -80,14 +80,14 @@ def test_reduced_ground_truth_is_8_bit(clips_folder):
     assert frames.shape == (4, 5, 6, 3)
 
 
-@pytest.mark.parametrize("protocol", [ZSM, AVERAGE])
+@pytest.mark.parametrize("protocol", [ZSM, AVERAGE, V3_AVERAGE])
 def test_given_low_resolution_is_used_as_it_is(tmp_path, clips_folder, write_clip, protocol):
     write_clip(tmp_path / "low" / "a", 19, 7, 9)
     write_clip(tmp_path / "low" / "b", 9, 7, 10)
     a, _ = open_dataset("folder", clips_folder, protocol, given=tmp_path / "low")
     frames, target = a.read(Window((0, 8), (3,)))
     low = frames_of(tmp_path / "low" / "a")[[0, 8]]
-    np.testing.assert_array_equal(frames, low if protocol.rounded else low.astype(np.float32) / 255)
+    np.testing.assert_array_equal(frames, low if protocol.has_8_bit_input else low.astype(np.float32) / 255)
     np.testing.assert_array_equal(target[0], frames_of(clips_folder / "a")[3, :28, :36])
 
 

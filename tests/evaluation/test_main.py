@@ -90,7 +90,7 @@ def test_error_on_the_way_is_another_exit_code(clips_folder, tmp_path, capsys):
     ("model", "protocol"),
     [
         ("zooming_slowmo", "zsm"),
-        ("zooming_slowmo", "center"),
+        ("zooming_slowmo", "v3_center"),
         ("videoinr", "full"),
         ("videoinr", "grid_t8_s6"),
     ],

@@ -41,7 +41,7 @@ def test_weights_that_ship_are_opened_by_name(shipped):
 
 def test_what_a_network_cannot_do_is_named(save_checkpoint):
     zsm = methods.open_method(str(save_checkpoint("zooming_slowmo")))
-    for name in ("zsm", "full", "center"):
+    for name in ("zsm", "full", "center", "middle", "v3_center"):
         zsm.check(PROTOCOLS[name])
     with pytest.raises(
         ValueError, match="average scores instants at 1/8 .* zooming_slowmo renders multiples of 1/2"

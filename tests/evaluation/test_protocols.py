@@ -57,11 +57,27 @@ def test_average_drops_the_second_given_frame():
     ]
 
 
-def test_center_is_the_frame_in_the_middle():
+def test_center_is_the_first_given_frame_and_the_one_in_the_middle():
     assert plan("center", 8) == []
-    assert plan("center", 9) == plan("center", 16) == [([0, 8], [4])]
-    assert plan("center", 27) == [([0, 8], [4]), ([8, 16], [12]), ([16, 24], [20])]
-    assert PROTOCOLS["center"].plan(9)[0].times == (Fraction(1, 2),)
+    assert plan("center", 9) == plan("center", 16) == [([0, 8], [0, 4])]
+    assert plan("center", 27) == [([0, 8], [0, 4]), ([8, 16], [8, 12]), ([16, 24], [16, 20])]
+    assert PROTOCOLS["center"].plan(9)[0].times == (0, Fraction(1, 2))
+
+
+def test_middle_is_the_frame_in_the_middle_alone():
+    assert plan("middle", 8) == []
+    assert plan("middle", 9) == plan("middle", 16) == [([0, 8], [4])]
+    assert plan("middle", 27) == [([0, 8], [4]), ([8, 16], [12]), ([16, 24], [20])]
+    assert PROTOCOLS["middle"].plan(9)[0].times == (Fraction(1, 2),)
+
+
+@pytest.mark.parametrize("name", ["average", "center"])
+def test_protocols_of_v3_differ_in_rounding_alone(name):
+    ours, theirs = PROTOCOLS[name], PROTOCOLS[f"v3_{name}"]
+    assert [ours.plan(n) for n in range(40)] == [theirs.plan(n) for n in range(40)]
+    assert (ours.rounded, theirs.rounded) == (False, True)
+    assert not ours.has_8_bit_input and not theirs.has_8_bit_input
+    assert (ours.average, ours.space, ours.multiple) == (theirs.average, theirs.space, theirs.multiple)
 
 
 def test_grid_scores_from_one_given_frame_to_the_next():
@@ -123,6 +139,6 @@ def test_weights_of_frames():
 
 def test_unknown_protocol_is_named():
     with pytest.raises(
-        ValueError, match="protocol 'vid4' is not one of zsm, full, center, average, grid_t6_s4"
+        ValueError, match="protocol 'vid4' is not one of zsm, full, center, middle, average, v3_center"
     ):
         protocols.find_protocol("vid4")

@@ -73,6 +73,21 @@ def test_network_is_given_float_low_resolution_and_not_rounded(tmp_path, write_c
         np.testing.assert_allclose(result.scores[name], values, rtol=1e-5)
 
 
+def test_predictions_of_v3s_protocol_are_those_of_ours_in_8_bits(tmp_path, write_clip):
+    write_clip(tmp_path / "clips" / "a", 9, 32, 32)
+    method = dataclasses.replace(
+        methods.open_method("bicubic_blend"),
+        make=lambda: predictor.Predictor("videoinr", NearestVideoINR(), {}, tile=0),
+    )
+    _, (ours,) = render(method, PROTOCOLS["average"], tmp_path / "clips")
+    _, (theirs,) = render(method, PROTOCOLS["v3_average"], tmp_path / "clips")
+    exact = np.clip(ours.prediction, 0, 1) * 255
+    assert theirs.prediction.dtype == np.uint8 and theirs.window == ours.window
+    # Halves may fall to either side.
+    assert np.abs(theirs.prediction - exact).max() <= 0.5 + 1e-3
+    assert not np.array_equal(theirs.scores["psnr_y"], ours.scores["psnr_y"])
+
+
 def test_error_keeps_what_came_before_it():
     def items():
         yield from range(4)

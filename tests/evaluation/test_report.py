@@ -57,6 +57,22 @@ def tables(*records):
     return found
 
 
+def test_records_of_the_middle_frame_are_beside_no_published_center(record):
+    record["settings"]["dataset"] |= {"name": "gopro", "layout": "gopro"}
+    record["settings"]["protocol"]["name"] = "center"
+    assert "VideoINR" not in report.make_tables([record])
+    record["settings"]["protocol"]["scored"] = "0 4"
+    assert "| VideoINR | 30.26 | 0.8792 |" in report.make_tables([record])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"status": "complete"}', '"x"'])
+def test_damaged_records_are_named(tmp_path, capsys, text):
+    (tmp_path / "record.json").write_text(text)
+    assert report.main([str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and str(tmp_path / "record.json") in line
+
+
 def test_measured_beside_published(record):
     ((title, header, _, measured, published),) = tables(record)
     assert title == "### vid4, protocol `zsm`"
