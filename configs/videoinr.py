@@ -10,6 +10,7 @@ instants. Differences, and how to have it as published:
 
     the loss is the mean, not the sum, as its authors advise for the second stage     loss.reduction=sum
     8 evenly spaced scales bound the compilations (at most 65 without)                data.recipe.num_scales=0
+    reduced frames are rounded to 8 bits, as those of a file are                      data.recipe.quantize=False
     targets are whole frames; of Adobe240's 720p they are halved                      data.recipe.hr_reduce=2
     an average of the parameters is scored and used for inference                     optimizer.ema_decay=0
     a run that diverges goes back with half the learning rate                         train.max_rollbacks=0
@@ -55,6 +56,7 @@ def get_config(variant: str = "") -> ConfigDict:
                     "stage2_augment_per_batch": True,
                     "num_scales": 8,
                     "reverse_time": False,
+                    "quantize": True,
                 },
                 "batch_size": 24,
                 "num_workers": 0,

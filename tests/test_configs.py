@@ -101,6 +101,10 @@ def test_videoinr_samples_are_as_published():
     assert second.num_scales == 8
     config.data.recipe.num_scales = 0
     assert train.data.datasets.recipe_of(config.data.recipe.to_dict(), Source("pip"))[1][1].num_scales is None
+    assert first.quantize and second.quantize
+    config.data.recipe.quantize = False
+    float_recipe = train.data.datasets.recipe_of(config.data.recipe.to_dict(), Source("pip"))
+    assert not any(spec.quantize for _, spec in float_recipe)
     for spec in (first, second):
         assert (spec.window, spec.inputs, spec.lr_crop) == (9, (0, 8), 32)
         assert spec.augment and not spec.reverse_time

@@ -146,11 +146,12 @@ def videoinr(
     stage2_augment_per_batch: bool = True,
     num_scales: int = 8,
     reverse_time: bool = False,
+    quantize: bool = True,
 ) -> Recipe:
     """First and last frame of `window` in, random ones out; from `stage2_step` on also at random scales.
 
-    As published (arXiv 2206.04647) but for `num_scales`: scales were drawn continuously (0 here).
-    `stage2_step=None` stays in the first stage.
+    As published (arXiv 2206.04647) but for `num_scales`: scales were drawn continuously (0 here), and for `quantize`:
+    reduced frames stayed float (False here). `stage2_step=None` stays in the first stage.
     """
     shared = {
         "window": window,
@@ -159,6 +160,7 @@ def videoinr(
         "hr_reduce": hr_reduce,
         "time_stride": time_stride,
         "reverse_time": reverse_time,
+        "quantize": quantize,
     }
     recipe = ((0, WindowSpec(num_times=num_times, scale=scale, **shared)),)
     if stage2_step is None:

@@ -43,6 +43,20 @@ def test_videoinr_reduces_the_target_too(array_clip):
     np.testing.assert_array_equal(sample["times"], np.float32([3 / 8]))
 
 
+@pytest.mark.parametrize("stage2_step", [None, 0])
+def test_videoinr_keeps_reduced_frames_in_float_on_request(array_clip, stage2_step):
+    clip = array_clip(height=80, width=90)
+    drawn = {}
+    for quantize in (True, False):
+        spec = videoinr(lr_crop=8, stage2_step=stage2_step, quantize=quantize)[0][1]
+        drawn[quantize] = _draw(clip, 1, spec)
+    for key in ("frames", "target"):
+        exact, rounded = drawn[False][key] * 255, drawn[True][key] * 255
+        assert np.abs(rounded - np.round(rounded)).max() < 1e-4
+        # As far as to the nearest level, and on noise rarely on one.
+        assert 0.2 < np.abs(exact - rounded).mean() < 0.3 and np.abs(exact - rounded).max() < 0.5 + 1e-3
+
+
 def test_time_stride_skips_frames(array_clip):
     clip = array_clip(count=30, height=40, width=40)
     spec = zooming_slowmo(lr_crop=8, time_stride=3)[0][1]
