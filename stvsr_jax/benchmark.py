@@ -113,15 +113,13 @@ def make_job(args: argparse.Namespace) -> Job:
             out_specs=sharding.ROWS,
         )
         params = jax.device_put(params, sharding.replicated(mesh))
-        function = compilation.jit(run, key=vars(args), compiler_options=compiler_options)
+        function = compilation.jit(run, compiler_options=compiler_options)
         return Job(function, params, batches, False, batch * times, shapes)
     optimizer_config = optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99)
     optimizer = optim.make_optimizer(optimizer_config)
     state = train_state.create_on(mesh, params, optimizer, has_ema=False)
     loss = train_step.LossConfig("charbonnier", "mean")
-    step = train_step.make_train_step(
-        model, optimizer, loss, mesh, compiler_options=compiler_options, optimizer_name=repr(optimizer_config)
-    )
+    step = train_step.make_train_step(model, optimizer, loss, mesh, compiler_options=compiler_options)
     return Job(step, state, batches, True, batch * times, shapes)
 
 

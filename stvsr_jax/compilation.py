@@ -1,13 +1,16 @@
 """How programs are compiled and found again: a training step takes a GPU a minute to compile, and two seconds to load."""
 
+import collections
 import functools
 import os
+import threading
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from stvsr_jax import kernel_compiler, program_store
+from stvsr_jax import function_identity, kernel_compiler, program_store
 
 
 def keep_compiled_programs() -> None:
@@ -63,14 +66,14 @@ class Program:
     def __init__(
         self,
         function: Callable[..., Any],
-        key: Any,
+        is_kept: bool,
         static_argnums: tuple[int, ...],
         static_argnames: tuple[str, ...],
         settings: Mapping[str, Any],
     ):
-        self._function, self._key, self._given = function, key, settings
+        self._function, self._is_kept, self._given = function, is_kept, settings
         self._static_argnums, self._static_argnames = static_argnums, static_argnames
-        self._compiled = {}
+        self._compiled, self._locks = {}, collections.defaultdict(threading.Lock)
         functools.update_wrapper(self, function)
 
     @functools.cached_property
@@ -90,18 +93,18 @@ class Program:
         arrays, statics = self._split(args, kwargs)
         signature = _describe(arrays), statics
         if signature not in self._compiled:
-            self._compiled[signature] = self.compile(*args, **kwargs)
+            with self._locks[signature]:  # of several threads one compiles
+                if signature not in self._compiled:
+                    self._compiled[signature] = self.compile(*args, **kwargs)
         positional, named = arrays
         return self._compiled[signature](*positional, **named)
 
     def compile(self, *args, **kwargs) -> jax.stages.Compiled:
         """Return the program for such arguments (of the static ones: with these values), loaded or made."""
-        if self._key is None or not program_store.is_on():
-            return self._make(self.jitted.lower(*args, **kwargs))
         arrays, statics = self._split(args, kwargs)
-        name = f"{self._function.__module__}.{self._function.__qualname__}"
-        facts = (name, self._key, statics, _describe(arrays), sorted(self._settings.items()), treatment())
-        entry = program_store.Entry(facts, _devices_of(arrays))
+        entry = self._find(arrays, statics) if self._is_kept and program_store.is_on() else None
+        if entry is None:
+            return self._make(self.jitted.lower(*args, **kwargs))
         compiled = entry.load(arrays)
         if compiled is not None:
             return compiled
@@ -112,6 +115,18 @@ class Program:
             compiled = self._make(lowered)
         entry.save(compiled)
         return compiled
+
+    def _find(self, arrays, statics):
+        """Returns where the program is kept, None if nothing tells it from others."""
+        made_of = self._function, statics, self._settings, treatment()
+        try:
+            facts = f"{function_identity.describe(made_of)}, {_describe(arrays)}"
+            if " at 0x" in facts:
+                raise ValueError("its arguments differ in each process")
+        except ValueError as error:
+            warnings.warn(f"programs of {self.__qualname__} are not kept: {error}", stacklevel=4)
+            return None
+        return program_store.Entry(facts, _devices_of(arrays))
 
     def _make(self, lowered):
         given = self._settings["compiler_options"] or {}
@@ -143,7 +158,7 @@ def _devices_of(arrays):
 def jit(
     function: Callable[..., Any],
     *,
-    key: Any = (),
+    is_kept: bool = True,
     static_argnums: tuple[int, ...] = (),
     static_argnames: tuple[str, ...] = (),
     **settings: Any,
@@ -151,15 +166,15 @@ def jit(
     """Return the function jitted, whose programs are kept from one process to the next.
 
     It is compiled with `options()`, unless `compiler_options` are among the settings, and Mosaic kernels are compiled
-    side by side. A kept program is found without the function being traced: by the code of this package, the
-    arguments, and `key`.
+    side by side. A kept program is found without the function being traced: by what the function is made of, its
+    closure included (`function_identity`), the arguments, and the code of this package.
 
     Args:
-      function: of arrays (jax or numpy) in pytrees, and static arguments whose `repr` tells them.
-      key: all that the function was made from, of which the `repr` tells it from other functions of the same name;
-        None: its programs are not kept.
+      function: of arrays (jax or numpy) in pytrees, and static arguments. Where something in its closure cannot be told
+        from others, its programs are not kept, and a warning says so.
+      is_kept: False to keep none.
       static_argnums: as of `jax.jit`; such arguments have to be given by place.
       static_argnames: as of `jax.jit`; such arguments have to be given by name.
       **settings: of `jax.jit`.
     """
-    return Program(function, key, static_argnums, static_argnames, settings)
+    return Program(function, is_kept, static_argnums, static_argnames, settings)

@@ -44,7 +44,7 @@ def make_eval_step(model: nn.Module, mesh: Mesh) -> Callable[[Any, Mapping[str, 
             "psnr_y_bicubic": metrics.psnr_y(baseline, target),
         }
 
-    return sharding.jit_on_rows(step, mesh, key=model)
+    return sharding.jit_on_rows(step, mesh)
 
 
 def score(eval_step: Callable, params: Any, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh) -> dict:

@@ -50,7 +50,6 @@ def train(run, state: TrainState, services: Services) -> dict[str, float]:
         ema_decay=run.optimizer_config.ema_decay,
         rollback_rate=run.loop.rollback_rate,
         compiler_options=compilation.options(concurrent=run.loop.concurrent_kernels),
-        optimizer_name=repr(run.optimizer_config),
     )
     report = _Report(run, writer)
     watch, last, began = _Watch(), run.loop.num_steps, time.perf_counter()

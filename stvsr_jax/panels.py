@@ -28,7 +28,7 @@ def make_panel_step(model: nn.Module, mesh: Mesh) -> Callable[[Any, Mapping[str,
         row = jnp.concatenate([pixels, bicubic[:, which], prediction[:, which], target[:, which]], axis=2)
         return jnp.round(255.0 * jnp.clip(row, 0.0, 1.0)).astype(jnp.uint8)
 
-    return sharding.jit_on_rows(step, mesh, key=model)
+    return sharding.jit_on_rows(step, mesh)
 
 
 def render(

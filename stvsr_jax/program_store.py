@@ -14,6 +14,7 @@ import os
 import pathlib
 import pickle
 import platform
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,10 +24,10 @@ import numpy as np
 from jax.experimental import serialize_executable
 
 import stvsr_jax
+from stvsr_jax.function_identity import LIBRARIES
 from stvsr_jax.ops.devices import allows_kernels
 
 _LIMIT = 4 * 2**30  # bytes of all programs; one is some 20 MB
-_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def is_on() -> bool:
@@ -41,29 +42,38 @@ def is_on() -> bool:
     )
 
 
+class _Without:
+    """How many threads are inside of `without_jax_cache`, and the setting to restore after the last."""
+
+    lock, count, before = threading.Lock(), 0, None
+
+
 @contextlib.contextmanager
 def without_jax_cache() -> Iterator[None]:
-    """Keep JAX's cache from storing what is compiled inside: a program that was loaded from there cannot be saved here."""
+    """Keep JAX's cache from storing what is compiled inside: a program that was loaded from there cannot be saved here.
+
+    What other threads compile meanwhile is not stored there either.
+    """
     name = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, name)
-    jax.config.update(name, math.inf)
+    with _Without.lock:
+        if _Without.count == 0:
+            _Without.before = getattr(jax.config, name)
+            jax.config.update(name, math.inf)
+        _Without.count += 1
     try:
         yield
     finally:
-        jax.config.update(name, before)
+        with _Without.lock:
+            _Without.count -= 1
+            if _Without.count == 0:
+                jax.config.update(name, _Without.before)
 
 
 class Entry:
-    """Where the program that is made from `facts` (anything whose `repr` tells it) for these devices is kept.
+    """Where the program that is made from `facts`, a text that tells it, for these devices is kept."""
 
-    Raises:
-      ValueError: a fact's `repr` is another one in each process.
-    """
-
-    def __init__(self, facts: Any, devices: Sequence[jax.Device]):
+    def __init__(self, facts: str, devices: Sequence[jax.Device]):
         description = repr((facts, _environment(tuple(devices))))
-        if " at 0x" in description:
-            raise ValueError(f"a program cannot be found again by {description}")
         directory = pathlib.Path(jax.config.jax_compilation_cache_dir) / "programs"
         self._path = directory / hashlib.sha256(description.encode()).hexdigest()[:32]
         self._devices = devices
@@ -97,6 +107,11 @@ class Entry:
         """Keep the program; programs not used for long go if all together are too large."""
         from stvsr_jax.data.scan_cache import replacing  # with all of the data pipeline
 
+        if (
+            digest_of_code() != _CODE
+        ):  # which of them was compiled nobody knows: some modules are imported late
+            warnings.warn("compiled programs are not kept: the package's files were changed", stacklevel=2)
+            return
         try:
             program = serialize_executable.serialize(compiled)
             with replacing(self._path) as draft, draft.open("wb") as file:
@@ -143,8 +158,8 @@ def _environment(devices):
         if "cache" not in name
     ]
     return (
-        _digest_of_code(),
-        [(name, importlib.metadata.version(name)) for name in _LIBRARIES],
+        _CODE,
+        [(name, importlib.metadata.version(name)) for name in LIBRARIES],
         devices[0].client.platform_version,
         [(device.id, device.device_kind) for device in devices],
         jax.device_count(),
@@ -165,10 +180,13 @@ def _describe_processor():
     return sorted({fact for fact in facts if fact.startswith(names)})
 
 
-@functools.cache
-def _digest_of_code():
+def digest_of_code() -> str:
+    """Return a digest of the package's files as they are now."""
     folder = pathlib.Path(stvsr_jax.__file__).parent
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
         digest.update(f"{file.relative_to(folder)} ".encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+_CODE = digest_of_code()  # of what is being imported, whatever becomes of the files while the process runs

@@ -57,15 +57,10 @@ def on_each_device(
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def jit_on_rows(function: Callable[..., Any], mesh: Mesh, *, key: Any) -> compilation.Program:
-    """Return the jitted function of (params, batch), run on every device's rows; every device gets all results.
-
-    `key` is as of `compilation.jit`.
-    """
+def jit_on_rows(function: Callable[..., Any], mesh: Mesh) -> compilation.Program:
+    """Return the jitted function of (params, batch), run on every device's rows; every device gets all results."""
     on_devices = on_each_device(function, mesh, in_specs=(WHOLE, ROWS), out_specs=ROWS)
-    return compilation.jit(
-        on_devices, key=(function.__qualname__, key), compiler_options={}, out_shardings=replicated(mesh)
-    )
+    return compilation.jit(on_devices, compiler_options={}, out_shardings=replicated(mesh))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

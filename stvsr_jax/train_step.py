@@ -43,7 +43,6 @@ def make_train_step(
     ema_decay: float = 0.0,
     rollback_rate: float = 1.0,
     compiler_options: dict[str, str] | None = None,
-    optimizer_name: str | None = None,
 ) -> compilation.Program:
     """Return the jitted step (state, batch) -> (state, metrics); the state passed in is consumed.
 
@@ -61,8 +60,6 @@ def make_train_step(
       ema_decay: of the state's average of the parameters.
       rollback_rate: factor of the learning rate for each rollback of the state.
       compiler_options: see `compilation.options`.
-      optimizer_name: tells the optimizer from all others, for the step's compiled programs to be kept; None: they are
-        not.
 
     Returns:
       The step. Batches are {frames [B, N, H, W, 3], target [B, T, H', W', 3], times [B, T]}; metrics are
@@ -115,10 +112,7 @@ def make_train_step(
         }
         return state, numbers
 
-    key = None
-    if optimizer_name is not None:
-        key = (model, optimizer_name, loss, micro_batches, ema_decay, rollback_rate)
-    return _on_mesh(step, mesh, key, compiler_options)
+    return _on_mesh(step, mesh, compiler_options)
 
 
 def make_offset_probe(
@@ -147,10 +141,10 @@ def make_offset_probe(
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return probe(params, frames)
 
-    return compilation.jit(run, key=model, compiler_options={}, out_shardings=sharding.replicated(mesh))
+    return compilation.jit(run, compiler_options={}, out_shardings=sharding.replicated(mesh))
 
 
-def _on_mesh(step, mesh, key, compiler_options):
+def _on_mesh(step, mesh, compiler_options):
     """Returns the jitted step whose results lie where its arguments do."""
 
     def run(state, batch):
@@ -159,7 +153,7 @@ def _on_mesh(step, mesh, key, compiler_options):
         state = jax.lax.with_sharding_constraint(state, sharding.of_state(state, mesh))
         return state, jax.lax.with_sharding_constraint(numbers, sharding.replicated(mesh))
 
-    return compilation.jit(run, key=key, donate_argnums=0, compiler_options=compiler_options)
+    return compilation.jit(run, donate_argnums=0, compiler_options=compiler_options)
 
 
 def _over_devices(grad_fn, *, reduction, mesh):

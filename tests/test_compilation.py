@@ -73,7 +73,7 @@ def test_convolutions_of_cudnn_stay_outside_of_graphs(monkeypatch, variable, has
 
     monkeypatch.setattr(compilation.kernel_compiler, "compile_lowered", spy)
     x, kernel = jnp.ones((1, 1, 4, 4)), jnp.ones((1, 1, 3, 3))
-    result = compilation.jit(run, key=None, compiler_options=given)(x, kernel)
+    result = compilation.jit(run, is_kept=False, compiler_options=given)(x, kernel)
     assert float(result[0, 0, 1, 1]) == (9.0 if has_convolution else 2.0)
     kinds = used["xla_gpu_enable_command_buffer"].split(",")
     assert ("CONVOLUTION" in kinds) == ("CUDNN" in kinds) == expected

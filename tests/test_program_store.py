@@ -1,9 +1,12 @@
 """Compiled programs are found again by another process, and only where they would be the same."""
 
+import concurrent.futures
+import math
 import os
 import pickle
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,7 @@ from stvsr_jax import compilation, program_store
 @pytest.fixture(autouse=True)
 def directory(monkeypatch, tmp_path):
     """Keep programs in a directory of the test, as on an accelerator."""
+    traced.clear()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(compilation, "options", dict)
     # JAX's own cache is there, too, and would keep everything.
@@ -34,22 +38,25 @@ def directory(monkeypatch, tmp_path):
     compilation_cache.reset_cache()
 
 
-def make_scale(factor, key, traced, **settings):
-    """Return a program that multiplies, and notes that it was traced."""
+traced = []  # the factor, whenever a program is traced
+
+
+def make_scale(factor, **settings):
+    """Return a program that multiplies."""
 
     def scale(tree, power=1):
         traced.append(factor)
         return jax.tree.map(lambda x: factor * x**power, tree)
 
-    return compilation.jit(scale, key=key, static_argnames=("power",), **settings)
+    return compilation.jit(scale, static_argnames=("power",), **settings)
 
 
 def test_a_program_is_loaded_without_being_traced(directory):
-    tree, traced = {"a": jnp.arange(3.0), "b": np.float32(2.0)}, []
-    first = make_scale(3.0, "three", traced)
+    tree = {"a": jnp.arange(3.0), "b": np.float32(2.0)}
+    first = make_scale(3.0)
     expected = first(tree, power=2)
     assert traced == [3.0] and len(list(directory.iterdir())) == 1
-    second = make_scale(3.0, "three", traced)
+    second = make_scale(3.0)
     for _ in range(2):
         jax.tree.map(np.testing.assert_array_equal, second(tree, power=2), expected)
     assert traced == [3.0]
@@ -59,13 +66,14 @@ def test_a_program_is_loaded_without_being_traced(directory):
 @pytest.mark.parametrize(
     "change",
     [
-        dict(key="four"),
+        dict(factor=5.0),
         dict(argument=jnp.arange(4.0)),
         dict(argument=jnp.arange(3)),
         dict(argument=(jnp.arange(3.0),)),
         dict(power=2),
         dict(settings=dict(keep_unused=True)),
         dict(environment=("XLA_FLAGS", "--xla_embed_ir_in_executable=true")),
+        dict(environment=("STVSR_CONVOLUTIONS", "inside")),
         dict(code="other"),
         dict(processor=["flags: other"]),
         dict(precision="highest"),
@@ -73,30 +81,90 @@ def test_a_program_is_loaded_without_being_traced(directory):
     ids=lambda change: next(iter(change)),
 )
 def test_any_difference_makes_another_program(directory, monkeypatch, change):
-    traced = []
-    make_scale(3.0, "three", traced)(jnp.arange(3.0))
+    make_scale(3.0)(jnp.arange(3.0))
     if "environment" in change:
         monkeypatch.setenv(*change["environment"])
     if "code" in change:
-        monkeypatch.setattr(program_store, "_digest_of_code", lambda: change["code"])
+        monkeypatch.setattr(program_store, "_CODE", change["code"])
+        monkeypatch.setattr(program_store, "digest_of_code", lambda: change["code"])
     if "processor" in change:
         monkeypatch.setattr(program_store, "_describe_processor", lambda: change["processor"])
     with jax.default_matmul_precision(change.get("precision", "default")):
-        other = make_scale(5.0, change.get("key", "three"), traced, **change.get("settings", {}))
+        other = make_scale(change.get("factor", 3.0), **change.get("settings", {}))
         other(change.get("argument", jnp.arange(3.0)), power=change.get("power", 1))
-    assert traced == [3.0, 5.0]
+    assert traced == [3.0, change.get("factor", 3.0)] and len(list(directory.iterdir())) == 2
+
+
+def test_code_that_was_edited_meanwhile_is_kept_under_no_name(directory, monkeypatch):
+    monkeypatch.setattr(program_store, "digest_of_code", lambda: "edited")
+    with pytest.warns(UserWarning, match="not kept: the package's files were changed"):
+        result = make_scale(3.0)(jnp.arange(3.0))
+    np.testing.assert_array_equal(result, [0.0, 3.0, 6.0])
+    assert not directory.exists()
+
+
+EDITS = """
+import pathlib, sys, shutil, tempfile
+folder = pathlib.Path(tempfile.mkdtemp())
+shutil.copytree(sys.argv[1], folder / "stvsr_jax")
+sys.path.insert(0, str(folder))
+from stvsr_jax import program_store
+before = program_store._CODE
+assert before == program_store.digest_of_code()
+(folder / "stvsr_jax" / "ops" / "sampling.py").open("a").write("# other")
+assert program_store._CODE == before != program_store.digest_of_code()
+shutil.rmtree(folder)
+"""
+
+
+def test_code_counts_as_it_was_imported():
+    package = os.path.dirname(program_store.__file__)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-c", EDITS, package], check=True, env=environment, cwd="/")
+
+
+def test_threads_leave_the_setting_of_jax_as_it_was():
+    name = "jax_persistent_cache_min_compile_time_secs"
+    jax.config.update(name, 2.5)
+    steps = [threading.Barrier(2) for _ in range(3)]
+
+    def first():
+        with program_store.without_jax_cache():
+            steps[0].wait()  # both are inside
+            steps[1].wait()
+        steps[2].wait()
+
+    def second():
+        with program_store.without_jax_cache():
+            steps[0].wait()
+            steps[1].wait()
+            steps[2].wait()  # the first has left
+            assert getattr(jax.config, name) == math.inf
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(first), pool.submit(second)]:
+            future.result(timeout=60)
+    assert getattr(jax.config, name) == 2.5
+
+
+def test_of_several_threads_one_compiles(directory):
+    scale = make_scale(3.0)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: scale(jnp.arange(3.0)), range(8)))
+    for result in results:
+        np.testing.assert_array_equal(result, [0.0, 3.0, 6.0])
+    assert traced == [3.0]
 
 
 @pytest.mark.parametrize("damage", [lambda file: b"", lambda file: file[:200], lambda file: pickle.dumps(1)])
 def test_a_damaged_file_is_made_again(directory, damage):
-    traced = []
-    make_scale(3.0, "three", traced)(jnp.arange(3.0))
+    make_scale(3.0)(jnp.arange(3.0))
     (file,) = directory.iterdir()
     file.write_bytes(damage(file.read_bytes()))
     with pytest.warns(UserWarning, match="is removed and made again.*cannot be used"):
-        result = make_scale(3.0, "three", traced)(jnp.arange(3.0))
+        result = make_scale(3.0)(jnp.arange(3.0))
     np.testing.assert_array_equal(result, [0.0, 3.0, 6.0])
-    make_scale(3.0, "three", traced)(jnp.arange(3.0))
+    make_scale(3.0)(jnp.arange(3.0))
     assert traced == [3.0, 3.0]
 
 
@@ -123,23 +191,22 @@ def fail_when_loaded(monkeypatch, message, runs=1):
 
 @pytest.mark.parametrize("runs", [1, 2])  # the second changes a CUDA graph
 def test_a_loaded_program_that_fails_is_dropped_and_made_again(directory, monkeypatch, runs):
-    def make(traced):
+    def make():
         def count_up(state, x):
-            traced.append(1)
+            traced.append("count_up")
             return {"sum": state["sum"] + x}
 
-        return compilation.jit(count_up, key="count_up", donate_argnums=0)
+        return compilation.jit(count_up, donate_argnums=0)
 
-    traced = []
-    make(traced)({"sum": jnp.zeros(3)}, np.float32(1))
+    make()({"sum": jnp.zeros(3)}, np.float32(1))
     tried = fail_when_loaded(monkeypatch, "UNKNOWN: <unknown cudnn status: 5003>\nat many places", runs)
-    step, state = make(traced), {"sum": jnp.arange(3.0)}
+    step, state = make(), {"sum": jnp.arange(3.0)}
     with pytest.warns(UserWarning, match="made again.*5003>$") as warned:
         state = step(state, np.float32(1))
     state = step(state, np.float32(1))
     # What the step consumes was there for the program made again.
     np.testing.assert_array_equal(state["sum"], [2.0, 3.0, 4.0])
-    assert len(warned) == 1 and tried == [1, 2][:runs] and traced == [1, 1]
+    assert len(warned) == 1 and tried == [1, 2][:runs] and traced == ["count_up"] * 2
     assert len(list(directory.iterdir())) == 1
 
 
@@ -149,16 +216,16 @@ def test_a_loaded_program_consumes_its_arguments_only_when_called(directory):
 
     for _ in range(2):
         state = jnp.arange(3.0)
-        result = compilation.jit(step, key="step", donate_argnums=0)(state, np.float32(1))
+        result = compilation.jit(step, donate_argnums=0)(state, np.float32(1))
         np.testing.assert_array_equal(result, [1.0, 2.0, 3.0])
         assert state.is_deleted()
 
 
 def test_a_loaded_program_that_lacks_memory_stays(directory, monkeypatch):
-    make_scale(3.0, "three", [])(jnp.arange(3.0))
+    make_scale(3.0)(jnp.arange(3.0))
     fail_when_loaded(monkeypatch, "RESOURCE_EXHAUSTED: Out of memory")
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):  # of the call itself
-        make_scale(3.0, "three", [])(jnp.arange(3.0))
+        make_scale(3.0)(jnp.arange(3.0))
     assert len(list(directory.iterdir())) == 1
 
 
@@ -168,38 +235,59 @@ def test_a_full_disk_does_not_stop_a_run(directory, monkeypatch):
 
     monkeypatch.setattr(program_store.serialize_executable, "serialize", serialize)
     with pytest.warns(UserWarning, match="is not kept: .*No space left"):
-        result = make_scale(3.0, "three", [])(jnp.arange(3.0))
+        result = make_scale(3.0)(jnp.arange(3.0))
     np.testing.assert_array_equal(result, [0.0, 3.0, 6.0])
 
 
 def test_programs_not_used_for_longest_go_first(directory, monkeypatch):
-    traced = []
     for number in range(3):
-        make_scale(1.0, number, traced)(jnp.arange(3.0))
+        make_scale(number + 2.0)(jnp.arange(3.0))
     oldest, used, newest = sorted(directory.iterdir(), key=lambda file: file.stat().st_mtime_ns)
     for age, file in enumerate((newest, used, oldest)):
         os.utime(file, (1e9 - age, 1e9 - age))
-    make_scale(1.0, 0, traced)(jnp.arange(3.0))  # now used last
-    assert traced == [1.0] * 3
+    make_scale(2.0)(jnp.arange(3.0))  # now used last
+    assert traced == [2.0, 3.0, 4.0]
     size = oldest.stat().st_size
     monkeypatch.setattr(program_store, "_LIMIT", 2.5 * size)
-    make_scale(1.0, 3, traced)(jnp.arange(3.0))
+    make_scale(5.0)(jnp.arange(3.0))
     assert oldest.exists() and not used.exists() and len(list(directory.iterdir())) == 2
 
 
-@pytest.mark.parametrize("key", [None, "three"])
-def test_nothing_is_kept_without_a_key_or_on_cpus(directory, monkeypatch, key):
-    if key is not None:
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_nothing_is_kept_unasked_or_on_cpus(directory, monkeypatch, is_kept):
+    if is_kept:
         monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    traced = []
     for _ in range(2):
-        make_scale(3.0, key, traced)(jnp.arange(3.0))
+        make_scale(3.0, is_kept=is_kept)(jnp.arange(3.0))
     assert traced == [3.0, 3.0] and not directory.exists()
 
 
-def test_a_key_that_differs_in_each_process_is_refused():
-    with pytest.raises(ValueError, match="cannot be found again"):
-        make_scale(3.0, object(), [])(jnp.arange(3.0))
+class Pair:
+    """Two arrays and what is known of them."""
+
+    def __init__(self, arrays, known):
+        self.arrays, self.known = arrays, known
+
+
+jax.tree_util.register_pytree_node(
+    Pair, lambda pair: (pair.arrays, pair.known), lambda known, arrays: Pair(arrays, known)
+)
+
+
+def test_arguments_that_cannot_be_told_from_others_are_not_kept(directory):
+    with pytest.warns(UserWarning, match="are not kept: its arguments differ in each process"):
+        result = make_scale(3.0)(Pair([jnp.arange(3.0)], object()))
+    np.testing.assert_array_equal(result.arrays[0], [0.0, 3.0, 6.0])
+    assert not directory.exists()
+
+
+def test_what_cannot_be_told_from_others_is_not_kept(directory):
+    with pytest.warns(
+        UserWarning, match="programs of .*make_scale.*scale are not kept: factor of .*is an array"
+    ):
+        result = make_scale(jnp.float32(3.0))(jnp.arange(3.0))
+    np.testing.assert_array_equal(result, [0.0, 3.0, 6.0])
+    assert not directory.exists()
 
 
 SCRIPT = """
@@ -219,7 +307,7 @@ config = optim.OptimizerConfig(1e-3, 1e-7, 100, 0.9, 0.99)
 optimizer = optim.make_optimizer(config)
 state = train_state.create_on(mesh, train_state.draw_params(model, jax.random.key(0)), optimizer, has_ema=True)
 step = train_step.make_train_step(
-    model, optimizer, train_step.LossConfig("charbonnier", "mean"), mesh, optimizer_name=repr(config)
+    model, optimizer, train_step.LossConfig("charbonnier", "mean"), mesh
 )
 if sys.argv[3] == "again":
     step.jitted = None  # it is not to be needed
