@@ -20,7 +20,7 @@ from etils import epath
 from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
-from stvsr_jax import models
+from stvsr_jax import checkpoint_damage, models
 from stvsr_jax.models.spec import ModelSpec, Restored
 
 BEST_METRIC = "psnr_y"  # the checkpoint with the highest is kept
@@ -133,6 +133,10 @@ class UnreadableError(ValueError):
     """A checkpoint, or an item of it, cannot be read."""
 
 
+class DamagedError(UnreadableError):
+    """A checkpoint cannot be read, and what it says shows that its files are damaged or missing."""
+
+
 def rank(scores: Mapping[str, float]) -> float:
     """Return what the best checkpoint has the highest of."""
     score = scores.get(BEST_METRIC, -math.inf)
@@ -152,12 +156,15 @@ def restore_items(
     """Read items of one checkpoint.
 
     Raises:
-      UnreadableError: naming `what`, the step and the reason.
+      DamagedError: naming `what`, the step and the reason, which is in the files.
+      UnreadableError: the same, and it may be elsewhere: too little memory, no threads, a server that does not answer.
     """
     try:
         return manager.restore(step, args=items)
     except Exception as error:  # Orbax and TensorStore raise kinds of their own, also bare Exception
-        raise UnreadableError(
+        folder = absolute(manager.directory) / str(step)
+        kind = DamagedError if checkpoint_damage.is_shown_by(error, folder) else UnreadableError
+        raise kind(
             f"the {what} of step {step} in {manager.directory} cannot be read: {_shorten(error)}; if it "
             "is damaged, remove this step's directory and the one before is taken"
         ) from error

@@ -69,7 +69,8 @@ def restore_latest(
 ) -> TrainState:
     """Return the newest saved state that can be read.
 
-    A damaged checkpoint is renamed to `damaged-STEP`, with a warning, and the one before is taken.
+    A damaged checkpoint is renamed to `damaged-STEP`, with a warning, and the one before is taken. One that cannot be
+    read for another reason, or for one that is not known, stays as it is: going on without it would lose steps.
 
     Args:
       manager: of a directory that holds a checkpoint.
@@ -78,7 +79,8 @@ def restore_latest(
       last: the newest step that may be taken; later checkpoints are deleted. None takes the newest.
 
     Raises:
-      ValueError: the checkpoints are of another network, hold weights only, or none can be read.
+      ValueError: the checkpoints are of another network, hold weights only, or none can be read, or the newest cannot
+        though nothing shows that it is damaged.
     """
     steps = sorted(manager.all_steps())
     if last is not None:
@@ -91,7 +93,7 @@ def restore_latest(
         step, failure = steps.pop(), None
         try:
             return _restore_state(manager, step, described, spec)
-        except checkpoint.UnreadableError as error:
+        except checkpoint.DamagedError as error:
             failure = error
         if not steps:
             raise failure
@@ -121,9 +123,12 @@ def _restore_state(manager, step, described, spec):
     except checkpoint.UnreadableError as error:
         failure = error
     if jax.process_count() > 1:
-        readable = multihost_utils.process_allgather(np.array(failure is None))
-        if not readable.all() and failure is None:
-            failure = checkpoint.UnreadableError(f"step {step} cannot be read by every process")
+        is_damaged = isinstance(failure, checkpoint.DamagedError)
+        found = np.array([failure is None, failure is None or is_damaged])
+        readable, explained = multihost_utils.process_allgather(found).reshape(-1, 2).all(axis=0)
+        if not readable and (failure is None or is_damaged and not explained):
+            kind = checkpoint.DamagedError if explained else checkpoint.UnreadableError
+            failure = kind(f"step {step} in {manager.directory} cannot be read by every process")
     if failure is not None:
         raise failure
     return state

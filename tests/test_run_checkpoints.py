@@ -159,6 +159,45 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(run, config, item, is_in
     jax.tree.map(np.testing.assert_array_equal, checkpoint.load_for_inference(run).params, whole)
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError("32 GB"), RuntimeError("can't start new thread"), OSError(5, "Input/output error")]
+)
+def test_a_checkpoint_that_cannot_be_read_for_now_stays(run, config, monkeypatch, error):
+    manager = checkpoint.ocp.CheckpointManager
+
+    def fail(self, step, args):
+        raise error
+
+    before = sorted(path.name for path in (run / "checkpoints").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(manager, "restore", fail)
+        with pytest.raises(ValueError, match="step 4 in .* cannot be read"):
+            train.train_and_evaluate(config, run)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
+    config.train.num_steps = 5
+    train.train_and_evaluate(config, run)
+    assert checkpoint.load_for_inference(run).step == 5
+
+
+@pytest.mark.parametrize("damage", ["delete", "zero"])
+def test_damage_of_any_file_of_the_state_is_seen(linear_config, params, tmp_path, damage):
+    save_all(tmp_path / "whole", [make_state(params, step=step) for step in (1, 2)])
+    root = tmp_path / "whole" / "2"
+    files = [f.relative_to(root) for item in ("params", "progress") for f in (root / item).glob("d/*")]
+    files += ["params/manifest.ocdbt", "progress/_METADATA"]
+    for number, name in enumerate(files):
+        copy = tmp_path / str(number)
+        shutil.copytree(tmp_path / "whole", copy)
+        file = copy / "2" / name
+        if damage == "delete":
+            file.unlink()
+        else:
+            file.write_bytes(bytes(file.stat().st_size))
+        with checkpoint.open_manager(copy) as manager:
+            state = run_checkpoints.restore_latest(manager, describe(), SPEC)
+        assert state.step == 1 and (copy / "damaged-2").is_dir()
+
+
 def test_nothing_but_damaged_checkpoints_is_an_error_that_names_the_remedy(run, config):
     shutil.rmtree(run / "checkpoints" / "2")
     (file,) = (run / "checkpoints" / "4").glob("params/d/*")
