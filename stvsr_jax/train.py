@@ -8,7 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from stvsr_jax import (
@@ -23,6 +25,7 @@ from stvsr_jax import (
     sharding,
     train_state,
 )
+from stvsr_jax.data.locks import only_one
 from stvsr_jax.train_step import LossConfig
 from stvsr_jax.weights import sources
 
@@ -177,11 +180,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
       ValueError: the config, the data or a checkpoint does not fit; before the first step.
       FloatingPointError: `train.max_skipped_steps` gradients in a row were not finite.
       distributed.StoppedError: SIGTERM or Ctrl-C came; the state is saved.
-      OSError: something cannot be written.
+      OSError: something cannot be written, or another process trains in this directory.
     """
     run = prepare(config)
     workdir = checkpoint.absolute(workdir)
     with contextlib.ExitStack() as stack:
+        _lock(workdir, stack)
         manager = stack.enter_context(
             checkpoint.open_manager(
                 workdir / "checkpoints", keep=run.loop.keep_checkpoints, keep_every=run.loop.keep_every
@@ -214,6 +218,22 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: str | pathlib.Path
     params = sources.load_params(run.init_from or workdir, run.spec, sharding.replicated(run.mesh))
     eval_step = evaluate.make_eval_step(run.model, run.mesh)
     return evaluate.score(eval_step, params, run.datasets.validation, run.mesh)
+
+
+def _lock(workdir, stack):
+    """Keeps other runs out of a local directory: they would remove this one's checkpoint that is being written."""
+    failure = None
+    if jax.process_index() == 0 and "://" not in str(workdir):  # a bucket has no locks
+        try:
+            stack.enter_context(only_one(pathlib.Path(workdir) / ".lock", "being trained in"))
+        except OSError as error:
+            failure = error
+    if jax.process_count() > 1:
+        is_locked = multihost_utils.broadcast_one_to_all(np.array(failure is None))
+        if not is_locked and failure is None:
+            failure = BlockingIOError(f"{workdir} cannot be locked by the first process")
+    if failure is not None:
+        raise failure
 
 
 def _first_state(run, manager):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax import checkpoint, run_checkpoints, sharding, train, train_state
+from stvsr_jax.data.locks import only_one
 from stvsr_jax.weights import files
 
 
@@ -34,6 +35,18 @@ def poison(monkeypatch, wrong_batches):
 
     monkeypatch.setattr(sharding, "to_global", to_global_poisoned)
     return seen
+
+
+def test_a_directory_is_trained_in_once_at_a_time(config, tmp_path):
+    workdir = tmp_path / "run"
+    with only_one(workdir / ".lock", "trained in"):
+        with pytest.raises(OSError, match=f"{workdir} is being trained in by another process"):
+            train.train_and_evaluate(config, workdir)
+        assert [path.name for path in workdir.iterdir()] == [".lock"]
+    train.train_and_evaluate(config, workdir)
+    config.train.num_steps = 5
+    train.train_and_evaluate(config, workdir)  # the lock was given back
+    assert checkpoint.load_for_inference(workdir).step == 5
 
 
 def test_too_many_skipped_steps_in_a_row_stop_the_run_and_name_the_step(config, tmp_path, monkeypatch):

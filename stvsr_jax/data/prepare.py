@@ -7,14 +7,14 @@ as `--config.data.path=DIR/NAME`.
 
 import argparse
 import contextlib
-import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from stvsr_jax.data.builders import BUILDERS
+from stvsr_jax.data.locks import only_one
 from stvsr_jax.data.prepared import list_splits
 
 
@@ -48,7 +48,7 @@ def prepare(
     if not source.exists():
         raise FileNotFoundError(f"source={source} does not exist")
     builder = BUILDERS[name](data_dir=data_dir.absolute(), source=source, num_workers=num_workers, **options)
-    with _only_one(data_dir / name):
+    with only_one(data_dir / name / ".lock", "being prepared"):
         _remove_leftovers(builder)
         if not _is_complete(builder):
             # TFDS prints that it downloads something of unknown size.
@@ -60,18 +60,6 @@ def prepare(
                 f"{builder.data_dir} was prepared without {', '.join(lacking)}; delete it to add them"
             )
     return Path(builder.data_dir)
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold a lock, which ends with the process however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(f"{folder} is being prepared by another process") from error
-        yield
 
 
 def _remove_leftovers(builder) -> None:

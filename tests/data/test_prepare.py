@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from stvsr_jax.data import prepare, prepared, tiles
 from stvsr_jax.data.builders import Vimeo90k, shards
+from stvsr_jax.data.locks import only_one
 
 
 def run(vimeo_root, data_dir, *arguments):
@@ -207,7 +208,7 @@ def test_full_disk_ends_with_one_line(vimeo, tmp_path):
 
 
 def test_two_at_once_are_refused(vimeo, tmp_path, capsys):
-    with prepare._only_one(tmp_path / "data" / "vimeo90k"):
+    with only_one(tmp_path / "data" / "vimeo90k" / ".lock", "being prepared"):
         assert run(vimeo[0], tmp_path / "data") == 2
     assert "vimeo90k is being prepared by another process" in capsys.readouterr().err
 

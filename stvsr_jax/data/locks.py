@@ -1,0 +1,33 @@
+"""Locks between processes, in files; a lock ends with its process, however that ends."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+
+@contextlib.contextmanager
+def only_one(file: Path, used_for: str) -> Iterator[None]:
+    """Hold the lock of a file, which is created and stays.
+
+    Args:
+      file: of the lock; its folder is created.
+      used_for: what another process does that holds it, for the message.
+
+    Raises:
+      BlockingIOError: another process holds it, or another place in this one.
+      OSError: it cannot be created.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(file, blocking=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise BlockingIOError(
+            f"{file.parent} is {used_for} by another process, which holds {file.name}"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,40 @@
+"""Locks between processes."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from stvsr_jax.data.locks import only_one
+
+HOLD = """
+import pathlib, sys, time
+from stvsr_jax.data.locks import only_one
+with only_one(pathlib.Path(sys.argv[1]), "tried"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_is_held_once_and_ends_with_its_process(tmp_path):
+    file = tmp_path / "new" / ".lock"
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(file)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(BlockingIOError, match=f"{tmp_path}/new is being tried by another process"):
+        with only_one(file, "being tried"):
+            pytest.fail("the lock is held")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    for _ in range(2):
+        with only_one(file, "tried"):
+            with pytest.raises(BlockingIOError), only_one(file, "tried"):
+                pytest.fail("the lock is held here")
+
+
+def test_the_lock_is_given_back_after_an_error(tmp_path):
+    with pytest.raises(KeyError), only_one(tmp_path / "a", "tried"):
+        raise KeyError
+    with only_one(tmp_path / "a", "tried"):
+        pass
