@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stvsr_jax.data.builders import BUILDERS
+from stvsr_jax.data.builders.source_clip import first_few
 from stvsr_jax.data.locks import only_one
 from stvsr_jax.data.prepared import list_splits
 
@@ -37,7 +38,8 @@ def prepare(
 
     Raises:
       FileNotFoundError: no such source.
-      ValueError: the source is incomplete, damaged or something else, or the name or an option is unknown.
+      ValueError: the source is incomplete, damaged or something else, or the name or an option is unknown; or what was
+        prepared before lacks clips or splits.
       BlockingIOError: another process is preparing the same data set.
     """
     if name not in BUILDERS:
@@ -54,6 +56,11 @@ def prepare(
             # TFDS prints that it downloads something of unknown size.
             with contextlib.redirect_stdout(None):
                 builder.download_and_prepare(download_dir=builder.work_dir / "downloads")
+        elif added := builder.find_added(source):
+            raise ValueError(
+                f"{builder.data_dir} was prepared with --partial, without {len(added)} clips that are there now: "
+                f"{first_few(added)}; delete it to prepare all"
+            )
         wanted = {f"test_{list_name}" for list_name in options.get("test_lists", ())}
         if lacking := sorted(wanted - set(list_splits(builder.data_dir))):
             raise ValueError(

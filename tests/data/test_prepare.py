@@ -213,6 +213,30 @@ def test_two_at_once_are_refused(vimeo, tmp_path, capsys):
     assert "vimeo90k is being prepared by another process" in capsys.readouterr().err
 
 
+def test_a_partial_set_is_not_taken_for_the_complete_one(vimeo, tmp_path, capsys):
+    root, frames = vimeo
+    left_out = root / "sequences" / "00001" / "0266"
+    left_out.rename(tmp_path / "away")
+    assert run(root, tmp_path / "data", "--partial") == 0
+    folder = tmp_path / "data" / "vimeo90k"
+    before = files_below(folder)
+    assert run(root, tmp_path / "data", "--partial") == 0  # the same source: done
+    assert run(root, tmp_path / "data") == 2  # which is incomplete
+    assert "lacks 7 of what belongs to vimeo90k: 00001/0266/im1.png" in capsys.readouterr().err
+    (tmp_path / "away").rename(left_out)
+    for arguments in ((), ("--partial",)):
+        assert run(root, tmp_path / "data", *arguments) == 2
+        message = "was prepared with --partial, without 1 clips that are there now: 00001/0266; delete it"
+        assert message in capsys.readouterr().err
+    assert files_below(folder) == before
+    shutil.rmtree(folder / "1.0.0")
+    assert run(root, tmp_path / "data") == 0
+    splits = prepared.list_splits(folder)
+    assert {clip.name for s in splits for clip in prepared.open_split(folder, s)} == frames.keys()
+    left_out.rename(tmp_path / "away")  # what is done stays done
+    assert run(root, tmp_path / "data") == 0
+
+
 def test_further_splits_come_from_lists(vimeo, tmp_path):
     (tmp_path / "slow.txt").write_text("00001/0266\n")
     assert run(vimeo[0], tmp_path / "data", "--test_list", f"slow={tmp_path / 'slow.txt'}") == 0

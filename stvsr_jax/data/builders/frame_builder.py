@@ -87,6 +87,19 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 "Complete it, or take what is there with --partial"
             )
 
+    def find_added(self, source: Path) -> list[str]:
+        """Return the names of clips that the source holds and the prepared set lacks, if it was made with `is_partial`.
+
+        Raises:
+          ValueError: as `find_clips`; a source that is still incomplete, unless this builder takes those.
+        """
+        made = self.info.metadata
+        if not made.get("is_partial", True):  # not said by older versions
+            return []
+        names = {clip[0] for clips in made["clips"].values() for clip in clips}
+        found = self.find_clips(source)
+        return sorted(clip.name for clips in found.values() for clip in clips if clip.name not in names)
+
     @property
     def work_dir(self) -> Path:
         """Where finished shards wait for the rest."""
@@ -105,6 +118,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             (split, number): shard.path for split, found in made.items() for number, shard in enumerate(found)
         }
         self.info.metadata["tile"] = tiles.TILE
+        self.info.metadata["is_partial"] = self._is_partial
         self.info.metadata["clips"] = {
             split: [dataclasses.astuple(clip) for shard in found for clip in shard.clips]
             for split, found in made.items()
