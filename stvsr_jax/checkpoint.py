@@ -196,6 +196,14 @@ def _shorten(error):
     return f"{line[:120]} ... {os.strerror(int(code[1])) if code else line[-160:]}"
 
 
+def has_checkpoint(directory: str | pathlib.Path) -> bool:
+    """Return whether a directory is or holds a checkpoint, as that of a run does after its first save."""
+    try:
+        return bool(_find_checkpoints(directory))
+    except ValueError:
+        return False
+
+
 def _find_checkpoints(directory):
     """Returns the directory that holds checkpoints, and the step if `directory` is one of them."""
     directory = absolute(directory)

@@ -57,7 +57,9 @@ def score(eval_step: Callable, params: Any, batches: Iterable[Mapping[str, np.nd
       mesh: the devices.
 
     Returns:
-      {metric: mean in dB over all frames of all windows}.
+      {metric: mean in dB over all frames of all windows}. Frames that some metric finds equal to their target, as the
+      baseline does black ones, are left out of every mean: one of them would make it infinite. Without any others
+      the means are infinite.
 
     Raises:
       ValueError: there are no batches.
@@ -65,4 +67,8 @@ def score(eval_step: Callable, params: Any, batches: Iterable[Mapping[str, np.nd
     scores = [jax.device_get(eval_step(params, sharding.to_global(batch, mesh))) for batch in batches]
     if not scores:
         raise ValueError("there are no held-out windows to score")
-    return {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
+    flat = {name: np.concatenate([np.ravel(s[name]) for s in scores]) for name in scores[0]}
+    counts = ~np.any([np.isposinf(values) for values in flat.values()], axis=0)
+    if not counts.any():
+        counts[:] = True
+    return {name: float(np.mean(values[counts])) for name, values in flat.items()}

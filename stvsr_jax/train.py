@@ -209,13 +209,16 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
 
 
 def evaluate_only(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
-    """Score the newest checkpoint of a run (or `init_from`) on the held-out windows.
+    """Score the newest checkpoint of a run on the held-out windows; without one, what `init_from` names.
 
     Raises:
-      ValueError: the config, the data or the checkpoint does not fit.
+      ValueError: the config, the data or the checkpoint does not fit, or there is none.
     """
     run = prepare(config)
-    params = sources.load_params(run.init_from or workdir, run.spec, sharding.replicated(run.mesh))
+    source = run.init_from if run.init_from and not checkpoint.has_checkpoint(workdir) else workdir
+    if jax.process_index() == 0:
+        print(f"scoring {source}")
+    params = sources.load_params(source, run.spec, sharding.replicated(run.mesh))
     eval_step = evaluate.make_eval_step(run.model, run.mesh)
     return evaluate.score(eval_step, params, run.datasets.validation, run.mesh)
 

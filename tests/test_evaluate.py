@@ -58,6 +58,39 @@ def test_score_is_the_mean_over_all_frames_of_all_batches():
     assert isinstance(scores["a"], float)
 
 
+def test_frames_equal_to_their_target_are_in_no_mean():
+    inf, mesh = np.float32(np.inf), sharding.make_mesh()
+    batches = [
+        {"psnr_y": np.float32([[20, 60]]), "psnr_y_bicubic": np.float32([[10, inf]])},
+        {"psnr_y": np.float32([[inf, 22]]), "psnr_y_bicubic": np.float32([[50, 14]])},
+    ]
+    scores = evaluate.score(lambda params, batch: batch, None, batches, mesh)
+    assert scores == {"psnr_y": 21.0, "psnr_y_bicubic": 12.0}
+    equal = {"psnr_y": np.float32([[30.0]]), "psnr_y_bicubic": inf[None, None]}
+    assert evaluate.score(lambda params, batch: batch, None, [equal], mesh) == {
+        "psnr_y": 30.0,
+        "psnr_y_bicubic": inf,
+    }
+    wrong = {"psnr_y": np.float32([[20.0, np.nan]])}  # of a network that is not finite
+    assert np.isnan(evaluate.score(lambda params, batch: batch, None, [wrong], mesh)["psnr_y"])
+
+
+def test_black_windows_leave_a_finite_score(linear_config):
+    frames = np.random.default_rng(0).uniform(size=(2, 2, 4, 4, 3)).astype(np.float32)
+    frames[0] = 0.0
+    target = np.array(linear_config.enlarge(jnp.array(frames)))
+    target[1] += 0.1  # a window that is not black
+    batches = [
+        {"frames": frames[n : n + 1], "target": target[n : n + 1], "times": np.float32([[0, 0.5, 1]])}
+        for n in (0, 1)
+    ]
+    mesh = sharding.make_mesh()
+    step = evaluate.make_eval_step(models.build("linear"), mesh)
+    params = {"into": 0.9 * jnp.eye(3, 4), "out": jnp.eye(4, 3)}
+    both, alone = (evaluate.score(step, params, some, mesh) for some in (batches, batches[1:]))
+    assert both == alone and np.isfinite(list(both.values())).all()
+
+
 def test_no_windows_is_an_error():
     with pytest.raises(ValueError, match="no held-out windows"):
         evaluate.score(lambda params, batch: {}, None, [], sharding.make_mesh())

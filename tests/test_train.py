@@ -194,6 +194,22 @@ def test_evaluate_only_scores_the_newest_checkpoint(config, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_evaluate_only_scores_the_run_and_not_where_it_began(config, tmp_path, capsys):
+    config.train.num_steps = 1
+    before = train.train_and_evaluate(config, tmp_path / "start")
+    config.init_from = str(tmp_path / "start")
+    config.optimizer.learning_rate = 0.05
+    config.train.num_steps = 20
+    after = train.train_and_evaluate(config, tmp_path / "run")
+    assert after["psnr_y"] > before["psnr_y"] + 1
+    capsys.readouterr()
+    assert train.evaluate_only(config, tmp_path / "run") == after
+    assert f"scoring {tmp_path}/run\n" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    assert train.evaluate_only(config, tmp_path / "empty") == before
+    assert f"scoring {tmp_path}/start\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["checkpoint", "set"])
 def test_init_from_starts_from_the_weights_at_step_zero(config, tmp_path, capsys, kind):
     spec = checkpoint.ModelSpec("linear", {"features": 4})
