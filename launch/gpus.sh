@@ -10,7 +10,7 @@
 # Settings, from the environment:
 #   DEVICES   numbers of the GPUs, like 0,1,2,3 (CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists)
 #   COORDINATOR_ADDRESS, NUM_PROCESSES, PROCESS_ID  of several machines, each with as many GPUs: host:port of the first,
-#             how many machines there are and which this is, from 0 (localhost:12355, 1, 0)
+#             how many machines there are and which this is, from 0 (one machine: a free port of it)
 #   MODULE    what is run: stvsr_jax.main, or stvsr_jax.benchmark with arguments of its own
 #   PYTHON    with the project installed: pip install '.[cuda]' (.venv/bin/python)
 set -euo pipefail
@@ -18,12 +18,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/settings.sh"
 
 parse_arguments take_nothing "$@"
-machines=${NUM_PROCESSES:-1} machine=${PROCESS_ID:-0} COORDINATOR_ADDRESS=${COORDINATOR_ADDRESS:-localhost:12355}
+machines=${NUM_PROCESSES:-1} machine=${PROCESS_ID:-0} COORDINATOR_ADDRESS=${COORDINATOR_ADDRESS:-}
 DEVICES=${DEVICES:-${CUDA_VISIBLE_DEVICES:-}} MODULE=${MODULE:-stvsr_jax.main} PYTHON=${PYTHON:-.venv/bin/python}
 [ ${#arguments[@]} -gt 0 ] || fail "no arguments given; put those of $MODULE behind --, like: -- --config configs/videoinr.py"
-require_form COORDINATOR_ADDRESS '[^[:space:]]+:[0-9]+' localhost:12355
 [[ $machines =~ ^[1-9][0-9]*$ && $machine =~ ^[0-9]+$ ]] || fail "NUM_PROCESSES=$machines and PROCESS_ID=$machine should look like 2 and 0"
 [ "$machine" -lt "$machines" ] || fail "PROCESS_ID=$machine must be a number from 0 to below NUM_PROCESSES=$machines"
+if [ -z "$COORDINATOR_ADDRESS" ] && [ "$machines" -eq 1 ]; then
+  COORDINATOR_ADDRESS=localhost:$(find_free_port)
+fi
+require_form COORDINATOR_ADDRESS '[^[:space:]]+:[0-9]+' first-machine:12355
 if [ -z "$DEVICES" ]; then
   command -v nvidia-smi > /dev/null || fail "nvidia-smi is not installed on this machine; set DEVICES, like DEVICES=0,1"
   DEVICES=$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -sd, -)

@@ -49,6 +49,19 @@ require_program() {
   [ "$dry_run" = yes ] || command -v "$1" > /dev/null || fail "$1 is not installed on this machine"
 }
 
+# find_free_port: prints a port of this machine that nothing listens on. Below those that systems give to outgoing connections.
+find_free_port() {
+  local port
+  while true; do
+    port=$((20000 + RANDOM % 12000))
+    # Opening a connection fails where nobody listens.
+    if ! (exec 3<> "/dev/tcp/localhost/$port") 2> /dev/null; then
+      echo "$port"
+      return
+    fi
+  done
+}
+
 # quote WORD...: the words as a shell would read them.
 quote() {
   local word line=()

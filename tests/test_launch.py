@@ -9,8 +9,10 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -330,13 +332,43 @@ def test_every_gpu_gets_a_process(world):
     done = gpus(world, *TRAIN)
     assert done.returncode == 0, done.stderr
     command = ["-u", "-m", "stvsr_jax.main", *TRAIN[1:]]
+    address = process(world, 0)[1]
+    assert re.fullmatch(r"localhost:2\d{4}|localhost:3[01]\d{3}", address)
     for index in range(3):
-        assert process(world, index) == [str(index), "localhost:12355", "3", *command]
+        assert process(world, index) == [str(index), address, "3", *command]
+
+
+def test_two_runs_on_one_machine_take_free_ports_of_their_own(world):
+    ports = []
+    for _ in range(4):
+        assert gpus(world, *TRAIN, DEVICES="0,1").returncode == 0
+        ports.append(int(process(world, 0)[1].partition(":")[2]))
+    assert len(set(ports)) > 1
+
+
+def test_a_port_that_is_taken_is_not_chosen():
+    script = f'source "{LAUNCH}/settings.sh"; RANDOM=7; find_free_port'
+
+    def find():
+        return int(subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout)
+
+    free = find()
+    assert find() == free
+    with socket.socket() as listening:
+        listening.bind(("localhost", free))
+        listening.listen()
+        assert find() != free
+
+
+def test_several_machines_need_an_address(world):
+    done = gpus(world, *TRAIN, DEVICES="0,1", NUM_PROCESSES="2", PROCESS_ID="1")
+    assert done.returncode == 2 and "set COORDINATOR_ADDRESS in the environment" in done.stderr
 
 
 def test_chosen_gpus_and_a_module(world):
     assert gpus(world, "--", "--train", DEVICES="3,1", MODULE="stvsr_jax.benchmark").returncode == 0
-    assert process(world, 0) == ["3", "localhost:12355", "2", "-u", "-m", "stvsr_jax.benchmark", "--train"]
+    device, _, *rest = process(world, 0)
+    assert [device, *rest] == ["3", "2", "-u", "-m", "stvsr_jax.benchmark", "--train"]
     assert process(world, 1)[0] == "1"
 
 
@@ -358,9 +390,8 @@ def test_dry_run_prints_the_commands_of_all_gpus(world):
         assert subprocess.run(
             ["bash", "-c", f"{line} wait"], env=os.environ | {"WORLD": str(world)}, check=True
         )
-        assert process(world, index) == [
-            str(index), "localhost:12355", "2", "-u", "-m", "stvsr_jax.main", *TRAIN[1:]
-        ]  # fmt: skip
+        device, _, *rest = process(world, index)
+        assert [device, *rest] == [str(index), "2", "-u", "-m", "stvsr_jax.main", *TRAIN[1:]]
     assert index == 1
 
 
@@ -419,7 +450,7 @@ def test_campaign_trains_on_clips_and_photographs(world, network):
             "gpus.sh",
             TRAIN,
             {"DEVICES": "0", "COORDINATOR_ADDRESS": "first"},
-            "COORDINATOR_ADDRESS=first should look like localhost:12355",
+            "COORDINATOR_ADDRESS=first should look like first-machine:12355",
         ),
         ("gpus.sh", TRAIN, {"DEVICES": "0", "PROCESS_ID": "1"}, "PROCESS_ID=1 must be a number from 0"),
         ("gpus.sh", TRAIN[1:], {}, "unknown argument --config"),
