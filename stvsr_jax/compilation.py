@@ -3,11 +3,13 @@
 import collections
 import functools
 import os
+import pathlib
 import threading
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import filelock
 import jax
 
 from stvsr_jax import function_identity, kernel_compiler, program_store
@@ -16,14 +18,35 @@ from stvsr_jax import function_identity, kernel_compiler, program_store
 def keep_compiled_programs() -> None:
     """Turn on JAX's persistent compilation cache, unless it is set already or the devices are CPUs.
 
-    Programs compiled for one kind of CPU may not run on another that shares the directory.
+    Programs compiled for one kind of CPU may not run on another that shares the directory. With a limit of its size JAX
+    locks the directory; without one, processes that start together read entries that another is still writing.
     """
     from stvsr_jax.data.scan_cache import default_cache_dir  # with all of the data pipeline
 
-    if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu":
+    is_ours = jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu"
+    if is_ours:
         jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))
+    directory = jax.config.jax_compilation_cache_dir
+    if directory and "://" not in directory and jax.config.jax_compilation_cache_max_size == -1:
+        jax.config.update("jax_compilation_cache_max_size", _CACHE_SIZE)
+        _complete_entries(pathlib.Path(directory), is_ours)
 
 
+def _complete_entries(directory, is_ours):
+    """Sees to it that every entry has the time of its last use, which JAX writes after the entry and asks for.
+
+    One without was cut off by the end of its process, and is removed; or, in a directory that others use, it is from
+    when there was no limit, and counts as old.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(directory / ".lockfile"):  # JAX's own
+        for entry in directory.glob("*-cache"):
+            time = entry.with_name(entry.name.removesuffix("-cache") + "-atime")
+            if not time.exists():
+                entry.unlink() if is_ours else time.write_bytes(bytes(8))
+
+
+_CACHE_SIZE = 8 * 2**30  # bytes of JAX's entries; those not used for longest go first
 _GRAPHS = "xla_gpu_enable_command_buffer"
 # What XLA puts into CUDA graphs: what it does by default, and more.
 _IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,WHILE,CONDITIONAL,COLLECTIVES"

@@ -1,7 +1,11 @@
 """How programs are compiled and where they are kept."""
 
+import subprocess
+import sys
+import time
 import types
 
+import filelock
 import jax
 import jax.numpy as jnp
 import pytest
@@ -11,10 +15,12 @@ from stvsr_jax import compilation
 
 @pytest.fixture(autouse=True)
 def restore_config():
-    before = jax.config.jax_compilation_cache_dir
+    names = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
+    before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
     yield
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def test_accelerators_keep_programs_in_the_cache_directory(monkeypatch, tmp_path):
@@ -29,6 +35,76 @@ def test_a_directory_that_is_set_stays(monkeypatch, tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     compilation.keep_compiled_programs()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+
+
+COMPILE = """
+import sys, time, warnings
+warnings.simplefilter("error")  # of an entry that cannot be read
+import jax
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+from stvsr_jax import compilation
+compilation.keep_compiled_programs()
+print("ready", flush=True)
+print(float(jax.jit(lambda x: 3 * x + 1)(2.0)))
+"""
+
+
+def start(directory):
+    command = [sys.executable, "-c", COMPILE, str(directory)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return process
+
+
+def test_an_entry_is_not_read_while_another_process_writes_it(tmp_path):
+    first = start(tmp_path).communicate()
+    assert first[0].split() == ["ready", "7.0"], first[1]
+    entries = {path: path.read_bytes() for path in tmp_path.glob("*-cache")}
+    assert entries
+    with filelock.FileLock(tmp_path / ".lockfile"):
+        for path, content in entries.items():
+            path.write_bytes(content[: len(content) // 2])  # a write that is under way
+        second = start(tmp_path)
+        time.sleep(0.2)
+        for path in tmp_path.glob("*-atime"):
+            path.unlink()
+        time.sleep(3.0)
+        assert second.poll() is None  # it waits
+        for path, content in entries.items():
+            path.write_bytes(content)
+    out, err = second.communicate(timeout=60)
+    assert out.split() == ["ready", "7.0"] and second.returncode == 0, err
+
+
+@pytest.mark.parametrize("limit", [-1, 10**6])
+def test_the_cache_is_limited_unless_it_is_already(tmp_path, limit):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "new"))
+    jax.config.update("jax_compilation_cache_max_size", limit)
+    compilation.keep_compiled_programs()
+    compilation.keep_compiled_programs()
+    assert jax.config.jax_compilation_cache_max_size == (8 * 2**30 if limit == -1 else limit)
+
+
+def test_entries_from_before_the_limit_get_a_time_and_stay(tmp_path):
+    (tmp_path / "jit_a-cache").write_bytes(b"old")
+    (tmp_path / "jit_b-cache").write_bytes(b"new")
+    (tmp_path / "jit_b-atime").write_bytes(b"12345678")
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compilation.keep_compiled_programs()
+    assert (tmp_path / "jit_a-atime").read_bytes() == bytes(8)
+    assert (tmp_path / "jit_b-atime").read_bytes() == b"12345678"
+    assert (tmp_path / "jit_a-cache").read_bytes() == b"old"
+
+
+def test_an_entry_that_was_cut_off_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    directory = tmp_path / "stvsr_jax" / "compiled"
+    directory.mkdir(parents=True)
+    for name in ("jit_a-cache", "jit_b-cache", "jit_b-atime"):
+        (directory / name).write_bytes(b"12345678")
+    compilation.keep_compiled_programs()
+    assert {path.name for path in directory.iterdir()} == {".lockfile", "jit_b-cache", "jit_b-atime"}
 
 
 def test_cpus_keep_none():
