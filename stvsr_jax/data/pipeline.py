@@ -20,6 +20,7 @@ from absl import flags, logging
 from stvsr_jax.data import samples
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.windows import Recipe, Windows, WindowSpec, check_alike, list_windows, stage_at
+from stvsr_jax.data.workers import end_with_parent
 
 # Keep the streams of random numbers apart.
 _PER_SAMPLE, _PER_BATCH = 0, 1
@@ -227,6 +228,7 @@ def _start_worker(index: int, count: int) -> None:
     # A signal to the whole process group would take the batches from a run that wants to end in good order.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
     _make_products_in_one_thread()
 
 

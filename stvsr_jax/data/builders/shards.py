@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from stvsr_jax.data import scan_cache, tiles
 from stvsr_jax.data.builders import records
 from stvsr_jax.data.builders.source_clip import SourceClip, UnusableClip
+from stvsr_jax.data.workers import end_with_parent
 
 # Part of the names of shards: raise it when their content changes.
 _VERSION = 1
@@ -153,12 +153,7 @@ def _start_worker(reports) -> None:
     global _reports
     _reports = reports
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted parent lets shards in work finish
-
-    def follow():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with_parent()
 
 
 def _write_in_worker(item: ShardPlan, work_dir: Path) -> list[str]:
