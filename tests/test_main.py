@@ -101,7 +101,7 @@ def test_wrong_values_and_files_end_with_one_line(start, clip_folder, tmp_path):
         ((path, "--config.data.validation_crop=8"), "32x24 pixels; validation_crop=8 needs"),
         ((path, "--config.data.validation_crop=6"), "validation_crop=6 must be a positive multiple of 4"),
         ((path, "--config.mesh.fsdp=2"), "fsdp=2 must be a divisor of the 1 devices"),
-        ((path, "--workdir", tmp_path / "file"), "file/checkpoints cannot be created"),
+        ((path, "--workdir", tmp_path / "file"), "file cannot be created: File exists"),
         ((path, "--mode=eval", "--workdir", tmp_path / "none"), "none holds no checkpoint"),
     ]
     commands = [

@@ -19,7 +19,10 @@ def only_one(file: Path, used_for: str) -> Iterator[None]:
       BlockingIOError: another process holds it, or another place in this one.
       OSError: it cannot be created.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{file.parent} cannot be created: {error.strerror}") from error
     lock = filelock.FileLock(file, blocking=False)
     try:
         lock.acquire()
