@@ -156,17 +156,17 @@ def build_app(networks: jobs.Networks, folder: pathlib.Path, *, max_upload: int 
                 weights = gr.Dropdown(networks.choices, value=default, label="Weights", filterable=False)
                 space = gr.Slider(1, 8, DEFAULT_SPACE, step=0.1, label="Enlargement")
                 rate = gr.Radio([*_RATES, _FREE_RATE], value="twice as many", label="Frames")
-                fps = gr.Number(60, minimum=1, label="Frames per second", visible=False)
+                fps = gr.Number(60, label="Frames per second", visible=False)
                 part = gr.Radio([_ALL, _FIRST], value=_FIRST, label="Part of the video")
-                seconds = gr.Number(1, minimum=0.01, label="Seconds")
+                seconds = gr.Number(1, label="Seconds")
                 with gr.Row():
                     timing = gr.Button("Estimate")
                     button = gr.Button("Enlarge", variant="primary")
                     stopper = gr.Button("Stop", variant="stop", interactive=False)
             with gr.Column():
-                facts = gr.Textbox(label="What it takes", lines=8, interactive=False)
-                result = gr.Video(label="Result", buttons=["download"], height=300)
-                pair = gr.ImageSlider(label="Bicubic | network")
+                facts = gr.Textbox(label="What it takes", lines=10, interactive=False)
+                result = gr.Video(label="Result", buttons=["download"], height=300, interactive=False)
+                pair = gr.ImageSlider(label="Bicubic | network", interactive=False)
                 frame = gr.Slider(1, 2, 1, step=1, label="Frame to compare", interactive=False)
                 kind = gr.Textbox(label="This frame", interactive=False)
 
@@ -181,9 +181,8 @@ def build_app(networks: jobs.Networks, folder: pathlib.Path, *, max_upload: int 
         one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "network"}
         timing.click(estimate, fields, facts, api_name="estimate", **one_at_a_time)
         started = button.click(begin, None, [button, stopper], **quick)
-        ran = started.then(
-            run, fields, [facts, result, frame, pair, kind], api_name="upscale", **one_at_a_time
-        )
+        made = [facts, result, frame, pair, kind]
+        ran = started.then(run, fields, made, api_name="upscale", show_progress_on=result, **one_at_a_time)
         ran.then(end, None, [button, stopper], **quick)
         stopper.click(stop, None, None, **quick)
         app.unload(stop)
