@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from stvsr_jax import bicubic, metrics
-from stvsr_jax.data import media
-from stvsr_jax.inference import colour, compare, video_reader
+from stvsr_jax.data import colour, media
+from stvsr_jax.inference import compare, video_reader
 from stvsr_jax.inference.__main__ import main as run_inference
 from stvsr_jax.weights import choice
 
