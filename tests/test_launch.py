@@ -500,3 +500,24 @@ def test_help_is_the_head_of_the_script(world, script):
     assert done.returncode == 0
     assert done.stdout.startswith("Trains on ") and "Settings, from the environment:" in done.stdout
     assert "set -e" not in done.stdout
+
+
+def test_the_quickstart_enlarges_and_trains_only_when_asked(world):
+    write_program(world / "bin" / "python", STAND_IN + 'print("/pip/clip.mp4" if "-c" in sys.argv else "")')
+    settings = {"VENV": str(world), "PYTHON": sys.executable}
+    modules = []
+    for arguments in ([], ["--train"]):
+        (world / "calls").unlink(missing_ok=True)
+        assert launch(world, "quickstart.sh", *arguments, **settings).returncode == 0
+        modules.append([call[2:] for call in calls(world) if call[1] == "-m"])
+    assert [call[0] for call in modules[0]] == ["pip", "stvsr_jax.evaluation.held_out"]
+    assert [call[0] for call in modules[1]] == [
+        "pip",
+        "stvsr_jax.main",
+        "stvsr_jax.inference",
+        "stvsr_jax.evaluation.held_out",
+    ]
+    for call in (*modules[0][1:], *modules[1][2:]):
+        assert call[1] == "/pip/clip.mp4" and call[2].startswith("runs/quickstart")
+    done = launch(world, "quickstart.sh", "--fast", **settings)
+    assert done.returncode == 2 and done.stderr == "usage: bash launch/quickstart.sh [--train]\n"
