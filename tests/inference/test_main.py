@@ -489,3 +489,43 @@ def test_a_cut_off_file_is_read_as_far_as_it_goes(tmp_path, write_video, checkpo
     arguments = (part, tmp_path / "out.mp4", "--checkpoint", checkpoints["zooming_slowmo"], "--time", 1)
     assert run(capsys, *arguments)[0] == 0
     assert 3 < len(read(tmp_path / "out.mp4")[1]) < 20
+
+
+@pytest.mark.parametrize("name", ["cut10:30", "file:a", "http:a", "50%03d", "x" * 246, "x" * 251, "ü" * 125])
+def test_any_name_of_a_file_will_do(tmp_path, write_video, checkpoints, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    write_video(tmp_path / f"{name}.mkv", moving_bar(3), has_audio=True)
+    model = ("--checkpoint", checkpoints["zooming_slowmo"])
+    for target in (f"out/{name}.mp4", f"{name}.mp4", "out/pictures:a"):
+        code, lines = run(capsys, f"{name}.mkv", target, *model)
+        assert (code, lines) == (0, []), target
+        assert (tmp_path / target).exists()
+    compare = f"out/{'y' * 200}:b.mp4"
+    assert run(capsys, f"{name}.mkv", "out/c.mp4", *model, "--compare", compare)[0] == 0
+    names = {"c.mp4", f"{name}.mp4", "pictures:a", compare[4:]}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path, write_video, checkpoints, capsys):
+    source = write_video(tmp_path / "a.mkv", moving_bar(3))
+    code, lines = run(
+        capsys, source, tmp_path / ("x" * 256 + ".mp4"), "--checkpoint", checkpoints["videoinr"]
+    )
+    assert code == 2 and len(lines) == 1 and "File name too long" in lines[0]
+    folder = tmp_path / "given"
+    folder.mkdir()
+    write_video(folder / f"{'x' * 252}.ts", moving_bar(20))
+    write_video(folder / "b.ts", moving_bar(20))
+    model = ("--checkpoint", checkpoints["zooming_slowmo"])
+    code, lines = run(capsys, folder, tmp_path / "out", *model)
+    assert code == 2 and "File name too long" in " ".join(lines)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["b.mp4"]
+
+
+def test_a_title_that_is_not_utf_8_is_carried_over(tmp_path, write_video, checkpoints, capsys):
+    source = write_video(tmp_path / "a.avi", moving_bar(3), has_audio=True, metadata={"title": "CafE"})
+    source.write_bytes(source.read_bytes().replace(b"CafE", b"Caf\xe9"))
+    code, lines = run(capsys, source, tmp_path / "b.mp4", "--checkpoint", checkpoints["zooming_slowmo"])
+    assert code == 0, lines
+    assert read(tmp_path / "b.mp4")[0].metadata["title"] == "Café"
