@@ -64,7 +64,16 @@ def open_files(plan: Plan) -> list[VideoFile | pathlib.Path]:
         files = [request.output]
     else:
         source = None if info.stream_index is None else request.input
-        files = [VideoFile(request.output, plan.video, source=source, origin=info.origin, end=end)]
+        files = [
+            VideoFile(
+                request.output,
+                plan.video,
+                source=source,
+                origin=info.origin,
+                shifts=info.timeline.shifts,
+                end=end,
+            )
+        ]
     if request.compare and not _is_picture(request.compare):
         wide = dataclasses.replace(plan.video, width=2 * plan.video.width, is_deep=False, pixel_format=None)
         files.append(VideoFile(request.compare, wide))

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 # Sound that begins this much earlier or later than the packet before ends has jumped.
 _JUMP = Fraction(3, 10)
-# A known change of the clock explains a jump if the sound then goes on within this.
+# A leap of the picture's clock explains one of the sound that then goes on within this.
 _JOIN = Fraction(2)
 
 
@@ -64,11 +64,14 @@ class SoundTimes:
             returns = abs(following.time + self._shift - self._end - packet.duration) <= _JUMP
             if returns and not goes_along:
                 return self._end
-        places = [abs(packet.time + self._own_shift + shift - self._end) for shift in self._shifts]
-        best = min(range(len(places)), key=places.__getitem__)
-        if places[best] <= _JOIN:
-            del self._shifts[:best]
-        elif packet.time + self._shift < self._end:
+        ahead = packet.time + self._shift > self._end
+        for number, shift in enumerate(self._shifts[1:], 1):
+            distance = packet.time + self._own_shift + shift - self._end
+            # A part may begin after silence; where a leap is left out the sound goes on.
+            if -_JUMP <= distance <= _JOIN if ahead else distance >= -_JUMP:
+                del self._shifts[:number]
+                return packet.time + self._shift
+        if not ahead:
             self._own_shift += self._end - packet.time - self._shift
         return packet.time + self._shift
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stvsr_jax.data import media
 from stvsr_jax.inference import job, pipeline, predictor, video_reader
 from stvsr_jax.inference import request as requests
 from stvsr_jax.inference.__main__ import main, parse_rate
@@ -529,3 +530,28 @@ def test_a_title_that_is_not_utf_8_is_carried_over(tmp_path, write_video, checkp
     code, lines = run(capsys, source, tmp_path / "b.mp4", "--checkpoint", checkpoints["zooming_slowmo"])
     assert code == 0, lines
     assert read(tmp_path / "b.mp4")[0].metadata["title"] == "Café"
+
+
+@pytest.mark.parametrize("suffix", ["ts", "vob"])
+def test_sound_stays_with_the_picture_where_the_clock_starts_again(
+    tmp_path, write_sound, checkpoints, capsys, suffix
+):
+    # In each part the picture brightens from the start, and the second half alone is silent.
+    def fade(found):
+        return found[: len(found) // 2]
+
+    codec = "aac" if suffix == "ts" else "ac3"
+    part = write_sound(
+        tmp_path / f"part.{suffix}", codec=codec, seconds=2, picture="mpeg2video", edit=fade
+    ).read_bytes()
+    source = tmp_path / f"a.{suffix}"
+    source.write_bytes(part * 3)
+    code, lines = run(capsys, source, tmp_path / "b.mp4", "--checkpoint", checkpoints["zooming_slowmo"])
+    assert code == 0, lines
+    info, frames = read(tmp_path / "b.mp4")
+    assert float(frames[-1].time + frames[-1].duration) == pytest.approx(6, abs=0.05)
+    with media.open_to_read(tmp_path / "b.mp4") as container:
+        stream = container.streams.audio[0]
+        times = [float(packet.pts * stream.time_base) for packet in container.demux(stream) if packet.size]
+    begins = [b for a, b in zip(times, times[1:], strict=False) if b - a > 0.5]
+    assert begins == pytest.approx([2 + times[0], 4 + times[0]], abs=0.05)

@@ -49,6 +49,8 @@ def test_a_known_change_of_the_clock_is_taken_as_it_is():
     shifts = (Fraction(0), Fraction(1003, 2) * STEP, 1002 * STEP)
     assert place([500, 501, 0, 1], shifts) == [500, 501, 501.5, 502.5]
     assert place([500, 501, 0, 1, 499, 500, 0, 1], shifts)[-2:] == [1002, 1003]
+    # Silence at the end of a part, more of it than there is sound in the part.
+    assert place([500, 501, 480, 481], (Fraction(0), 200 * STEP)) == [500, 501, 680, 681]
     # An hour that the picture leaves out is left out here.
     assert place([0, 1, 180002, 180003], (Fraction(0), -180000 * STEP)) == [0, 1, 2, 3]
 
