@@ -209,9 +209,7 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
         is_constant_rate=constant is not None,
         usual_step=1 / constant if constant else timing.usual_step(scan.stamps, time_base),
         frame_count=scan.count,
-        # Sound may begin before the clock's zero to be ready there; a picture does in a stream whose counter
-        # begins again.
-        origin=start_time if start_time > 0 or scan.first < 0 else Fraction(0),
+        origin=_find_origin(start_time, scan.first * time_base),
         timeline=scan.timeline,
         colour_tags=colour.read_tags(first),
         hdr=read_hdr(first),
@@ -234,6 +232,19 @@ def _look_at_frames(container, stream) -> tuple[av.VideoFrame | None, bool, bool
         is_interlaced |= frame.interlaced_frame
         is_transparent |= colour.is_transparent(frame)
     return first, is_interlaced, is_transparent
+
+
+def _find_origin(start: Fraction, first: Fraction) -> Fraction:
+    """Returns which time of the file's clock is 0.
+
+    Args:
+      start: when a file begins, in whole microseconds.
+      first: when its picture begins.
+    """
+    if abs(first - start) < Fraction(1, 10**6):
+        return first
+    # Sound may begin before the clock's zero to be ready there; a picture does where the counter begins again.
+    return start if start > 0 or first < 0 else Fraction(0)
 
 
 def read_frames(

@@ -127,3 +127,11 @@ def test_joined_files_are_noted(tmp_path):
     plan = request.make_plan(request.Request(path, tmp_path / "out.mp4"), "zooming_slowmo")
     assert (plan.input_frames, plan.output_frames, plan.video.rate) == (36, 72, 50)
     assert [remark for remark in plan.remarks if "start again or leap in 2 places" in remark]
+
+
+def test_a_picture_begins_at_zero_exactly(tmp_path):
+    # Files tell their beginning in whole microseconds.
+    start = Fraction(2**33 - 7 * 3600 + 1, 90000)
+    for first in (start, Fraction(100001, 90000)):
+        info, frames, _ = read(write(tmp_path / "a.ts", tones(0, 4), steady(4, first), codec="libx264"))
+        assert frames[0].time == 0, (info.origin, first)
