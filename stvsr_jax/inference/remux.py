@@ -17,6 +17,8 @@ from stvsr_jax.inference import side_times, sound_converter
 
 # Hidden sound before an edit list's beginning that a decoder may want to have heard, seconds.
 _PRIMING = Fraction(1, 10)
+# Formats that hide what comes before time 0. Others move the picture to make room for it, and play it.
+_HIDE_WHAT_COMES_BEFORE = ("mp4", "mov", "ipod")
 # Errors of the disk or the machine rather than of what is written.
 _MACHINE_ERRORS = (
     *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -181,7 +183,7 @@ class SideStreams:
             if index not in counts:
                 yield times[index].place(heard), packet
                 continue
-            if packet.is_discard and heard.time is not None and heard.time + heard.duration < -_PRIMING:
+            if packet.is_discard and self._would_be_heard(index, heard):
                 continue
             if index in held:
                 yield times[index].place(held[index][0], heard), held[index][1]
@@ -191,6 +193,13 @@ class SideStreams:
                 break
         last = [(times[index].place(heard, None), packet) for index, (heard, packet) in held.items()]
         yield from sorted(last, key=lambda placed: placed[0])
+
+    def _would_be_heard(self, index, heard):
+        """Whether the output would play sound that an edit list of the input hides."""
+        hides = index in self._converters or self._output.format.name in _HIDE_WHAT_COMES_BEFORE
+        if not hides or heard.time is None:
+            return True
+        return heard.time >= 0 or heard.time + heard.duration < -_PRIMING
 
     def _read_times(self, packet):
         stamp = packet.pts if packet.dts is None else packet.dts
