@@ -66,13 +66,13 @@ class Treatment:
 
 
 def list_streams(source: pathlib.Path) -> tuple[list[SideStream], list[str]]:
-    """Returns the sound and subtitles of a file, and a note on each stream that is of another kind."""
+    """Returns the sound and subtitles of a file, and a note on each stream of another kind but time codes."""
     found, notes = [], []
     with media.open_to_read(source) as container:
         for stream in container.streams:
             if stream.type in ("audio", "subtitle"):
                 found.append(_describe(stream))
-            elif stream.type != "video":
+            elif stream.type != "video" and "timecode" not in stream.metadata:
                 notes.append(f"{stream.type} stream {stream.index} is left out")
     return found, notes
 

@@ -10,6 +10,7 @@ from stvsr_jax.inference import (
     hdr,
     predictor,
     tile_size,
+    timecode,
     video_encoder,
     video_reader,
     video_writer,
@@ -165,17 +166,18 @@ def make_plan(request: Request, model_name: str) -> Plan:
         output_frames = input_frames * time
     else:
         output_frames = math.ceil(input_frames / info.rate * fps)
+    video = _video_format(request, info, out_size, time, fps)
     return Plan(
         request,
         info,
         out_size,
         time,
         fps,
-        _video_format(request, info, out_size, time, fps),
+        video,
         input_frames,
         output_frames,
         request.segment or min(max(_SEGMENT_PIXELS // (out_size[0] * out_size[1]), 8), _SEGMENT_FRAMES),
-        tuple(_remarks(request, info, fps)),
+        tuple(_remarks(request, info, fps, video)),
     )
 
 
@@ -229,10 +231,11 @@ def _video_format(request, info, out_size, time, fps):
         sample_aspect_ratio=aspect,
         metadata=info.metadata,
         language=info.language,
+        timecode=(timecode.rescale(info.timecode, info.rate, rate) or "") if info.is_constant_rate else "",
     )
 
 
-def _remarks(request, info, fps):
+def _remarks(request, info, fps, video):
     if not info.is_constant_rate and fps is None:
         yield "the frame rate varies: output frames keep the times of the input"
     if breaks := len(info.timeline.shifts) - 1:
@@ -248,10 +251,11 @@ def _remarks(request, info, fps):
     )
     if info.bit_depth > 8 and is_8_bits:
         yield f"the input has {info.bit_depth} bits per component; the output has 8"
-    is_folder = video_writer.is_picture_folder(request.output)
     encoder = video_encoder.CODECS[request.codec].encoder
-    if info.hdr.is_static and (is_folder or hdr.encoder_parameters(encoder, info.hdr) is None):
-        what = "a folder of PNGs" if is_folder else request.codec
+    if info.hdr.is_static and (request.makes_pictures or hdr.encoder_parameters(encoder, info.hdr) is None):
+        what = "a folder of PNGs" if request.makes_pictures else request.codec
         yield f"{what} cannot hold the input's HDR10 metadata (mastering display, brightest pixels): it is left out"
     for name in info.hdr.dynamic:
         yield f"the input's {name} metadata is left out"
+    if info.timecode and (request.makes_pictures or not video.timecode):
+        yield f"the time code {info.timecode} is left out"

@@ -15,13 +15,14 @@ import av
 import numpy as np
 
 from stvsr_jax.data import media
-from stvsr_jax.inference import rehearsal, remux, video_encoder, work_folder
+from stvsr_jax.inference import covers, rehearsal, remux, video_encoder, work_folder
 from stvsr_jax.inference.remux import Treatment
 from stvsr_jax.inference.video_encoder import VideoFormat
 
 # Container facts that are not the user's, or that the muxer writes itself.
 _OWN_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder")
 _MP4_SUFFIXES = (".mp4", ".mov", ".m4v")
+_HOLD_TIME_CODES = ("mp4", "mov", "matroska")
 # Packets of each sound stream that are rehearsed.
 _REHEARSED = 200
 
@@ -32,7 +33,7 @@ class VideoFile:
     Args:
       path: final name; its suffix chooses the container.
       video: what to write.
-      source: input file whose sound, subtitles and chapters are carried over, or None.
+      source: input file whose sound, subtitles, chapters and cover pictures are carried over, or None.
       origin: seconds of the source's clock that are time 0.
       shifts: what to add to the source's clock in each of its parts, see `side_times`.
       end: about when the picture ends, to end sound and subtitles with it; None carries all of them over.
@@ -58,7 +59,7 @@ class VideoFile:
         self.path, self.video = path, video
         self.notes = []
         self._source, self._origin, self._shifts, self._end = source, origin, shifts, end
-        self._treatments, self._chapters = (), []
+        self._treatments, self._chapters, self._covers = (), [], []
         with tempfile.TemporaryDirectory() as folder:
             self._rehearse_all(pathlib.Path(folder) / f"trial{path.suffix}")
         height, width = video.encoded_size
@@ -131,6 +132,8 @@ class VideoFile:
             raise ValueError(
                 f"output {self.path} cannot be written with codec {self.video.codec}: {reason}"
             ) from error
+        if self.video.timecode and format_name not in _HOLD_TIME_CODES:
+            self.notes.append(f"the time code does not fit {format_name} and is left out")
         if self._source is None:
             return
         streams, left_out = remux.list_streams(self._source)
@@ -148,12 +151,24 @@ class VideoFile:
             except (av.FFmpegError, ValueError):
                 self._chapters = []
                 self.notes.append(f"chapters do not fit {format_name} and are left out")
+        if found := covers.read_covers(self._source):
+            self._covers = found
+            try:
+                self._write(trial, self._trial_packets, ())
+                is_held = covers.count_covers(trial) == len(found)
+            except (av.FFmpegError, ValueError):
+                is_held = False
+            if not is_held:
+                self._covers = []
+                self.notes += [f"{cover.label} does not fit {format_name} and is left out" for cover in found]
 
     def _write(self, target, packets, treatments, *, packet_limit=None):
         """Writes a file and returns its `SideStreams`, closed; leaves no file if that fails."""
         container = sides = None
         try:
-            container, stream, sides = self._open(target, treatments, packet_limit)
+            container, stream, sides, stills = self._open(target, treatments, packet_limit)
+            for packet in stills:
+                container.mux_one(packet)
             end = Fraction(0)
             for packet in packets:
                 sides.mux_until(packet.dts * packet.time_base)
@@ -176,7 +191,7 @@ class VideoFile:
         return sides
 
     def _open(self, target, treatments, packet_limit):
-        """Returns (container, its video stream, SideStreams), the header written."""
+        """Returns (container, its video stream, SideStreams, packets of covers), the header written."""
         video = self.video
         is_mp4 = target.suffix.lower() in _MP4_SUFFIXES
         container = media.open_to_write(target, options={"movflags": "+faststart"} if is_mp4 else {})
@@ -190,6 +205,8 @@ class VideoFile:
             stream.disposition = av.stream.Disposition.default
             if video.language:
                 stream.metadata["language"] = video.language
+            if video.timecode and container.format.name in _HOLD_TIME_CODES:
+                stream.metadata["timecode"] = video.timecode
             container.metadata.update({k: v for k, v in video.metadata.items() if k not in _OWN_METADATA})
             if self._chapters:
                 container.set_chapters(self._chapters)
@@ -201,13 +218,14 @@ class VideoFile:
                 shifts=self._shifts,
                 packet_limit=packet_limit,
             )
+            stills = covers.add_covers(container, self._source, self._covers) if self._covers else []
             container.start_encoding()  # what the encoders and the container refuse, they refuse here
         except BaseException:
             if sides:
                 sides.close()
             remux.close_quietly(container)
             raise
-        return container, stream, sides
+        return container, stream, sides, stills
 
 
 def _encode_trial(video, has_global_header):
@@ -232,7 +250,7 @@ def _check_carried(trial: pathlib.Path, treatments: Sequence[Treatment], sides: 
         if stream.kind == "audio" and written <= refused:
             raise ValueError("it holds nothing that can be written")
     with media.open_to_read(trial) as container:
-        found = [remux.kind_of(stream) for stream in container.streams if stream.type != "video"]
+        found = [remux.kind_of(s) for s in container.streams if s.type in ("audio", "subtitle")]
     expected = [sides.kinds[treatment.stream.index] for treatment in treatments]
     if sorted(map(str, found)) != sorted(map(str, expected)):
         raise ValueError("it would not be known for what it is")

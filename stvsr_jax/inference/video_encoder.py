@@ -104,6 +104,7 @@ class VideoFormat:
       sample_aspect_ratio: width of a pixel over its height.
       metadata: title and so on.
       language: of the picture, three letters, empty if unknown.
+      timecode: SMPTE time code of the first frame, empty without.
     """
 
     height: int
@@ -119,6 +120,7 @@ class VideoFormat:
     sample_aspect_ratio: Fraction = Fraction(1)
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     language: str = ""
+    timecode: str = ""
 
     @property
     def encoded_format(self) -> str:

@@ -48,6 +48,7 @@ class VideoInfo:
       bit_depth: bits per component in the file.
       metadata: title and so on.
       language: of the video stream, three letters, empty if unknown.
+      timecode: SMPTE time code of the first frame, empty without.
       stream_index: of the video stream, None for pictures and animated WebP.
       pictures: files in order, for a folder.
     """
@@ -71,6 +72,7 @@ class VideoInfo:
     bit_depth: int = 8
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     language: str = ""
+    timecode: str = ""
     stream_index: int | None = None
     pictures: tuple[pathlib.Path, ...] = ()
 
@@ -176,7 +178,8 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
             guesses = (stream.guessed_rate, stream.average_rate, stream.base_rate)
             aspect = stream.sample_aspect_ratio or Fraction(1)
             described = dict(
-                metadata=dict(container.metadata),
+                metadata={k: v for k, v in container.metadata.items() if k.lower() != "timecode"},
+                timecode=_read_timecode(stream, container),
                 language=stream.language or "",
                 stream_index=stream.index,
                 time_base=stream.time_base,
@@ -232,6 +235,12 @@ def _look_at_frames(container, stream) -> tuple[av.VideoFrame | None, bool, bool
         is_interlaced |= frame.interlaced_frame
         is_transparent |= colour.is_transparent(frame)
     return first, is_interlaced, is_transparent
+
+
+def _read_timecode(*tagged) -> str:
+    """Returns the time code of the first of a stream and a container that has one, else ''."""
+    texts = (text for item in tagged for key, text in item.metadata.items() if key.lower() == "timecode")
+    return next(texts, "")
 
 
 def _find_origin(start: Fraction, first: Fraction) -> Fraction:
