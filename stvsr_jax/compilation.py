@@ -113,14 +113,18 @@ class Program:
 
     def __call__(self, *args, **kwargs) -> Any:
         """Run the function."""
+        positional, named = self._split(args, kwargs)[0]
+        return self.prepare(*args, **kwargs)(*positional, **named)
+
+    def prepare(self, *args, **kwargs) -> jax.stages.Compiled:
+        """Return the program that runs on such arguments, compiled or loaded the first time."""
         arrays, statics = self._split(args, kwargs)
         signature = _describe(arrays), statics
         if signature not in self._compiled:
             with self._locks[signature]:  # of several threads one compiles
                 if signature not in self._compiled:
                     self._compiled[signature] = self.compile(*args, **kwargs)
-        positional, named = arrays
-        return self._compiled[signature](*positional, **named)
+        return self._compiled[signature]
 
     def compile(self, *args, **kwargs) -> jax.stages.Compiled:
         """Return the program for such arguments (of the static ones: with these values), loaded or made."""

@@ -1,9 +1,11 @@
 """Several processes as one run, and the request to stop that pre-emptible machines send."""
 
+import contextlib
 import os
 import signal
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 from jax.experimental import multihost_utils
@@ -66,6 +68,46 @@ class StopRequest:
 
     def __exit__(self, *exception) -> None:
         self._restore()
+
+    @contextlib.contextmanager
+    def answered_by(self, end: Callable[[], None]) -> Iterator[None]:
+        """Answer a signal at once that comes while the main thread is inside, as in the compiler, which takes a minute.
+
+        Another thread then calls `end`, which saves and raises StoppedError, and ends the process. With several
+        processes the request waits for the next step.
+        """
+        if not self._before:
+            yield
+            return
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        thread = threading.Thread(target=self._answer, args=(reader, end), name="answer")
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            os.write(writer, bytes(1))
+            thread.join()  # if there was a signal the process ends meanwhile
+            os.close(reader)
+            os.close(writer)
+
+    def _answer(self, reader, end):
+        while (number := os.read(reader, 1)[0]) not in (signal.SIGTERM, signal.SIGINT):
+            if number == 0:
+                return
+        self.signal_number, code = number, 128 + number
+        try:
+            end()
+        except StoppedError as stopped:
+            print(stopped, file=sys.stderr)
+        except Exception as error:  # nobody above could catch it
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
 
     def is_due(self, step: int) -> bool:
         """Whether to stop after this step; the same answer on all processes."""

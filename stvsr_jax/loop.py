@@ -54,9 +54,14 @@ def train(run, state: TrainState, services: Services) -> dict[str, float]:
     report = _Report(run, writer)
     watch, last, began = _Watch(), run.loop.num_steps, time.perf_counter()
     step = first = int(state.step)
-    scores = {}
+    scores, is_due = {}, False
     if first >= last:  # the run had ended
         scores = report.score(state)
+    elif (
+        first and first % run.loop.eval_every == 0 and not manager.metrics(first)
+    ):  # it was stopped before its scores
+        with stop.answered_by(lambda: _stop(run, state, services)):
+            scores = report.evaluate(state)
     batches = run.datasets.train.start_at(step)
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: batches.close())
@@ -65,6 +70,9 @@ def train(run, state: TrainState, services: Services) -> dict[str, float]:
             is_last = step == last
             is_logged = step % run.loop.log_every == 0 or is_last
             batch = sharding.to_global(next(batches), run.mesh)
+            if watch.is_new(batch["target"].shape):
+                with stop.answered_by(lambda: _stop(run, state, services)):  # noqa: B023 - called inside alone
+                    train_step.prepare(state, batch)
             state, numbers = train_step(state, batch)
             watch.add(step, numbers, batch["target"].shape, wait=is_logged)
             if watch.is_diverged(run.loop.max_skipped_steps):
@@ -79,12 +87,17 @@ def train(run, state: TrainState, services: Services) -> dict[str, float]:
             writer.progress(step, watch.shown())
             if is_logged:
                 report.log(step, watch, state, batch)
+            is_due = is_due or step % run.loop.checkpoint_every == 0 or is_last
+            # One that is saved while steps are skipped is of no use to go back to, and others give way to it.
+            is_saved = is_last or is_due and not watch.is_skipping()
             with watch.paused():
                 is_scored = step % run.loop.eval_every == 0 or is_last
                 if is_scored:
-                    scores = report.evaluate(state)
-                if step % run.loop.checkpoint_every == 0 or is_last:
+                    with stop.answered_by(lambda: _stop(run, state, services)):  # noqa: B023 - called inside alone
+                        scores = report.evaluate(state)
+                if is_saved:
                     run_checkpoints.save(manager, state, run.spec, scores=scores if is_scored else None)
+                    is_due = False
         run_checkpoints.finish(manager)
     _summarise(scores, last - first, time.perf_counter() - began, services)
     return scores
@@ -102,7 +115,7 @@ def _stop(run, state, services):
 
 
 def _go_back(run, state, watch, offsets, services):
-    """Returns the newest state from before the steps that were skipped, with a lower learning rate."""
+    """Returns the newest saved state from before the steps that were skipped, else this one, with a lower learning rate."""
     step, streak = watch.step, watch.skipped_in_a_row
     rows, first = run.batch_size, step - streak
     reach = (
@@ -115,19 +128,27 @@ def _go_back(run, state, watch, offsets, services):
     )
     rollbacks = int(state.rollbacks)
     run_checkpoints.finish(services.manager)
-    if rollbacks >= run.loop.max_rollbacks or not any(s <= first for s in services.manager.all_steps()):
+    if rollbacks >= run.loop.max_rollbacks:
         tried = f" after going back {rollbacks} times" if rollbacks else ""
         raise FloatingPointError(
             f"{cause}; stopped{tried}. Lower optimizer.learning_rate or set optimizer.clip_norm"
         )
-    state = run_checkpoints.restore_latest(services.manager, run.describe_state(), run.spec, last=first)
-    count = jax.device_put(np.int32(rollbacks + 1), sharding.replicated(run.mesh))
+    where = "back to"
+    if any(s <= first for s in services.manager.all_steps()):
+        state = run_checkpoints.restore_latest(services.manager, run.describe_state(), run.spec, last=first)
+    else:  # skipped steps have left everything else as it was
+        where = "no checkpoint is older; on from"
+    zero, count = (jax.device_put(np.int32(n), sharding.replicated(run.mesh)) for n in (0, rollbacks + 1))
+    state = state.replace(skipped=zero, rollbacks=count)
+    run_checkpoints.save(services.manager, state, run.spec)  # unless it is there
+    run_checkpoints.finish(services.manager)
+    run_checkpoints.note_rollback(services.manager, int(state.step), rollbacks + 1)
     factor = run.loop.rollback_rate ** (rollbacks + 1)
     services.writer.rewind(int(state.step))
     services.writer.say(
-        f"{cause}; back to step {int(state.step)}, learning rate from now on times {factor:.4g}"
+        f"{cause}; {where} step {int(state.step)}, learning rate from now on times {factor:.4g}"
     )
-    return state.replace(rollbacks=count)
+    return state
 
 
 def _summarise(scores, steps, seconds, services):
@@ -225,6 +246,15 @@ class _Watch:
         began = time.perf_counter()
         yield
         self._began += time.perf_counter() - began
+
+    def is_new(self, shape):
+        """Whether no step of a shape was added, so that it may have to be compiled."""
+        return shape not in self._shapes
+
+    def is_skipping(self):
+        """Whether the newest step was skipped; waits for it."""
+        self._read()
+        return self.skipped_in_a_row > 0
 
     def is_diverged(self, max_skipped_steps):
         """Whether the last steps known were all skipped."""

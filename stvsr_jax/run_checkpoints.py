@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -76,7 +77,7 @@ def restore_latest(
       manager: of a directory that holds a checkpoint.
       described: shape, dtype and sharding of each array, on any mesh; see `train_state.describe`.
       spec: the network that is being trained.
-      last: the newest step that may be taken; later checkpoints are deleted. None takes the newest.
+      last: the newest step that may be taken, None for any.
 
     Raises:
       ValueError: the checkpoints are of another network, hold weights only, or none can be read, or the newest cannot
@@ -84,8 +85,6 @@ def restore_latest(
     """
     steps = sorted(manager.all_steps())
     if last is not None:
-        for step in [step for step in steps if step > last]:
-            manager.delete(step)
         steps = [step for step in steps if step <= last]
         if not steps:
             raise ValueError(f"{manager.directory} has no checkpoint of step {last} or before")
@@ -98,6 +97,31 @@ def restore_latest(
         if not steps:
             raise failure
         _set_aside(manager, step, failure)
+
+
+def note_rollback(manager: ocp.CheckpointManager, step: int, count: int) -> None:
+    """Record that a run goes on from a checkpoint having diverged `count` times; later ones are deleted.
+
+    The restored state then counts them, also of a run that is killed before its next checkpoint.
+    """
+    if jax.process_index() == 0:
+        file = _rollback_file(manager, step)
+        draft = file.parent / f"{file.name}.draft"
+        draft.write_text(str(count))
+        draft.replace(file)  # before anything is deleted
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"rollback to {step}")
+    for later in [s for s in manager.all_steps() if s > step]:
+        manager.delete(later)
+
+
+def _rollback_file(manager, step):
+    return checkpoint.absolute(manager.directory) / str(step) / "rollbacks"
+
+
+def _noted_rollbacks(manager, step):
+    file = _rollback_file(manager, step)
+    return int(file.read_text()) if file.exists() else 0
 
 
 def _restore_state(manager, step, described, spec):
@@ -120,6 +144,7 @@ def _restore_state(manager, step, described, spec):
         if described.ema is not None:  # an average that is new begins as the parameters
             ema = restored["ema"] if "ema" in items else jax.tree.map(lambda x: x.copy(), restored.params)
         state = TrainState(params=restored.params, ema=ema, **restored.progress)
+        state = state.replace(rollbacks=jnp.maximum(state.rollbacks, _noted_rollbacks(manager, step)))
     except checkpoint.UnreadableError as error:
         failure = error
     if jax.process_count() > 1:

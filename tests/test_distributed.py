@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -72,6 +73,54 @@ def test_errors_of_a_cluster_that_was_found_are_not_hidden(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(ValueError, match="Number of processes"):
         distributed.initialize({})
+
+
+BUSY = """
+import hashlib, sys, time
+from stvsr_jax import distributed
+
+def end():
+    print("saved", flush=True)
+    raise distributed.StoppedError("stopped after step 7", stop.signal_number)
+
+def work(count):
+    # As in a compiler: no Python runs in this thread, but in others.
+    began = time.monotonic()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", count)
+    return time.monotonic() - began
+
+second = int(10**5 / work(10**5))
+
+with distributed.StopRequest() as stop:
+    with stop.answered_by(end):
+        pass
+    print("ready", flush=True)
+    if sys.argv[1] == "inside":
+        with stop.answered_by(end):
+            print("busy", flush=True)
+            work(4 * second)
+            print("not reached")
+    print("busy", flush=True)
+    work(second)
+    print(stop.is_due(1))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_a_signal_is_answered_while_the_main_thread_is_busy(number, where):
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY, where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n" and process.stdout.readline() == "busy\n"
+    process.send_signal(number)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    if where == "inside":
+        assert (process.returncode, out, err) == (128 + number, "saved\n", "stopped after step 7\n")
+        assert time.monotonic() - began < 3
+    else:
+        assert (process.returncode, out, err) == (0, "True\n", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

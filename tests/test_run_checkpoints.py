@@ -90,8 +90,15 @@ def test_without_scores_there_is_no_best(linear_config, params, tmp_path):
 def test_going_back_deletes_what_is_later(linear_config, params, tmp_path):
     save_all(tmp_path, [make_state(params, step=step) for step in (2, 4, 6)])
     with checkpoint.open_manager(tmp_path) as manager:
-        assert run_checkpoints.restore_latest(manager, describe(), SPEC, last=5).step == 4
+        state = run_checkpoints.restore_latest(manager, describe(), SPEC, last=5)
+        assert (state.step, state.rollbacks) == (4, 1)
+        run_checkpoints.note_rollback(manager, 4, 3)
         assert sorted(manager.all_steps()) == [2, 4]
+    with checkpoint.open_manager(tmp_path) as manager:  # of the next process
+        for _ in range(2):
+            state = run_checkpoints.restore_latest(manager, describe(), SPEC)
+            assert (state.step, state.rollbacks, state.rollbacks.dtype) == (4, 3, np.int32)
+        assert run_checkpoints.restore_latest(manager, describe(), SPEC, last=3).rollbacks == 1
         with pytest.raises(ValueError, match="no checkpoint of step 1 or before"):
             run_checkpoints.restore_latest(manager, describe(), SPEC, last=1)
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, run_checkpoints, sharding, train, train_state
+from stvsr_jax import checkpoint, distributed, run_checkpoints, sharding, train, train_state
 from stvsr_jax.data.locks import only_one
 from stvsr_jax.weights import files
 
@@ -153,6 +153,63 @@ def test_diverged_run_goes_back_and_on_with_a_lower_rate(config, tmp_path, monke
         described = train_state.describe(run.model, run.optimizer, run.mesh, has_ema=False)
         state = run_checkpoints.restore_latest(manager, described, run.spec)
         assert (state.step, state.rollbacks, state.skipped) == (8, 1, 0)
+
+
+def test_a_rollback_is_remembered_by_a_run_that_is_killed_right_after_it(config, tmp_path, monkeypatch):
+    config.train.update({"num_steps": 8, "max_skipped_steps": 3, "max_rollbacks": 1, "keep_checkpoints": 9})
+    with monkeypatch.context() as patch:
+        seen = poison(patch, {4, 5, 6})
+        killed = []
+
+        def note(manager, step, count):
+            noted(manager, step, count)
+            killed.append((step, count))
+            raise KeyboardInterrupt  # in place of a SIGKILL
+
+        noted = run_checkpoints.note_rollback
+        patch.setattr(run_checkpoints, "note_rollback", note)
+        with pytest.raises(KeyboardInterrupt):
+            train.train_and_evaluate(config, tmp_path / "run")
+        assert killed == [(4, 1)] and len(seen) == 7
+    poison(monkeypatch, {0, 1, 2, 3, 4})  # it diverges once more, and has no rollback left
+    with pytest.raises(FloatingPointError, match="stopped after going back 1 times"):
+        train.train_and_evaluate(config, tmp_path / "run")
+
+
+def test_without_an_older_checkpoint_a_run_goes_on_with_a_lower_rate(config, tmp_path, monkeypatch, capsys):
+    config.train.update({"num_steps": 8, "max_rollbacks": 1, "checkpoint_every": 8, "eval_every": 8})
+    poison(monkeypatch, {2, 3, 4})
+    train.train_and_evaluate(config, tmp_path / "run")
+    assert (
+        "no checkpoint is older; on from step 4, learning rate from now on times 0.5"
+        in capsys.readouterr().out
+    )
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"4", "8"}
+
+
+def test_no_checkpoint_is_saved_while_steps_are_skipped(config, tmp_path, monkeypatch):
+    config.train.update({"num_steps": 9, "checkpoint_every": 1, "max_skipped_steps": 9, "eval_every": 9})
+    config.train.keep_checkpoints = 9
+    poison(monkeypatch, {2, 3, 4})
+    train.train_and_evaluate(config, tmp_path / "run")
+    saved = {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert saved == {1, 2, 6, 7, 8, 9}  # the steps of batches 2 to 4 are 3 to 5
+
+
+def test_a_run_that_was_stopped_before_its_scores_is_scored_when_it_goes_on(config, tmp_path, monkeypatch):
+    train.train_and_evaluate(config, tmp_path / "whole")
+    stop_at = {2}
+    monkeypatch.setattr(distributed.StopRequest, "is_due", lambda self, step: step in stop_at)
+    monkeypatch.setattr(distributed.StopRequest, "signal_number", 15, raising=False)
+    with pytest.raises(distributed.StoppedError):
+        train.train_and_evaluate(config, tmp_path / "run")
+    stop_at.clear()
+    train.train_and_evaluate(config, tmp_path / "run")
+    rows = [
+        {row for row in (tmp_path / name / "metrics.csv").read_text().splitlines() if ",validation/" in row}
+        for name in ("whole", "run")
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 4
 
 
 def test_run_that_diverges_again_and_again_stops(config, tmp_path, monkeypatch):
