@@ -17,13 +17,14 @@ import numpy as np
 from stvsr_jax.data import clip
 from stvsr_jax.data.photos import load_photos, open_photo
 
-# Frames are drawn at this many times their size and averaged down, which keeps them as sharp as a camera's and
-# free of the flicker that cubic interpolation leaves at whole-pixel steps.
-_OVERSAMPLE = 2
+# Photographs are enlarged this many times and then averaged over a pixel of the frame, once for all frames. Bilinear
+# samples of that are as sharp as a camera's pixels, and equally sharp wherever they fall between those of the
+# photograph: cubic samples of the photograph itself flicker.
+_ENLARGE = 2
 # Moments of an exposure that are averaged in a scene with motion blur.
 _EXPOSURES = 3
-# Source pixels beyond those a crop maps to that cubic interpolation reads.
-_MARGIN = 4
+# Pixels of a photograph beyond those a crop maps to that its enlarging and averaging read.
+_MARGIN = 6
 
 
 def open_moving_layers(
@@ -87,9 +88,9 @@ class MovingLayers:
         """Return frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
         clip.check_read(self, indices, crop)
         scene = _draw_scene(self)
-        crop = crop or (0, 0, self.height, self.width)
-        found = {n: scene.draw(n, crop) for n in set(indices)}
-        return np.stack([found[n] for n in indices])
+        numbers = sorted(set(indices))
+        frames = scene.draw(numbers, crop or (0, 0, self.height, self.width))
+        return frames[np.searchsorted(numbers, indices)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,20 +159,14 @@ class Scene:
     moments: tuple[float, ...]
     middle: float
 
-    def draw(self, n: int, crop: tuple[int, int, int, int]) -> np.ndarray:
-        """Return frame `n` within (top, left, height, width), uint8 [height, width, 3]."""
-        cv2 = _import_cv2()
-        total = 0.0
-        for moment in self.moments:
-            t = n - self.middle + moment
-            image = None
-            for layer in self.layers:
-                image = _compose(image, layer, t, crop)
-            total = total + image
-        mean = total / len(self.moments)
-        height, width = crop[2:]
-        mean = cv2.resize(mean, (width, height), interpolation=cv2.INTER_AREA)
-        return np.clip(mean + 0.5, 0, 255).astype(np.uint8)
+    def draw(self, numbers: Sequence[int], crop: tuple[int, int, int, int]) -> np.ndarray:
+        """Draw frames within (top, left, height, width), uint8 [N, height, width, 3]."""
+        times = [n - self.middle + moment for n in numbers for moment in self.moments]
+        images = [None] * len(times)
+        for layer in self.layers:
+            _compose(images, layer, times, crop)
+        exposures = np.stack(images).reshape(len(numbers), len(self.moments), *images[0].shape)
+        return np.clip(exposures.mean(axis=1) + 0.5, 0, 255).astype(np.uint8)
 
 
 @functools.cache
@@ -187,44 +182,68 @@ def _import_cv2():
     return cv2
 
 
-def _compose(image, layer, t, crop):
-    """Return `image`, float32 [s h, s w, 3], with a layer in front of it; a first layer has none behind it."""
+def _compose(images, layer, times, crop):
+    """Put a layer in front of `images`, float32 [h, w, 3] of each time; behind the first layer there is None."""
     cv2 = _import_cv2()
     top, left, height, width = crop
-    s = _OVERSAMPLE
-    if image is not None and not _touches(layer, t, crop):
-        return image
+    size = (width, height)
+    is_background = layer.mask is None
+    shown = [i for i, t in enumerate(times) if is_background or _touches(layer, t, crop)]
+    if not shown:
+        return
     centre = np.array([layer.pixels.shape[1], layer.pixels.shape[0]]) * layer.scale / 2
-    matrix = layer.motion.to_layer(t, centre) / layer.scale
-    # From pixels of the oversampled crop: centres of pixels are whole numbers in both.
-    matrix[:, 2] += matrix[:, :2] @ [left + (1 / s - 1) / 2, top + (1 / s - 1) / 2]
-    matrix[:, :2] /= s
-    size = (s * width, s * height)
-    (x0, x1), (y0, y1) = _needed(matrix, size, layer.pixels.shape)
-    part = layer.pixels[y0:y1, x0:x1]
-    matrix[:, 2] -= (x0, y0)
-    if layer.mask is None:
-        return cv2.warpAffine(
-            part,
-            matrix,
-            size,
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101,
-        ).astype(np.float32)
+    maps = {}
+    for i in shown:
+        matrix = layer.motion.to_layer(times[i], centre) / layer.scale  # to pixels of the photograph
+        # Centres of pixels are whole numbers in the crop and in the photograph, and corners are in the layer.
+        matrix[:, 2] += matrix[:, :2] @ [left + 0.5, top + 0.5] - 0.5
+        maps[i] = matrix
+    (x0, x1), (y0, y1) = _needed(list(maps.values()), size, layer.pixels.shape)
+    part = _prepare(layer.pixels[y0:y1, x0:x1], layer.scale)
+    for i, matrix in maps.items():
+        matrix[:, 2] -= (x0, y0)
+        area = slice(0, height), slice(0, width)
+        if not is_background:
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            mask = cv2.warpAffine(layer.mask[y0:y1, x0:x1], matrix, size, flags=flags)
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            if not len(rows):
+                continue
+            # Only the rectangle that the layer covers is drawn.
+            area = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        front = _warp(part, matrix, area)
+        if is_background:
+            images[i] = front.astype(np.float32)
+        else:
+            images[i][area] += mask[area][..., None] * (front - images[i][area])
+
+
+def _warp(part, matrix, area):
+    """Sample a prepared photograph, uint8 [h, w, 3], at the pixels (rows, columns) of `area`."""
+    cv2 = _import_cv2()
+    rows, columns = area
+    # From pixels of the area to those of the enlarged photograph, of which each covers 1 / _ENLARGE of one.
+    offset = matrix[:, :2] @ [columns.start, rows.start] + matrix[:, 2]
+    matrix = np.hstack([matrix[:, :2], offset[:, None]]) * _ENLARGE
+    matrix[:, 2] += (_ENLARGE - 1) / 2
+    size = (int(columns.stop - columns.start), int(rows.stop - rows.start))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    mask = cv2.warpAffine(layer.mask[y0:y1, x0:x1], matrix, size, flags=flags)
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return image
-    # Only the rectangle that the layer covers is blended.
-    area = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    matrix[:, 2] += matrix[:, :2] @ [columns[0], rows[0]]
-    size = (int(columns[-1] + 1 - columns[0]), int(rows[-1] + 1 - rows[0]))
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    front = cv2.warpAffine(part, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    mask = mask[area][..., None]
-    image[area] += mask * (front - image[area])
-    return image
+    return cv2.warpAffine(part, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT)
+
+
+def _prepare(part, scale):
+    """Enlarge a part of a photograph and average it over squares of the size of a frame's pixel."""
+    cv2 = _import_cv2()
+    height, width = part.shape[:2]
+    size = (_ENLARGE * width, _ENLARGE * height)
+    part = cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_CUBIC)
+    reach = (_ENLARGE / scale - 1) / 2  # on each side of the middle tap
+    if reach <= 0:
+        return part
+    whole = math.ceil(reach)
+    taps = np.ones(2 * whole + 1)
+    taps[0] = taps[-1] = reach - whole + 1
+    return cv2.sepFilter2D(part, -1, taps / taps.sum(), taps / taps.sum(), borderType=cv2.BORDER_REFLECT)
 
 
 def _touches(layer, t, crop):
@@ -235,12 +254,13 @@ def _touches(layer, t, crop):
     return left - reach <= x <= left + width + reach and top - reach <= y <= top + height + reach
 
 
-def _needed(matrix, size, shape):
-    """Return the ranges of x and y of a photograph that an output of `size` (w, h) maps to, mirrored ones too."""
+def _needed(matrices, size, shape):
+    """Return the ranges of x and y of a photograph that outputs of `size` (w, h) map to, mirrored ones too."""
     w, h = size
-    corners = matrix @ np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1]])
+    corners = np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1]])
+    mapped = np.concatenate([matrix @ corners for matrix in matrices], axis=1)  # [2, 4 each]
     ranges = []
-    for values, length in zip(corners, (shape[1], shape[0]), strict=True):
+    for values, length in zip(mapped, (shape[1], shape[0]), strict=True):
         low, high = math.floor(values.min()) - _MARGIN, math.ceil(values.max()) + _MARGIN
         # What lies beyond a border is read mirrored, so the pixels it mirrors belong to the range.
         high = max(high, -low) if low < 0 else high
