@@ -86,6 +86,7 @@ def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", til
         "digest": params_digest(params),
         "dtype": dtype,
         "tile": tile,
+        **({"set": model} if model in sources.list_shipped() else {}),
     }
     return Method(
         loaded.model_name,

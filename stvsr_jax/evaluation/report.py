@@ -67,7 +67,8 @@ def label(record: Record) -> str:
         return method["name"]
     tiles = f", tiles of {method['tile']}" if method["tile"] else ""
     number_format = f", {method['dtype']}" if method["dtype"] != "float32" else ""
-    return f"{method['name']} {method['digest'][:8]}{number_format}{tiles}"
+    name = method.get("set", method["name"])  # several sets that ship are of one network
+    return f"{name} {method['digest'][:8]}{number_format}{tiles}"
 
 
 def _make_table(records: Sequence[Record]) -> str:

@@ -36,6 +36,7 @@ def test_weights_that_ship_are_opened_by_name(shipped):
     shipped("video", "videoinr")
     video, videoinr = methods.open_method("video"), methods.open_method("videoinr")
     assert (video.name, video.facts["step"], video.window_size) == ("zooming_slowmo", 7, 4)
+    assert video.facts["set"] == "video"
     assert (videoinr.name, videoinr.facts["fields"]["hidden"]) == ("videoinr", [8, 8, 8])
 
 

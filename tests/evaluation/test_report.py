@@ -124,6 +124,12 @@ def test_methods_share_a_table(record):
     ]
 
 
+def test_weights_that_ship_are_called_by_their_name(record):
+    method = {"name": "zooming_slowmo", "digest": "0123456789", "dtype": "float32", "tile": 0}
+    assert report.label(change(record, "settings.method", method)) == "zooming_slowmo 01234567"
+    assert report.label(change(record, "settings.method", method | {"set": "video"})) == "video 01234567"
+
+
 def test_identical_frames_and_infinite_averages_are_told(record):
     record = change(change(record, "identical_frames", 31), "scores.psnr_y", "inf")
     text = report.make_tables([record])
