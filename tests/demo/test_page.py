@@ -212,13 +212,17 @@ def test_the_page_works_in_a_browser(address, source, browser):
     time.sleep(1)  # pictures are drawn
 
 
-def test_a_job_is_stopped_by_the_button(address, source, browser, folder, fake_predictors, monkeypatch):
-    started, real = threading.Event(), jobs.run
+@pytest.mark.parametrize("how", ["button", "closing"])
+def test_a_job_is_stopped_by_the_button_and_by_closing_the_page(
+    address, source, browser, folder, monkeypatch, how
+):
+    started, ended, real = threading.Event(), threading.Event(), jobs.run
 
     def run(*args, should_stop, **kwargs):
         started.set()
         for _ in range(600):
             if should_stop():
+                ended.set()
                 break
             time.sleep(0.05)
         return real(*args, should_stop=should_stop, **kwargs)
@@ -229,6 +233,10 @@ def test_a_job_is_stopped_by_the_button(address, source, browser, folder, fake_p
     press(browser, "Enlarge")
     assert started.wait(60)
     wait(lambda b: "memory: " in text_of(b))  # said before the work begins
-    press(browser, "Stop")
-    wait(lambda b: "Stopped." in text_of(b))
+    if how == "button":
+        press(browser, "Stop")
+        wait(lambda b: "Stopped." in text_of(b))
+    else:
+        browser.get("about:blank")
+    assert ended.wait(20)
     assert left_in(folder) == []
