@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import av
 import numpy as np
 
-from stvsr_jax.data import decoding, media
+from stvsr_jax.data import decoding, deinterlacing, media
 from stvsr_jax.data.colour import UNSPECIFIED, ColourTags, RgbConverter
 
 # Idle readers a process keeps open; one for 720p H.264 holds some 20 MB of reference frames.
@@ -65,7 +65,8 @@ class VideoReader:
         if index.media != index.path:
             original, stream = _open(index.path)
             with original:
-                like = next(decoding.decode(original.demux(stream), stream))
+                frames = decoding.decode(original.demux(stream), stream)
+                like = next(deinterlacing.deinterlace(frames, stream.time_base))
         tags = ColourTags(index.matrix, index.is_full_range, UNSPECIFIED, UNSPECIFIED)
         self._converter = RgbConverter(tags, like=like)
         self._frames = iter(())

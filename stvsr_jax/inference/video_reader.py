@@ -15,8 +15,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data import colour, decoding, frame_folder, media
-from stvsr_jax.inference import animated_webp, deinterlacing, pictures, timing
+from stvsr_jax.data import colour, decoding, deinterlacing, frame_folder, media
+from stvsr_jax.inference import animated_webp, pictures, timing
 from stvsr_jax.inference.hdr import Hdr, read_hdr
 from stvsr_jax.inference.timeline import Timeline, scan_packets
 

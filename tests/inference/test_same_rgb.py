@@ -27,6 +27,7 @@ def write(
     tags=None,
     rotation=0,
     has_cover=False,
+    flags="",
     channels=3,
 ):
     with av.open(str(path), "w") as container:
@@ -35,7 +36,9 @@ def write(
             cover = container.add_stream("png", rate=1)
             cover.height, cover.width, cover.pix_fmt = 300, 400, "rgb24"
             cover.disposition = av.stream.Disposition.attached_pic
-        stream = container.add_stream(codec, rate=25, options={"g": "4"})
+        stream = container.add_stream(
+            codec, rate=25, options={"g": "4"} | ({"flags": flags} if flags else {})
+        )
         (stream.height, stream.width), stream.pix_fmt = size, pixel_format
         if tags:
             stream.codec_context.colorspace, stream.codec_context.color_range = tags
@@ -69,6 +72,8 @@ CASES = {
     "rgb.mkv": {"codec": "ffv1", "pixel_format": "bgr0"},
     "transparent.mov": {"codec": "qtrle", "pixel_format": "argb", "channels": 4},
     "transparent.webm": {"codec": "libvpx-vp9", "pixel_format": "yuva420p", "channels": 4},
+    "interlaced.mp4": {"flags": "+ildct+ilme"},
+    "interlaced_turned.mp4": {"flags": "+ildct+ilme", "tags": (1, 2), "rotation": 90},
     "odd.mkv": {"size": (63, 95), "codec": "ffv1", "pixel_format": "yuv420p"},
 }
 

@@ -19,7 +19,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data import colour, decoding, media
+from stvsr_jax.data import colour, decoding, deinterlacing, media
 from stvsr_jax.data.frame_folder import list_images
 
 
@@ -149,7 +149,8 @@ class VideoClip:
         try:
             with media.open_to_read(self.path) as container:
                 stream = decoding.best_video_stream(container)
-                for frame in decoding.decode(container.demux(stream), stream):
+                frames = decoding.decode(container.demux(stream), stream)
+                for frame in deinterlacing.deinterlace(frames, stream.time_base):
                     if converter is None:
                         size = frame.height, frame.width
                         converter = colour.RgbConverter(colour.read_tags(frame))
