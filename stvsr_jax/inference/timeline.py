@@ -80,18 +80,20 @@ class Scan:
         empty if one lacks its own.
       count: how many frames there are.
       first: the earliest presentation time, 0 without any.
+      last_duration: for how long the last frame says it is shown, in the same units; 0 if it does not.
       timeline: the parts of the file.
     """
 
     stamps: list[int]
     count: int
     first: int
+    last_duration: int
     timeline: Timeline
 
 
 def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
     """Reads the packets of a file's video stream, and of its sound where that may tell leaps from pauses."""
-    facts = []  # (number, dts, pts) of each frame
+    facts = []  # (number, dts, pts, duration) of each frame
     heard = set()  # seconds in which there is sound
     number = -1
     with media.open_to_read(path) as container:
@@ -105,8 +107,8 @@ def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
                 continue
             number += 1
             if (packet.size or packet.pts is not None) and not packet.is_discard:
-                facts.append((number, packet.dts, packet.pts))
-    starts = find_restarts([fact[1:] for fact in facts], time_base)
+                facts.append((number, packet.dts, packet.pts, packet.duration or 0))
+    starts = find_restarts([fact[1:3] for fact in facts], time_base)
     pieces = [facts[a:b] for a, b in zip([0, *starts], [*starts, len(facts)], strict=True)]
     stamps, parts = _put_in_line(pieces, time_base, heard if is_joinable else None)
     if len(parts) == 1 and not parts[0].leaps:
@@ -115,6 +117,7 @@ def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
         sorted(stamps) if len(stamps) == len(facts) else [],
         len(facts),
         min(stamps, default=0),
+        max(((pts, duration) for *_, pts, duration in pieces[-1] if pts is not None), default=(0, 0))[1],
         Timeline(parts),
     )
 
@@ -143,7 +146,9 @@ def find_restarts(stamps: Sequence[tuple[int | None, int | None]], time_base: Fr
 
 def _put_in_line(pieces, time_base, heard) -> tuple[list[int], tuple[Part, ...]]:
     """Returns the moved presentation times of all frames that have one, and the parts."""
-    shown = [np.sort(np.array([pts for *_, pts in piece if pts is not None], np.int64)) for piece in pieces]
+    shown = [
+        np.sort(np.array([pts for *_, pts, _ in piece if pts is not None], np.int64)) for piece in pieces
+    ]
     steps = np.concatenate([np.diff(stamps) for stamps in shown])
     step = int(np.median(steps[steps > 0])) if (steps > 0).any() else round(Fraction(1, 25) / time_base)
     moved, parts, end = [], [], None

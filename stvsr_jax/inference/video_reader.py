@@ -161,7 +161,7 @@ def _probe_animation(path: pathlib.Path) -> VideoInfo:
         is_constant_rate=constant is not None,
         usual_step=1 / constant if constant else timing.usual_step(stamps, base),
         time_base=base,
-        frame_count=len(durations),
+        frame_count=len(durations) + _repeats(durations[-1] * base, constant),
         has_alpha=is_transparent,
     )
 
@@ -211,7 +211,7 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
         rate=constant or mean.limit_denominator(100000),
         is_constant_rate=constant is not None,
         usual_step=1 / constant if constant else timing.usual_step(scan.stamps, time_base),
-        frame_count=scan.count,
+        frame_count=scan.count + (_repeats(scan.last_duration * time_base, constant) if scan.stamps else 0),
         origin=_find_origin(start_time, scan.first * time_base),
         timeline=scan.timeline,
         colour_tags=colour.read_tags(first),
@@ -271,7 +271,7 @@ def read_frames(
     """
     pending = None
     first_time = None
-    for number, (image, time, own_duration) in enumerate(_timed_images(info)):
+    for number, (image, time, own_duration) in enumerate(_hold_last(_timed_images(info), info)):
         if pending is not None:
             duration = time - pending[1]
             yield TimedFrame(*pending[:2], duration, timing.still_time(duration, info.usual_step))
@@ -282,6 +282,21 @@ def read_frames(
         pending = (image, time, own_duration)
     if pending is not None:
         yield TimedFrame(*pending)
+
+
+def _repeats(duration, rate):
+    """Returns how many more times a picture is shown that stands for `duration` seconds; none at a varying rate."""
+    return max(0, round(duration * rate) - 1) if rate else 0
+
+
+def _hold_last(images, info):
+    """Repeats the last picture at a constant rate for as long as it is shown: files of that rate have equal frames."""
+    image = None
+    for image, time, duration in images:
+        yield image, time, info.usual_step if info.is_constant_rate else duration
+    if image is not None and info.is_constant_rate:
+        for n in range(1, 1 + _repeats(duration, info.rate)):
+            yield image, time + n * info.usual_step, info.usual_step
 
 
 def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fraction]]:
@@ -309,7 +324,7 @@ def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fract
         frames = ((f.pts, f) for f in deinterlacing.deinterlace(decoded, info.time_base))
         for stamp, frame in timing.restore_stamps(frames):
             duration = info.usual_step
-            if not info.is_constant_rate and frame.duration:
+            if stamp is not None and frame.duration:  # of raw streams it is what FFmpeg assumes
                 duration = frame.duration * (frame.time_base or info.time_base)
             rgb = converter.to_rgb(frame, size=size, is_deep=info.bit_depth > 8)
             image = decoding.make_upright(rgb, info.orientation)

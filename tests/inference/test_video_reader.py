@@ -58,6 +58,34 @@ def test_a_pause_stands_still_until_one_usual_step_before_its_end(tmp_path, writ
     ]
 
 
+def test_the_last_picture_stands_as_long_as_the_file_says(tmp_path, write_video):
+    pictures = [Image.fromarray(image) for image in tones(5)]
+    durations = [40] * 4 + [2000]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=durations)
+    pictures[0].save(
+        tmp_path / "a.webp", save_all=True, append_images=pictures[1:], duration=durations, lossless=True
+    )
+    plain = write_video(tmp_path / "plain.mp4", tones(5), codec="mpeg4")
+    with av.open(str(plain)) as given, av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        packets = [packet for packet in given.demux(video=0) if packet.size]
+        packets[-1].duration = round(2 / packets[-1].time_base)
+        for packet in packets:
+            packet.stream = stream
+            container.mux(packet)
+    for name in ("a.gif", "a.webp", "a.mp4"):
+        info = video_reader.probe(tmp_path / name)
+        frames = list(video_reader.read_frames(info))
+        assert info.is_constant_rate and info.rate == 25, name
+        assert len(frames) == info.frame_count == 54, name
+        assert {frame.duration for frame in frames} == {Fraction(1, 25)}, name
+        assert frames[-1].time == Fraction(53, 25) and all(
+            frame.image is frames[4].image for frame in frames[4:]
+        )
+        assert len(list(video_reader.read_frames(info, limit=7))) == 7
+        assert len(list(video_reader.read_frames(info, seconds=Fraction(1)))) == 25
+
+
 def test_raw_stream_has_the_rate_it_is_given(tmp_path, write_video):
     path = write_video(tmp_path / "a.h264", tones(10), fps=24)
     info = video_reader.probe(path, rate=Fraction(50))
