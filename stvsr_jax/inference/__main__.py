@@ -30,22 +30,28 @@ _ERRORS = (ValueError, NotImplementedError, OSError, av.FFmpegError, jax.errors.
 
 def parse_size(text: str) -> tuple[int, int]:
     """Reads 'WxH' as (H, W)."""
-    width, height = text.lower().split("x")
-    return int(height), int(width)
+    try:
+        width, height = map(int, text.lower().split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, as 1280x720") from error
+    return height, width
 
 
 def parse_shard(text: str) -> tuple[int, int]:
     """Reads 'I/N' as (I, N)."""
-    number, count = text.split("/")
-    return int(number), int(count)
+    try:
+        number, count = map(int, text.split("/"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, as 0/4") from error
+    return number, count
 
 
 def parse_fraction(text: str) -> Fraction:
     """Reads '2', '0.5' or '1/2'."""
     try:
         return Fraction(text)
-    except ZeroDivisionError as error:
-        raise ValueError(f"{text} divides by zero") from error
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, as 2, 0.5 or 30000/1001") from error
 
 
 def parse_rate(text: str) -> Fraction:
@@ -206,8 +212,7 @@ def _run_one(args, request, network, stopped_by, replaced):
     except Exception as error:  # of any kind: it must not end the other inputs of a batch
         if not isinstance(error, _ERRORS):
             error = f"{type(error).__name__}: {error}"
-        waiting = work_folder.path_of(request.output)
-        if is_running and os.path.exists(waiting):
+        if is_running and os.path.exists(waiting := work_folder.path_of(request.output)):
             error = f"{error}; what is finished is in {waiting}, the same command goes on from there"
         return _fail(error, 1 if is_running else 2)
     return 0

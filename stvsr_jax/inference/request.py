@@ -24,6 +24,9 @@ _SEGMENT_FRAMES = 60
 _SEGMENT_PIXELS = 2**28
 # FFmpeg's fractions.
 _LARGEST = 2**31 - 1
+_LARGEST_SIDE = 2**16 - 1
+# Frames per second; the headers of files fail at a tenth of it.
+_SLOWEST = Fraction(1, 86400)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +118,10 @@ def check(request: Request) -> None:
         value = getattr(request, name)
         if value is not None and not value > 0:
             raise ValueError(f"{name}={value} must be positive")
+    for name in ("input_fps", "fps"):
+        value = getattr(request, name)
+        if value is not None and value < _SLOWEST:
+            raise ValueError(f"{name}={value} is less than a frame a day")
     for one, other in (("space", "size"), ("time", "fps")):
         if getattr(request, one) is not None and getattr(request, other) is not None:
             raise ValueError(f"--{one} and --{other} exclude each other")
@@ -133,6 +140,8 @@ def check_targets(request: Request) -> None:
       ValueError: they exist, or are the input or each other, or their folder cannot be written.
     """
     for target in filter(None, (request.output, request.compare)):
+        if not target.name:
+            raise ValueError(f"output {target} names no file")
         if target.resolve() == request.input.resolve():
             raise ValueError(f"output {target} is the input")
         is_folder = target == request.output and request.makes_pictures
@@ -161,6 +170,8 @@ def make_plan(request: Request, model_name: str) -> Plan:
     else:
         out_size = request.size
         predictor.check_size(model_name, info.height, info.width, out_size)
+    if max(out_size) > _LARGEST_SIDE:
+        raise ValueError("output frames of {1}x{0} are too large".format(*out_size))
     input_frames = _expected_frames(request, info)
     if fps is None:
         output_frames = input_frames * time

@@ -47,6 +47,15 @@ def test_posters_and_thumbnails_beside_videos_are_left_out(tmp_path, videos):
     assert [source for source, _ in pair_up([videos], tmp_path / "out", suffix=".mp4")[0]] == expected
 
 
+def test_dead_links_are_inputs_that_will_fail_not_none(tmp_path, videos):
+    (videos / "gone.mp4").symlink_to(videos / "nowhere.mp4")
+    assert [source.name for source, _ in pair_up([videos], tmp_path / "out", suffix=".mp4")[0]] == [
+        "gone.mp4",
+        "v9.MOV",
+        "v10.mp4",
+    ]
+
+
 def test_dots_in_names_stay(tmp_path):
     (tmp_path / "my.first.clip.mkv").touch()
     for name in ("v1.0", "v1.1"):

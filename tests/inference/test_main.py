@@ -191,6 +191,8 @@ def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkp
         ((good, out, *model, "--max_frames", 0), "max_frames=0"),
         ((good, out, *model, "--preview", -1), "preview=-1"),
         ((good, out, *model, "--fps", 0), "fps=0"),
+        ((good, out, *other, "--space", 1e9), "are too large"),
+        ((good, out, *other, "--size", "99999x99999"), "output frames of 99999x99999 are too large"),
         ((good, out, *model, "--segment", 0), "segment=0"),
         ((good, out, *other, "--fps", 60, "--time", 2), "--time and --fps exclude"),
         ((good, out, *other, "--size", "96x64", "--space", 2), "--space and --size exclude"),
@@ -202,6 +204,8 @@ def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkp
         ((good, out, *model, "--shard", "0/2"), "needs several inputs"),
         ((good, out, *model, "--shard", "2/2"), "shard=2/2"),
         ((good, *model), "no output given"),
+        ((good, ".", *model), "output . names no file"),
+        ((good, "/", *model), "output / names no file"),
         ((good, taken, out, *model, "--compare", tmp_path / "c.mp4"), "--compare goes with one input"),
         ((good, text, taken, *model), "must be a folder"),
         ((good, good, tmp_path / "both", *model), "would have one output"),
@@ -273,9 +277,15 @@ def test_decimal_rates_end_in_files_of_that_rate(tmp_path, write_video, checkpoi
 def test_rates_that_no_file_can_say_are_refused(tmp_path, write_video, checkpoints, capsys):
     source = write_video(tmp_path / "in.mp4", moving_bar(3), fps=Fraction(30000, 1001))
     model = ("--checkpoint", checkpoints["videoinr"], "--space", 1)
-    for flags in (("--fps", "1e12"), ("--time", 100_000), ("--fps", "1/99999999999")):
+    for flags, message in (
+        (("--fps", "1e12"), "beyond what a video file can say"),
+        (("--time", 100_000), "beyond what a video file can say"),
+        (("--fps", "1/99999999999"), "less than a frame a day"),
+        (("--fps", "1e-9"), "less than a frame a day"),
+    ):
         code, lines = run(capsys, source, tmp_path / "out.mp4", *model, *flags)
-        assert (code, len(lines)) == (2, 1) and "beyond what a video file can say" in lines[0], lines
+        assert (code, len(lines)) == (2, 1) and message in lines[0], lines
+    assert run(capsys, source, tmp_path / "day.mp4", *model, "--fps", "1/86400")[0] == 0
 
 
 def test_an_input_that_counts_nanoseconds_can_be_multiplied(tmp_path, write_video, checkpoints, capsys):
