@@ -115,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("the flatbuffers package is missing: pip install 'stvsr-jax[export]'")
         if args.output.exists() and not args.overwrite:
             raise ValueError(f"output {args.output} exists; --overwrite replaces it")
+        if not args.output.name or args.output.exists() and not args.output.is_file():
+            raise ValueError(f"output {args.output} is no file")
         if not args.output.parent.is_dir():
             raise ValueError(f"output folder {args.output.parent} does not exist")
         chosen = choice.choose(checkpoint=args.checkpoint, model=args.model, space=args.space, time=args.time)

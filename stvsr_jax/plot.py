@@ -154,6 +154,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     out = args.out or args.run_dirs[0] / "curves.png"
     try:
+        if not out.name or out.exists() and not out.is_file():
+            raise ValueError(f"out={out} is no file")
+        if out.suffix.lower() != ".png":
+            raise ValueError(f"out={out} must end in .png")
         curves = read_runs(args.run_dirs, args.metrics)
         draw_curves(curves, out, title=", ".join(map(str, args.run_dirs)))
     except ModuleNotFoundError as error:

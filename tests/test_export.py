@@ -95,6 +95,8 @@ def test_bad_requests_are_one_line(tmp_path, capsys):
     weights = ["--checkpoint", tmp_path / "weights", "--size", "8x8"]
     for arguments, message in [
         ([tmp_path / "taken", *weights], "exists; --overwrite"),
+        ([tmp_path, *weights, "--overwrite"], "is no file"),
+        (["", *weights, "--overwrite"], "is no file"),
         ([tmp_path / "none" / "x", *weights], "does not exist"),
         ([tmp_path / "x", *weights, "--space", 2], "space=2"),
         ([tmp_path / "x", *weights, "--time", 3], "time=3"),

@@ -1,6 +1,7 @@
 """Curves are read exactly, drawn where they belong, and a wrong file is named with its line."""
 
 import builtins
+import os
 
 import numpy as np
 import pytest
@@ -87,6 +88,21 @@ def test_wrong_files_are_named(run_dir, capsys, text, message):
     assert plot.main([str(run_dir)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_out_must_be_a_picture_file(run_dir, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")  # as little to be replaced as a device is
+    for out, message in (
+        ("", "is no file"),
+        (tmp_path, "is no file"),
+        (tmp_path / "pipe.png", "is no file"),
+        (tmp_path / "curves.pdf", "must end in .png"),
+        (tmp_path / "nowhere" / "a.png", "No such file"),
+    ):
+        assert plot.main([str(run_dir), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert (tmp_path / "pipe.png").is_fifo()
 
 
 def test_missing_run_is_named(tmp_path, capsys):

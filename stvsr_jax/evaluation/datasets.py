@@ -202,7 +202,7 @@ def _vimeo90k(speed: str) -> Callable[[Path, Path | None, bool], Mapping[str, Cl
             raise ValueError(
                 f"Vimeo-90k {speed} needs its list of clips; there is no {' nor '.join(map(str, lists))}"
             )
-        names = [line.strip() for line in chosen.read_text().splitlines() if line.strip()]
+        names = [line.strip() for line in chosen.read_text(errors="replace").splitlines() if line.strip()]
         if len(set(names)) != VIMEO_CLIPS[speed] or len(names) != VIMEO_CLIPS[speed]:
             raise ValueError(
                 f"{chosen} lists {len(set(names))} different clips; Vimeo-90k {speed} has {VIMEO_CLIPS[speed]}"

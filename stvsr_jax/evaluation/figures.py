@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = [report.read_record(run) for run in args.runs]
         if len({report.comparable(record) for record in records}) > 1:
             raise ValueError("the runs differ in data set, protocol or ground truth; draw those apart")
-        clips = list(records[0]["clips"])
+        clips = list(records[0]["settings"]["dataset"]["clips"])
         clip = args.clip or clips[0]
         if clip not in clips:
             raise ValueError(f"clip {clip!r} is not one of {', '.join(clips)}")

@@ -37,7 +37,7 @@ def read_record(run: Path) -> Record:
         record = json.loads(file.read_text())
         if record["status"] != "complete":
             raise ValueError(f"the evaluation in {run} is not complete; run its command again, it goes on")
-        comparable(record), label(record), record["scores"], record["frames"]
+        make_tables([record])  # reads all that any table or figure needs
     except (json.JSONDecodeError, UnicodeDecodeError, LookupError, TypeError) as error:
         raise ValueError(
             f"{file} is damaged or of something else: {type(error).__name__}: {error}"

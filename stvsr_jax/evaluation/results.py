@@ -76,20 +76,31 @@ def write_csv(path: Path, rows: Iterable[FrameScore], metrics: Sequence[str]) ->
 
 
 def read_csv(path: Path) -> list[FrameScore]:
-    """Read what `write_csv` wrote."""
-    with path.open(newline="") as file:
-        return [
-            FrameScore(
-                clip=line["clip"],
-                frame=int(line["frame"]),
-                window=int(line["window"]),
-                time=line["time"],
-                is_given=line["given"] == "yes",
-                scores={k: float(v) for k, v in line.items() if k not in _COLUMNS and v != ""},
-                target=line["target"],
-            )
-            for line in csv.DictReader(file)
-        ]
+    """Read what `write_csv` wrote.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = [_read_row(line) for line in csv.DictReader(file)]
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    if not rows:
+        raise ValueError(f"{path} is damaged: it has no rows")
+    return rows
+
+
+def _read_row(line):
+    return FrameScore(
+        clip=line["clip"],
+        frame=int(line["frame"]),
+        window=int(line["window"]),
+        time=line["time"],
+        is_given=line["given"] == "yes",
+        scores={k: float(v) for k, v in line.items() if k not in _COLUMNS and v != ""},
+        target=line["target"],
+    )
 
 
 def average(rows: Sequence[FrameScore], how: str) -> dict[str, float]:

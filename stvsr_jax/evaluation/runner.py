@@ -171,7 +171,11 @@ def _check_folder(out: Path, now: dict[str, Any]) -> None:
     """Refuse a folder of another evaluation, or of something else."""
     existing = out / "record.json"
     if existing.exists():
-        before, now = _flatten(json.loads(existing.read_text())["settings"]), _flatten(now)
+        try:
+            before = json.loads(existing.read_text())["settings"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"{existing} is damaged or of something else; choose another folder") from error
+        before, now = _flatten(before), _flatten(now)
         differing = [
             f"{key}={before.get(key)!r} (here {now.get(key)!r})"
             for key in sorted(before.keys() | now.keys())

@@ -33,6 +33,8 @@ def check_target(path: pathlib.Path, *, overwrite: bool, is_folder: bool = False
         raise ValueError(f"output {path} is a folder")
     if is_folder and path.exists() and not path.is_dir():
         raise ValueError(f"output {path} is a file; a folder of pictures cannot replace it")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"output {path} is a device or pipe, which a file would replace")
     folder = path.parent
     if not folder.is_dir():
         raise ValueError(f"output folder {folder} does not exist")

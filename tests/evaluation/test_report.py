@@ -65,6 +65,15 @@ def test_records_of_the_middle_frame_are_beside_no_published_center(record):
     assert "| VideoINR | 30.26 | 0.8792 |" in report.make_tables([record])
 
 
+@pytest.mark.parametrize("key", ["given", "date", "seconds_per_frame", "identical_frames", "settings"])
+def test_incomplete_records_are_named(tmp_path, capsys, record, key):
+    del record[key]
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    assert report.main([str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"record.json is damaged or of something else: KeyError: '{key}'" in line
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"status": "complete"}', '"x"'])
 def test_damaged_records_are_named(tmp_path, capsys, text):
     (tmp_path / "record.json").write_text(text)

@@ -69,3 +69,12 @@ def test_ground_truth_is_known_by_its_pixels():
 @pytest.mark.parametrize(("clip", "stem"), [("walk", "00003_walk"), ("00001/0625", "00003_00001_0625")])
 def test_files_of_a_clip(clip, stem):
     assert results.file_stem(3, clip) == stem
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x,y\n1,2\n", b"\xff\xfe\x00", b"clip,frame,window,time,given,psnr_y,target\na,x"]
+)
+def test_damaged_files_are_named(tmp_path, content):
+    (tmp_path / "frames.csv").write_bytes(content)
+    with pytest.raises(ValueError, match="frames.csv is damaged: "):
+        results.read_csv(tmp_path / "frames.csv")

@@ -122,6 +122,11 @@ def test_folder_of_another_evaluation_is_refused(tmp_path, make_job):
         runner.evaluate(make_job("full"), tmp_path / "out")
     with pytest.raises(ValueError, match="method.name='bicubic_blend' .here 'bicubic_repeat'."):
         runner.check(make_job(model="bicubic_repeat"), tmp_path / "out")
+    for text in ("", "[]", "{}", "3"):
+        (tmp_path / "torn").mkdir(exist_ok=True)
+        (tmp_path / "torn" / "record.json").write_text(text)
+        with pytest.raises(ValueError, match="torn/record.json is damaged or of something else"):
+            runner.check(make_job(), tmp_path / "torn")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match="mine exists and is no evaluation"):

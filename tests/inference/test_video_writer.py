@@ -1,6 +1,7 @@
 """Files written and read back."""
 
 import json
+import os
 from fractions import Fraction
 
 import av
@@ -240,6 +241,9 @@ def test_targets_are_checked(tmp_path):
     with pytest.raises(ValueError, match="exists; --overwrite"):
         video_writer.check_target(existing, overwrite=False)
     video_writer.check_target(existing, overwrite=True)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(ValueError, match="is a device or pipe"):
+        video_writer.check_target(tmp_path / "pipe.mp4", overwrite=True)
     video_writer.check_target(tmp_path / "b.mp4", overwrite=False)
     with pytest.raises(ValueError, match="does not exist"):
         video_writer.check_target(tmp_path / "none" / "b.mp4", overwrite=False)
