@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stvsr_jax.ops import deform_conv_triton, deform_conv_windowed
+from stvsr_jax.ops import deform_conv_windowed, triton
 from stvsr_jax.ops.conv import conv2d
-from stvsr_jax.ops.deform_conv_triton import Geometry
-from stvsr_jax.ops.devices import allows_kernels, count_mosaic_multiprocessors
+from stvsr_jax.ops.deform_conv_windowed import Geometry
+from stvsr_jax.ops.devices import count_mosaic_multiprocessors
 from stvsr_jax.ops.sampling import sample_groups, spread_groups
 
 
@@ -188,7 +188,7 @@ def _run(x, head, geometry, logits, implementation):
         columns = IMPLEMENTATIONS[implementation](x, head, geometry, logits)
     else:
         columns = _run_on_any_platform(
-            x, head, geometry=geometry, logits=logits, has_kernels=allows_kernels()
+            x, head, geometry=geometry, logits=logits, has_kernels=triton.is_usable()
         )
     return columns.reshape(*head.shape[:3], -1)
 
@@ -198,8 +198,11 @@ def _run(x, head, geometry, logits, implementation):
 )  # traced once for equal shapes
 def _run_on_any_platform(x, head, geometry, logits, has_kernels):
     names = {"tpu": "windowed", "default": "gather"}
-    if has_kernels and deform_conv_triton.is_supported(x, head):
-        names["cuda"] = "pallas_triton"
+    if has_kernels:
+        from stvsr_jax.ops import deform_conv_triton
+
+        if deform_conv_triton.is_supported(x, head):
+            names["cuda"] = "pallas_triton"
     options = dict(geometry=geometry, logits=logits)
     functions = {
         platform: functools.partial(IMPLEMENTATIONS[name], **options) for platform, name in names.items()
@@ -228,6 +231,9 @@ def _coords(head, geometry):
 
 
 def _pallas_triton(x, head, geometry, logits):
+    triton.require("deform_conv2d")
+    from stvsr_jax.ops import deform_conv_triton
+
     if not deform_conv_triton.is_supported(x, head):
         raise NotImplementedError(
             "deform_conv2d: pallas_triton runs 16 bits, groups and channels that are powers of two and images with "
@@ -237,6 +243,8 @@ def _pallas_triton(x, head, geometry, logits):
 
 
 def _run_kernels(x, head, geometry, logits, *, interpret):
+    from stvsr_jax.ops import deform_conv_triton
+
     if deform_conv_triton.is_indexable(x, head):
         return _triton_columns(x, head, geometry, logits, interpret)
 
@@ -250,6 +258,8 @@ def _run_kernels(x, head, geometry, logits, *, interpret):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _triton_columns(x, head, geometry, logits, interpret):
     """The kernel with its derivative, whose scatter-add is XLA's: it proved as fast as atomics in a kernel."""
+    from stvsr_jax.ops import deform_conv_triton
+
     return deform_conv_triton.run(x, head, geometry, logits=logits, interpret=interpret)
 
 
@@ -258,6 +268,8 @@ def _save_operands(x, head, *options):
 
 
 def _triton_backward(geometry, logits, interpret, operands, cotangent):
+    from stvsr_jax.ops import deform_conv_triton
+
     x, head = operands
     d_samples, d_head = deform_conv_triton.run_backward(
         x, head, cotangent, geometry, logits=logits, interpret=interpret

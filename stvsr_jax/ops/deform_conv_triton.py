@@ -14,16 +14,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from stvsr_jax.ops.deform_conv_windowed import Geometry
+
 _BLOCK = 32  # output pixels of a program
-
-
-class Geometry(NamedTuple):
-    """Stride, dilation and padding, each (y, x), and the kernel's size."""
-
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    padding: tuple[int, int]
-    kernel_size: tuple[int, int]
 
 
 def is_supported(x: jax.Array, head: jax.Array) -> bool:

@@ -8,13 +8,21 @@ reads of 4 K scattered rows. The caller checks the condition (`fits`) and has an
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from stvsr_jax.ops.deform_conv_triton import Geometry
-
 REACH = 2  # R
+
+
+class Geometry(NamedTuple):
+    """Stride, dilation and padding, each (y, x), and the kernel's size."""
+
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int]
+    kernel_size: tuple[int, int]
 
 
 def fits(head: jax.Array) -> jax.Array:

@@ -64,9 +64,14 @@ def loop_unroll(most: int = 8) -> int:
     On a GPU every array that goes into or out of a step of a loop is copied from or to where all steps' lie, by a
     kernel of its own; for the networks' small frames that costs more than a longer compilation.
     """
+    return most if is_for_gpu() else 1
+
+
+def is_for_gpu() -> bool:
+    """Return whether what is traced now will run on a GPU."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     platform = jax.default_backend() if device is None else device.platform
-    return most if platform in ("gpu", "cuda", "rocm") else 1
+    return platform in ("gpu", "cuda", "rocm")
 
 
 def on_one_device(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from stvsr_jax import bicubic
-from stvsr_jax.ops import resize_triton
-from stvsr_jax.ops.devices import allows_kernels
+from stvsr_jax.ops import triton
 
 
 def imresize(
@@ -53,7 +52,11 @@ def upsample_bilinear_2x(x: jax.Array, scale: float = 1.0) -> jax.Array:
     Returns:
       [..., 2H, 2W, C] in the dtype of x.
     """
-    has_kernels = allows_kernels() and resize_triton.is_supported(x)
+    has_kernels = triton.is_usable()
+    if has_kernels:
+        from stvsr_jax.ops import resize_triton
+
+        has_kernels = resize_triton.is_supported(x)
     images = x.reshape(-1, *x.shape[-3:])
     y = _upsample_on_any_platform(images, scale=scale, has_kernels=has_kernels)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
@@ -69,14 +72,19 @@ def _upsample_on_any_platform(x, scale, has_kernels):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _upsample_by_kernel(x, scale, interpret):
+    from stvsr_jax.ops import resize_triton
+
     return resize_triton.run(x, scale, interpret=interpret)
 
 
+def _gradient_by_kernel(scale, interpret, _, cotangent):
+    from stvsr_jax.ops import resize_triton
+
+    return (resize_triton.run_backward(cotangent, scale, interpret=interpret),)
+
+
 _upsample_by_kernel.defvjp(
-    lambda x, scale, interpret: (_upsample_by_kernel(x, scale, interpret), None),
-    lambda scale, interpret, _, cotangent: (
-        resize_triton.run_backward(cotangent, scale, interpret=interpret),
-    ),
+    lambda x, scale, interpret: (_upsample_by_kernel(x, scale, interpret), None), _gradient_by_kernel
 )
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stvsr_jax.ops import sine_mlp_triton
+from stvsr_jax.ops import triton
 from stvsr_jax.ops.devices import allows_kernels, count_mosaic_multiprocessors
 from stvsr_jax.ops.sampling import Samples, values_of
 from stvsr_jax.ops.sine import sine
@@ -79,6 +79,10 @@ def _choose_kernel(inputs, kernels, dtype):
 
         if sine_mlp_mosaic.is_supported(inputs, kernels, dtype):
             return "pallas_mosaic"
+    if not triton.is_usable():
+        return None
+    from stvsr_jax.ops import sine_mlp_triton
+
     return "pallas_triton" if sine_mlp_triton.is_supported(inputs, kernels, dtype) else None
 
 
@@ -132,6 +136,9 @@ def _broadcast(arrays):
 
 
 def _pallas_triton(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
+    triton.require("sine_mlp")
+    from stvsr_jax.ops import sine_mlp_triton
+
     if not sine_mlp_triton.is_supported(inputs, kernels, dtype):
         raise NotImplementedError(
             f"sine_mlp: pallas_triton runs products of 16 bits, of {sine_mlp_triton.SUPPORTED_WIDTHS}, not "

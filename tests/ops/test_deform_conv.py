@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice
 
-from stvsr_jax.ops import deform_conv
+from stvsr_jax.ops import deform_conv, deform_conv_triton
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d, deform_conv2d_of_head
 
 every_implementation = pytest.mark.parametrize("implementation", ["gather", "pallas_interpreted", "windowed"])
@@ -334,7 +334,7 @@ def test_more_images_than_32_bits_index_are_read_one_after_the_other(monkeypatch
         return jax.jit(jax.value_and_grad(loss, (0, 1)))(x, head)
 
     want = jax.tree.leaves(gradients("pallas_interpreted"))
-    monkeypatch.setattr(deform_conv.deform_conv_triton, "is_indexable", lambda x, head: len(x) == 1)
+    monkeypatch.setattr(deform_conv_triton, "is_indexable", lambda x, head: len(x) == 1)
     for got, reference in zip(jax.tree.leaves(gradients("pallas_interpreted")), want, strict=True):
         np.testing.assert_allclose(got, reference, rtol=1e-5, atol=1e-5)
 
@@ -346,7 +346,7 @@ def test_indices_of_32_bits_are_counted_for_all_images():
             jax.ShapeDtypeStruct((images, *size, 9, 3, 8), jnp.bfloat16),
         )
 
-    fits = deform_conv.deform_conv_triton.is_indexable
+    fits = deform_conv_triton.is_indexable
     assert (
         fits(*shapes(2, (1080, 1720)))
         and not fits(*shapes(2, (1080, 1920)))

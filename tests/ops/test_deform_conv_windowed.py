@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax.ops import deform_conv, deform_conv_windowed
-from stvsr_jax.ops.deform_conv_triton import Geometry
+from stvsr_jax.ops.deform_conv_windowed import Geometry
 
 GEOMETRY = Geometry((1, 1), (1, 1), (1, 1), (3, 3))
 REACH = deform_conv_windowed.REACH
