@@ -28,6 +28,7 @@ from stvsr_jax.data.moving_layers import open_moving_layers
 from stvsr_jax.data.scene_cuts import DEFAULT_THRESHOLD
 from stvsr_jax.data.video_file import open_video
 from stvsr_jax.data.video_index import DEFAULT_MAX_KEYFRAME_GAP
+from stvsr_jax.data.video_scan import scan_all
 
 # Files taken for videos when a folder is searched; a file named outright may be called anything.
 VIDEO_SUFFIXES = frozenset(
@@ -92,6 +93,8 @@ def open_path(
         for item in find_clips(root, faults):
             found.setdefault(os.path.realpath(item), (root, item))
     found = list(found.values())
+    videos = [item for _, item in found if item.is_file() and item.suffix.lower() != array_file.SUFFIX]
+    scan_all(videos, cache_dir=cache_dir, max_keyframe_gap=max_keyframe_gap)
     clips = []
     for (_, item), name in zip(found, _names(found), strict=True):
         shared = {"name": name, "cache_dir": cache_dir, "cut_threshold": cut_threshold}

@@ -35,6 +35,13 @@ _COPIED_AS = {"yuv420p": "yuv420p", "yuvj420p": "yuv420p", "yuv422p": "yuv422p",
 _PROBES = 8
 
 
+def entry_of(path: Path, cache_dir: str | os.PathLike | None, max_keyframe_gap: int) -> Path:
+    """Return where what was found in a video is kept, without suffix; raises OSError if there is no such file."""
+    status = path.stat()
+    facts = [_VERSION, str(path), status.st_size, status.st_mtime_ns, max_keyframe_gap]
+    return scan_cache.entry_path(cache_dir, "videos", facts)
+
+
 def load_index(
     path: str | os.PathLike,
     *,
@@ -64,8 +71,7 @@ def load_index(
     status = path.stat()
     if status.st_size == 0:
         raise ClipError(f"{path} cannot be read as a video: it has zero bytes")
-    facts = [_VERSION, str(path), status.st_size, status.st_mtime_ns, max_keyframe_gap]
-    entry = scan_cache.entry_path(cache_dir, "videos", facts)
+    entry = entry_of(path, cache_dir, max_keyframe_gap)
     known = scan_cache.read_json(entry.with_suffix(".json"))
     if known is not None:
         index = VideoIndex.from_json(known)

@@ -1,0 +1,84 @@
+"""Videos are scanned once: several at once, by one of the processes that want them."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import filelock
+import pytest
+
+from stvsr_jax.data import sources, video_index, video_scan
+from stvsr_jax.data.video_scan import scan_all
+
+
+@pytest.fixture
+def videos(tmp_path, draw_frames, write_video):
+    """Return four videos of 8 frames, one of them with a name that is not UTF-8, and one that cannot be read."""
+    (tmp_path / "videos").mkdir()
+    names = ["a.mp4", "b 2.mkv", os.fsdecode(b"caf\xe9.mp4"), "d.mp4"]
+    paths = [write_video(tmp_path / "plain.mp4", draw_frames(8, 32, 48))]
+    paths = [tmp_path / "videos" / name for name in names]
+    for path in paths:
+        path.write_bytes((tmp_path / "plain.mp4").read_bytes())
+    (tmp_path / "videos" / "wrong.mp4").write_bytes(b"no video" * 100)
+    return [*paths, tmp_path / "videos" / "wrong.mp4"]
+
+
+@pytest.fixture
+def scanned(monkeypatch):
+    """Return the list of the videos that this process scans."""
+    seen, scan = [], video_index._scan
+    monkeypatch.setattr(
+        video_index, "_scan", lambda path, *rest: (seen.append(path.name), scan(path, *rest))[1]
+    )
+    return seen
+
+
+@pytest.mark.parametrize("small", [0, 10**9])
+def test_all_videos_are_scanned_once(videos, scanned, tmp_path, monkeypatch, small):
+    monkeypatch.setattr(video_scan, "_SMALL", small)
+    scan_all(videos, cache_dir=tmp_path / "cache", num_workers=2)
+    here = [path.name for path in videos] if small else []
+    assert scanned == here
+    for path in videos[:4]:
+        assert video_index.load_index(path, cache_dir=tmp_path / "cache")[0].num_frames == 8
+    assert scanned == here  # they were in the cache
+    with pytest.raises(ValueError, match="wrong.mp4 cannot be read as a video"):
+        video_index.load_index(videos[4], cache_dir=tmp_path / "cache")
+
+
+def test_sources_are_scanned_by_workers(videos, scanned, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_scan, "_SMALL", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    clips = sources.open_path(tmp_path / "videos", cache_dir=tmp_path / "cache", faults=(faults := []))
+    assert [clip.num_frames for clip in clips] == [8] * 4
+    assert len(faults) == 1 and "wrong.mp4" in faults[0] and scanned == ["wrong.mp4"]
+
+
+def test_another_process_waits_and_finds_everything(videos, scanned, tmp_path, caplog):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    with filelock.FileLock(cache / ".scan.lock"):
+        waiting = threading.Thread(target=scan_all, args=(videos[:4],), kwargs={"cache_dir": cache})
+        waiting.start()
+        waiting.join(timeout=1.5)
+        assert waiting.is_alive() and not scanned  # it waits
+        for path in videos[:4]:
+            video_index.load_index(path, cache_dir=cache)
+        del scanned[:]
+    waiting.join(timeout=30)
+    assert not waiting.is_alive() and not scanned
+    assert "waiting for another process that scans videos" in caplog.text
+
+
+def test_workers_end_with_the_process_that_started_them(videos, tmp_path):
+    command = [sys.executable, "-m", "stvsr_jax.data.video_scan", str(tmp_path / "cache"), "32"]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    worker.stdin.write(os.fsencode(videos[2]).hex().encode() + b"\n")
+    worker.stdin.flush()
+    assert worker.stdout.readline() == b"done\n"
+    worker.stdin.close()  # as by the end of the other process
+    assert worker.wait(timeout=30) == 0
+    worker.stdout.close()
+    assert video_scan._is_known(videos[2], tmp_path / "cache", 32)
