@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+import numpy as np
 
 # Times within this of where the sound has got to are jitter, seconds.
 _JITTER = 0.1
@@ -110,15 +111,15 @@ class SoundConverter:
         yield from self._encode_next(frame)
 
     def _encode_silence(self, count):
+        layout = self._context.layout
+        to_format = av.AudioResampler(self._context.format, layout, self._rate)
         while count > 0:
-            frame = av.AudioFrame(
-                self._context.format.name, self._context.layout.name, min(count, self._rate)
-            )
-            for plane in frame.planes:
-                plane.update(bytes(plane.buffer_size))
+            samples = np.zeros((1, min(count, self._rate) * layout.nb_channels), np.int16)
+            frame = av.AudioFrame.from_ndarray(samples, "s16", layout.name)
             frame.sample_rate = self._rate
             count -= frame.samples
-            yield from self._encode_next(frame)
+            for piece in to_format.resample(frame):
+                yield from self._encode_next(piece)
 
     def _encode_next(self, frame):
         frame.pts, frame.time_base = self._position, Fraction(1, self._rate)

@@ -17,6 +17,7 @@ from stvsr_jax.data import media
 from stvsr_jax.inference.__main__ import main
 
 SIZE = (32, 48)
+X265_SIZE = (64, 96)  # smaller pictures make x265 write past its memory
 # Which pictures and sounds a container takes.
 PICTURES = {
     "mp4": ("libx264", "mpeg4", "libx265", "mjpeg"),
@@ -138,13 +139,13 @@ def open_sound(container, case):
 
 
 def make(path, case):
-    """Writes the input; returns (seconds of picture, whether there is sound), or None if FFmpeg cannot make it."""
+    """Writes the input; returns seconds of picture and of sound (None without), as FFmpeg reads them undamaged."""
     rng = random.Random(case.seed)
     ticks = choose_ticks(case, rng)
     end = Fraction(ticks[-1] - ticks[0] + 1, 25)
     with media.open_to_write(path) as container:
         video = container.add_stream(case.picture, rate=25)
-        video.height, video.width = SIZE
+        size = video.height, video.width = X265_SIZE if case.picture == "libx265" else SIZE
         video.pix_fmt = (video.codec_context.codec.video_formats or [av.VideoFormat("yuv420p")])[0].name
         if case.picture.startswith("libx"):
             video.codec_context.options = {"preset": "ultrafast", "bf": "2", "x265-params": "log-level=none"}
@@ -152,7 +153,7 @@ def make(path, case):
         container.start_encoding()
         packets = []
         for i, tick in enumerate(ticks):
-            image = np.full((*SIZE, 3), 40 + 5 * (i % 30), np.uint8)
+            image = np.full((*size, 3), 40 + 5 * (i % 30), np.uint8)
             image[:, i % 40 : i % 40 + 8] = 220
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = tick, Fraction(1, 25)
@@ -173,16 +174,17 @@ def make(path, case):
                 packet.update(bytes(data))
             packet.stream = stream
             container.mux(packet)
+    seconds, heard = measure(path)
     data = bytearray(path.read_bytes())
     if case.times == "joined":
-        data, end = data * 2, 2 * end
+        data, seconds, heard = data * 2, 2 * seconds, heard and 2 * heard
     if case.damage == "bytes":
         for _ in range(25):
             data[rng.randrange(len(data) // 10, len(data))] = rng.randrange(256)
     elif case.damage == "cut":
         del data[rng.randrange(len(data) // 2, len(data)) :]
     path.write_bytes(data)
-    return end, audio is not None
+    return seconds, heard
 
 
 def encode_tone(audio, start, seconds):
@@ -205,7 +207,9 @@ def measure(path):
         heard = None
         if container.streams.audio:
             heard = Fraction(sum(frame.samples for frame in decode(container, container.streams.audio[0])))
-            heard /= container.streams.audio[0].codec_context.sample_rate
+            heard /= (
+                container.streams.audio[0].codec_context.sample_rate or 1
+            )  # none is known of damaged sound
     step = sorted(b - a for a, b in zip(times, times[1:], strict=False))[len(times) // 2 - 1]
     return times[-1] - times[0] + step, heard
 
@@ -223,7 +227,7 @@ def check(case, folder, checkpoint, capsys):
     """Runs a case; raises AssertionError with what is wrong."""
     source = folder / f"{case.name}.{case.container}"
     try:
-        seconds, has_sound = make(source, case)
+        seconds, expected = make(source, case)
     except (av.FFmpegError, ValueError):
         return "no such input"  # FFmpeg does not write it
     target = folder / "out" / (f"{case.name}.{case.output}" if case.output else "pictures")
@@ -239,6 +243,8 @@ def check(case, folder, checkpoint, capsys):
         assert not list(target.parent.iterdir())
         return "refused"
     made = list(target.parent.iterdir())
+    if case.damage != "none" and made == [target.with_suffix(".mkv")]:
+        return "made in Matroska"
     assert made == [target], (made, lines)
     if not case.output:
         return "made"
@@ -249,13 +255,8 @@ def check(case, folder, checkpoint, capsys):
             float(seconds),
             lines,
         )
-        if has_sound:
-            expected = seconds - (3 if case.times == "pause" and heard < seconds - 2 else 0)
-            assert heard is not None and abs(heard - expected) < 0.3, (
-                heard and float(heard),
-                float(seconds),
-                lines,
-            )
+        assert (heard is None) == (expected is None), lines
+        assert not expected or abs(heard - expected) < 0.15, (float(heard), float(expected), lines)
     return "made"
 
 

@@ -120,3 +120,35 @@ def test_rates_that_an_encoder_lacks_become_a_usual_one(tmp_path, codec, rate, e
     with media.open_to_write(tmp_path / "a.mkv") as output:
         stream = sound_converter.add_stream(output, codec, rate=rate, layout="stereo")
         assert stream.codec_context.sample_rate == expected
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout"),
+    [
+        (codec, layout)
+        for codec in ("aac", "libopus", "ac3", "flac", "pcm_s16le")
+        for layout in ("mono", "stereo", "5.1", "7.1")
+        if (codec, layout) != ("ac3", "7.1")  # it has six channels at most
+    ],
+)
+def test_silence_fills_every_channel_of_every_format(tmp_path, write_sound, codec, layout):
+    source = write_sound(tmp_path / "a.mkv", codec="flac", layout=layout)
+    with media.open_to_read(source) as given, media.open_to_write(tmp_path / "b.mkv") as output:
+        stream = sound_converter.add_stream(output, codec, rate=48000, layout=layout)
+        output.start_encoding()
+        converter = sound_converter.SoundConverter(stream.codec_context)
+        made = []
+        for packet in given.demux(audio=0):
+            if packet.size:
+                time = packet.pts * packet.time_base
+                made += converter.convert(packet, time + (3 if time > Fraction(1, 2) else 0))
+        for packet in [*made, *converter.flush()]:
+            packet.stream = stream
+            output.mux_one(packet)
+    with media.open_to_read(tmp_path / "b.mkv") as container:
+        to_16_bits = av.AudioResampler("s16", container.streams.audio[0].layout, 48000)  # interleaved
+        frames = [piece for frame in container.decode(audio=0) for piece in to_16_bits.resample(frame)]
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in frames]).astype(int)
+        heard = np.abs(heard.reshape(-1, container.streams.audio[0].layout.nb_channels))
+    assert len(heard) / 48000 == pytest.approx(4, abs=0.1)
+    assert heard[48000 : 3 * 48000].max() < 300 and heard[: 48000 // 2].max() > 3000
