@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import video_reader
+from stvsr_jax.inference import video_reader, work_folder
 from stvsr_jax.inference.__main__ import main
 
 SCRIPT = pathlib.Path(__file__).with_name("interrupted.py")
@@ -251,3 +251,28 @@ def test_killed_while_putting_in_place_is_never_taken_for_complete(
         assert {name: found.get(name) for name in expected} == expected, call
         assert is_done or found.keys() == expected.keys()
     assert call > 3 and len(counts) < call
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(100, marks=pytest.mark.heavy)])
+def test_killed_at_random_moments_gives_the_same_file(tmp_path, source, model, whole, count):
+    output = tmp_path / "out.mp4"
+    arguments = (source, output, "--checkpoint", model)
+    begun = time.monotonic()
+    assert finish(start(*arguments, "--overwrite"))[0] == 0
+    length = time.monotonic() - begun
+    rng = np.random.default_rng(count)
+    for _ in range(count):
+        if output.exists() and not work_folder.is_being_finished(output):
+            assert output.read_bytes() == whole.read_bytes()
+            output.unlink()
+        process = start(*arguments)
+        try:
+            process.wait(timeout=rng.uniform(0, length))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        code, errors = finish(process)
+        assert code in (0, -signal.SIGKILL), errors
+    if not output.exists() or work_folder.is_being_finished(output):
+        code, errors = finish(start(*arguments))
+        assert code == 0, errors
+    assert output.read_bytes() == whole.read_bytes()
