@@ -21,6 +21,8 @@ _STEP_BACK = Fraction(1, 10)
 _STEP_BACK_UNORDERED = Fraction(1)
 # A longer gap, in seconds, is a leap in formats that are cut and joined, unless there is sound in it.
 _LEAP = 60
+# Behind a gap longer than this, time stamps that are followed by earlier ones are damaged, in any format.
+_WILD = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,12 +154,14 @@ def _put_in_line(pieces, time_base, heard) -> tuple[list[int], tuple[Part, ...]]
     steps = np.concatenate([np.diff(stamps) for stamps in shown])
     step = int(np.median(steps[steps > 0])) if (steps > 0).any() else round(Fraction(1, 25) / time_base)
     moved, parts, end = [], [], None
-    for piece, stamps in zip(pieces, shown, strict=True):
+    for piece, stamps, following in zip(pieces, shown, [*shown[1:], ()], strict=True):
         leaps = []
         line = stamps.copy()
-        for i in np.flatnonzero(np.diff(stamps) * float(time_base) > _LEAP) if heard is not None else ():
+        for i in np.flatnonzero(np.diff(stamps) * float(time_base) > _WILD):
             before, after = (int(stamp) * time_base for stamp in stamps[i : i + 2])
-            if heard.isdisjoint(range(int(before) + 2, int(after) - 1)):
+            is_wild = len(following) and stamps[i] < following[0] < stamps[i + 1]
+            is_silent = heard is not None and heard.isdisjoint(range(int(before) + 2, int(after) - 1))
+            if is_wild or (is_silent and after - before > _LEAP):
                 # Sound before the leap may last a little longer, and after it begin a little earlier.
                 leaps.append(((before + after) / 2, after - before - step * time_base))
                 line[i + 1 :] -= int(stamps[i + 1] - stamps[i]) - step

@@ -135,3 +135,17 @@ def test_a_picture_begins_at_zero_exactly(tmp_path):
     for first in (start, Fraction(100001, 90000)):
         info, frames, _ = read(write(tmp_path / "a.ts", tones(0, 4), steady(4, first), codec="libx264"))
         assert frames[0].time == 0, (info.origin, first)
+
+
+@pytest.mark.parametrize("wild", [20, 40000])
+def test_a_frame_with_a_wild_time_stamp_costs_no_time(wild):
+    facts = [(n, 40 * n, 40 * n) for n in range(40)]
+    facts[20] = (20, 1000 * wild, 1000 * wild)  # milliseconds
+    starts = timeline.find_restarts([fact[1:] for fact in facts], MS)
+    assert starts == [21]
+    stamps, parts = timeline._put_in_line([facts[:21], facts[21:]], MS, None)
+    assert stamps == [40 * n for n in range(40)]
+    assert [part.shift for part in parts] == [0, 0]
+    assert parts[0].move(Fraction(wild)) == Fraction(80, 100) and parts[1].move(
+        Fraction(84, 100)
+    ) == Fraction(84, 100)
