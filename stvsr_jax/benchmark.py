@@ -73,6 +73,10 @@ def make_job(args: argparse.Namespace) -> Job:
         ("videoinr", False): (1, 2, 180, 320, 8),
         ("videoinr", True): (24, 2, 32, 32, 3),
     }[args.model, args.train]
+    for name in ("batch", "frames", "height", "width", "times", "repeats"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} {value} must be at least 1")
     given = (args.batch, args.frames, args.height, args.width, args.times)
     batch, count, height, width, times = (d if g is None else g for g, d in zip(given, default, strict=True))
     if args.model == "zooming_slowmo":
@@ -294,8 +298,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         job = make_job(args)
         result = measure(job, repeats=args.repeats, profiled=args.profile > 0)
-    except (ValueError, NotImplementedError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, NotImplementedError, OverflowError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     device = jax.local_devices()[0]
     peak = matmul_peak(predictor.DTYPES[args.dtype], 8192 if device.platform != "cpu" else 1024)

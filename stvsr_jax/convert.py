@@ -127,7 +127,10 @@ def _read_torch(path):
 
 
 def _read_npz(path):
-    with np.load(path, allow_pickle=False) as file:
+    content = np.load(path, allow_pickle=False)
+    if isinstance(content, np.ndarray):  # of a .npy under another name
+        return content
+    with content as file:
         return dict(file)
 
 

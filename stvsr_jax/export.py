@@ -30,6 +30,7 @@ from stvsr_jax.ops.devices import without_kernels
 from stvsr_jax.weights import choice, sources
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+_LARGEST_SIDE = 2**16 - 1
 
 
 def export(
@@ -66,6 +67,8 @@ def export(
     count = predictor.WINDOW_SIZES[name]
     times = np.arange((count - 1) * time + 1, dtype=np.float32) / time
     out_height, out_width = predictor.output_size(height, width, space)
+    if max(height, width, out_height, out_width) > _LARGEST_SIDE:
+        raise ValueError(f"frames of {width}x{height} that become {out_width}x{out_height} are too large")
 
     def run(frames):
         pad = [(0, -side % tiling.MULTIPLE) for side in size]

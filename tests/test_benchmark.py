@@ -117,3 +117,10 @@ def test_of_several_processes_every_device_takes_part(capsys, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     assert benchmark.main(["--model", "videoinr", "--devices", "2"]) == 2
     assert "--devices 2 must be between 4 and 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["batch", "frames", "height", "width", "times", "repeats"])
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_impossible_sizes_are_one_line(capsys, name, value):
+    assert benchmark.main(["--model", "videoinr", f"--{name}", value]) == 2
+    assert capsys.readouterr().err == f"error: --{name} {value} must be at least 1\n"

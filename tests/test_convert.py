@@ -181,6 +181,13 @@ def test_pickled_arrays_in_npz_are_refused(tmp_path):
     assert not victim.exists()
 
 
+def test_a_single_array_is_no_state_dict(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "one.npy").rename(tmp_path / "w.npz")
+    with pytest.raises(ValueError, match="w.npz cannot be read: it holds a ndarray, not tensors by name"):
+        convert.read_tensors(tmp_path / "w.npz")
+
+
 def test_prefixes_of_data_parallelism_are_removed(tmp_path):
     file = save_npz(tmp_path / "w.npz", {f"module.module.{name}": v for name, v in TENSORS.items()})
     assert_same(convert.read_tensors(file))

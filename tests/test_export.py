@@ -100,6 +100,7 @@ def test_bad_requests_are_one_line(tmp_path, capsys):
         ([tmp_path / "none" / "x", *weights], "does not exist"),
         ([tmp_path / "x", *weights, "--space", 2], "space=2"),
         ([tmp_path / "x", *weights, "--time", 3], "time=3"),
+        ([tmp_path / "x", *weights[:2], "--size", "99999x9"], "99999x9 that become 399996x36 are too large"),
         ([tmp_path / "x", "--checkpoint", tmp_path / "none", "--size", "8x8"], "no such file or folder"),
         ([tmp_path / "x", "--checkpoint", tmp_path / "weights", "--size", "0x8"], "size=0x8"),
     ]:
