@@ -47,6 +47,8 @@ def open_array_file(path: str | os.PathLike, *, name: str | None = None) -> Arra
         frames = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise ClipError(f"{path} cannot be read as an array: {error}") from error
+    if not isinstance(frames, np.ndarray):  # a .npz under another name
+        raise ClipError(f"{path} cannot be read as an array: it is an archive of several")
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise ClipError(f"{path} holds {frames.dtype}{list(frames.shape)}; frames must be uint8 [N, H, W, 3]")
     count, height, width, _ = frames.shape

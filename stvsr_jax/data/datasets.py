@@ -199,7 +199,7 @@ def _open_own(config: DataConfig, source: Source, recipe: Recipe, span: int) -> 
     faults = []
     cache_dir = config.cache_dir or None
     if is_drawn := source.path.startswith(DRAWN):
-        clips = open_source(source.path, cache_dir=cache_dir, **_own_options(source))
+        clips = open_source(source.path, cache_dir=cache_dir, faults=faults, **_own_options(source))
     else:
         threshold = config.cut_threshold or _NO_CUTS
         clips = open_source(source.path, cache_dir=cache_dir, cut_threshold=threshold, faults=faults)

@@ -112,19 +112,19 @@ def open_frame_folder(
 
 def _read_size(path: Path) -> tuple[int, int]:
     """Return an image's (height, width), upright, from its header."""
-    with _naming(path):
+    with naming_damage(path):
         header = pictures.read_header(path)
     return header.height, header.width
 
 
 def _read_image(path: Path) -> np.ndarray:
     """Return an image as uint8 [H, W, 3] RGB, see `pictures`; 16 bits are rounded to 8."""
-    with _naming(path):
+    with naming_damage(path):
         return colour.to_8_bits(pictures.read_picture(path))
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming_damage(path: Path, kind: str = "image") -> Iterator[None]:
     """Turn the errors of reading an image into a ClipError, or an OSError if the machine is at fault."""
     try:
         yield
@@ -132,8 +132,9 @@ def _naming(path: Path) -> Iterator[None]:
         if getattr(error, "errno", None) in clip.OUT_OF_RESOURCES:
             raise
         # Pillow's message names the file once more, or the object it was read through.
-        why = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-        raise clip.ClipError(f"{path} cannot be read as an image: {why}") from error
+        why = f"it is no {kind}" if isinstance(error, UnidentifiedImageError) else error
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise clip.ClipError(f"{path} cannot be read as {article} {kind}: {why}") from error
 
 
 def _load_thumbnails(folder: Path, files: tuple[str, ...], cache_dir: str | os.PathLike | None) -> np.ndarray:

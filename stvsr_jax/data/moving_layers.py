@@ -36,6 +36,7 @@ def open_moving_layers(
     size: tuple[int, int] = (360, 640),
     speed: tuple[float, float] = (1.0, 1.0),
     seed: int = 0,
+    faults: list[str] | None = None,
 ) -> list["MovingLayers"]:
     """Open `count` scenes made of the photographs in a folder.
 
@@ -48,6 +49,7 @@ def open_moving_layers(
       speed: range of a factor of all motion, drawn per scene evenly in its logarithm; at 1 layers move up to 14
         pixels a frame.
       seed: of all scenes.
+      faults: see `photos.load_photos`.
 
     Raises:
       ImportError: OpenCV is not installed.
@@ -59,7 +61,7 @@ def open_moving_layers(
     if len(speed) != 2 or not 0 < speed[0] <= speed[1]:
         raise ValueError(f"speed={speed} must be a (low, high) range above 0")
     height, width = size
-    photos = load_photos(folder, cache_dir=cache_dir, min_side=max(size) // 3)
+    photos = load_photos(folder, cache_dir=cache_dir, min_side=max(size) // 3, faults=faults)
     shared = {"photos": photos, "num_frames": num_frames, "height": height, "width": width}
     return [
         MovingLayers(name=f"layers {seed}/{number}", seed=seed, number=number, speed=tuple(speed), **shared)

@@ -38,6 +38,13 @@ def test_other_arrays_are_refused(wrong, tmp_path):
         open_array_file(tmp_path / "scene.npy")
 
 
+def test_archives_under_another_name_are_refused(tmp_path):
+    np.savez(tmp_path / "scene.npz", a=np.zeros(2))
+    (tmp_path / "scene.npz").rename(tmp_path / "scene.npy")
+    with pytest.raises(ValueError, match=r"scene\.npy cannot be read as an array: it is an archive"):
+        open_array_file(tmp_path / "scene.npy")
+
+
 def test_what_is_no_array_is_refused(tmp_path):
     (tmp_path / "scene.npy").write_bytes(b"no array")
     with pytest.raises(ValueError, match=r"scene\.npy cannot be read as an array"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stvsr_jax.data import scan_cache
 from stvsr_jax.data.photos import load_photos, open_photo
 
 
@@ -36,3 +37,27 @@ def test_damaged_photographs_are_named(tmp_path, write_noise):
     (tmp_path / "photos" / "b.jpg").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"b\.jpg cannot be read as a photograph"):
         load_photos(tmp_path / "photos", cache_dir=tmp_path / "cache")
+
+
+def test_damaged_photographs_are_left_out_each_with_its_reason(tmp_path, write_noise):
+    frames = write_noise(tmp_path / "photos", ["a.png", "d.png"], 20, 24)
+    (tmp_path / "photos" / "b.jpg").write_bytes(b"no picture")
+    (tmp_path / "photos" / "c.png").write_bytes((tmp_path / "photos" / "a.png").read_bytes()[:300])
+    (tmp_path / "photos" / "e.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "photos" / "f.png").mkdir()
+    faults = []
+    paths = load_photos(tmp_path / "photos", cache_dir=tmp_path / "cache", faults=faults)
+    np.testing.assert_array_equal(np.stack([open_photo(path) for path in paths]), frames)
+    names = [fault.split(" cannot be read as a photograph: ")[0].rpartition("/")[2] for fault in faults]
+    assert names == ["b.jpg", "c.png", "e.png"]
+
+
+def test_a_full_disk_is_no_fault_of_the_photograph(tmp_path, write_noise, monkeypatch):
+    write_noise(tmp_path / "photos", ["a.png"], 20, 24)
+
+    def fail(path, value):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(scan_cache, "write_array", fail)
+    with pytest.raises(OSError, match="No space left"):
+        load_photos(tmp_path / "photos", cache_dir=tmp_path / "cache", faults=[])
