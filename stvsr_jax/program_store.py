@@ -142,10 +142,14 @@ def _prove(compiled, arrays):
 
 
 def _make_room(directory):
-    files = sorted(directory.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
+    found = []
+    for file in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
+            status = file.stat()
+            found.append((status.st_mtime, status.st_size, file))
     total = 0
-    for file in files:
-        total += file.stat().st_size
+    for _, size, file in sorted(found, reverse=True):
+        total += size
         if total > _LIMIT:
             file.unlink(missing_ok=True)
 

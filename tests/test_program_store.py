@@ -253,6 +253,13 @@ def test_programs_not_used_for_longest_go_first(directory, monkeypatch):
     assert oldest.exists() and not used.exists() and len(list(directory.iterdir())) == 2
 
 
+def test_a_program_that_another_process_removes_meanwhile_is_passed_over(directory, recwarn):
+    directory.mkdir()
+    (directory / "removed").symlink_to("nowhere")
+    make_scale(3.0)(jnp.arange(3.0))
+    assert len(list(directory.iterdir())) == 2 and not recwarn.list
+
+
 @pytest.mark.parametrize("is_kept", [False, True])
 def test_nothing_is_kept_unasked_or_on_cpus(directory, monkeypatch, is_kept):
     if is_kept:
