@@ -1,6 +1,8 @@
 """Whole runs: what they write, resuming, divergence, and what is refused before the first step."""
 
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -210,6 +212,57 @@ def test_a_run_that_was_stopped_before_its_scores_is_scored_when_it_goes_on(conf
         for name in ("whole", "run")
     ]
     assert rows[0] == rows[1] and len(rows[0]) == 4
+
+
+COMPILES_LONG = """
+import hashlib, importlib.util, sys
+import jax
+from stvsr_jax import compilation, evaluate, train
+
+def work():  # no Python runs in this thread, as in a compiler
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**8)
+
+def prepare(self, *args, **kwargs):
+    if sys.argv[3] == "compilation":
+        work()
+    return real(self, *args, **kwargs)
+
+def score(*args):
+    if sys.argv[3] == "evaluation":
+        work()
+    return scored(*args)
+
+real, compilation.Program.prepare = compilation.Program.prepare, prepare
+scored, evaluate.score = evaluate.score, score
+spec = importlib.util.spec_from_file_location("linear_config", "tests/linear_config.py")
+spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+config = module.get_config()
+config.data.path = sys.argv[1]
+train.train_and_evaluate(config, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(("where", "step"), [("compilation", 0), ("evaluation", 2)])
+def test_a_signal_while_it_compiles_or_is_scored_is_answered_at_once(
+    config, clip_folder, tmp_path, where, step
+):
+    command = [sys.executable, "-c", COMPILES_LONG, str(clip_folder), str(tmp_path / "run"), where]
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[1],
+    )
+    assert any(line == "busy\n" for line in run.stdout)
+    run.terminate()
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == 143, err
+    assert f"stopped by SIGTERM after step {step}, which is saved in" in err
+    assert checkpoint.load_for_inference(tmp_path / "run").step == step
+    whole = train.train_and_evaluate(config, tmp_path / "whole")
+    assert train.train_and_evaluate(config, tmp_path / "run") == whole
 
 
 def test_run_that_diverges_again_and_again_stops(config, tmp_path, monkeypatch):
