@@ -157,6 +157,9 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(2)
     for fault in faults:
         print(f"left out: {fault}", file=sys.stderr)
+    if not written:
+        print("error: no scene is long and large enough to be written", file=sys.stderr)
+        sys.exit(2)
     size = sum(path.stat().st_size for path in written)
     print(f"{len(written)} scenes, {size / 1e9:.2f} GB")
 

@@ -61,3 +61,13 @@ def test_wrong_input_ends_with_one_line(tmp_path, capsys):
         main([str(tmp_path), str(tmp_path / "out"), "--reduce", "0"])
     assert ended.value.code == 2
     assert "--reduce 0 must be at least 1" in capsys.readouterr().err
+
+
+def test_nothing_to_write_is_an_error(tmp_path, capsys):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "torn.mp4").write_text("no video")
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / "clips"), str(tmp_path / "out"), "--workers", "1"])
+    assert stop.value.code == 2
+    left_out, error = capsys.readouterr().err.splitlines()
+    assert "torn.mp4 cannot be read as a video" in left_out and error.startswith("error: no scene")
