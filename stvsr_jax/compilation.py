@@ -51,8 +51,9 @@ _GRAPHS = "xla_gpu_enable_command_buffer"
 # What XLA puts into CUDA graphs: what it does by default, and more.
 _IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,WHILE,CONDITIONAL,COLLECTIVES"
 _CONVOLUTIONS = "CUDNN,CONVOLUTION"
-# How programs with convolutions of cuDNN are treated: they fail in a process that loads them with these in graphs,
-# since cuDNN then meets each for the first time while a graph is recorded. Where they are compiled, tuning has run them.
+# How programs with float32 convolutions of cuDNN are treated: they fail in a process that loads them with these in
+# graphs, since cuDNN then meets each for the first time while a graph is recorded. Where they are compiled, tuning has
+# run them. Programs of 16 bits, of which cuDNN has a few small ones left, were seen to run there.
 TREATMENTS = ("outside", "unkept", "inside")
 
 
@@ -136,7 +137,7 @@ class Program:
         if compiled is not None:
             return compiled
         lowered = self.jitted.lower(*args, **kwargs)
-        if treatment() == "unkept" and kernel_compiler.has_convolutions(lowered):
+        if treatment() == "unkept" and kernel_compiler.has_float32_convolutions(lowered):
             return self._make(lowered)
         with program_store.without_jax_cache():
             compiled = self._make(lowered)
@@ -157,7 +158,11 @@ class Program:
 
     def _make(self, lowered):
         given = self._settings["compiler_options"] or {}
-        outside = treatment() == "outside" and _GRAPHS in given and kernel_compiler.has_convolutions(lowered)
+        outside = (
+            treatment() == "outside"
+            and _GRAPHS in given
+            and kernel_compiler.has_float32_convolutions(lowered)
+        )
         return kernel_compiler.compile_lowered(lowered, {_GRAPHS: _IN_GRAPHS} if outside else None)
 
     def _split(self, args, kwargs):

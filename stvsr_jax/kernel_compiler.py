@@ -44,11 +44,14 @@ def compile_lowered(
     return lowered.compile(compiler_options)
 
 
-def has_convolutions(lowered: jax.stages.Lowered) -> bool:
-    """Return whether XLA has convolutions to make in a program, which on CUDA devices are cuDNN's."""
+def has_float32_convolutions(lowered: jax.stages.Lowered) -> bool:
+    """Return whether XLA has convolutions of float32 to make in a program, which on CUDA devices are cuDNN's."""
     module = lowered.compiler_ir()
     with module.context:
-        return any(operation.name == "stablehlo.convolution" for operation in _walk(module.operation))
+        return any(
+            operation.name == "stablehlo.convolution" and "xf32>" in str(operation.operands[0].type)
+            for operation in _walk(module.operation)
+        )
 
 
 def find_kernels(lowered: jax.stages.Lowered) -> list[Kernel]:

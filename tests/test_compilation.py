@@ -127,11 +127,14 @@ def test_cuda_devices_start_convolutions_and_loops_in_graphs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "variable,has_convolution,expected",
-    [(None, True, False), ("outside", True, False), ("unkept", True, True), ("inside", True, True)]
-    + [(None, False, True), ("unkept", False, True)],
+    "variable,has_convolution,dtype,expected",
+    [(None, True, "float32", False), ("outside", True, "float32", False), ("unkept", True, "float32", True)]
+    + [("inside", True, "float32", True), (None, False, "float32", True), ("unkept", False, "float32", True)]
+    + [(None, True, "bfloat16", True), (None, True, "float16", True)],
 )
-def test_convolutions_of_cudnn_stay_outside_of_graphs(monkeypatch, variable, has_convolution, expected):
+def test_float32_convolutions_of_cudnn_stay_outside_of_graphs(
+    monkeypatch, variable, has_convolution, dtype, expected
+):
     def run(x, kernel):
         return jax.lax.conv(x, kernel, (1, 1), "SAME") if has_convolution else x + 1
 
@@ -148,7 +151,7 @@ def test_convolutions_of_cudnn_stay_outside_of_graphs(monkeypatch, variable, has
         return compile_lowered(lowered, compiler_options)
 
     monkeypatch.setattr(compilation.kernel_compiler, "compile_lowered", spy)
-    x, kernel = jnp.ones((1, 1, 4, 4)), jnp.ones((1, 1, 3, 3))
+    x, kernel = jnp.ones((1, 1, 4, 4), dtype), jnp.ones((1, 1, 3, 3), dtype)
     result = compilation.jit(run, is_kept=False, compiler_options=given)(x, kernel)
     assert float(result[0, 0, 1, 1]) == (9.0 if has_convolution else 2.0)
     kinds = used["xla_gpu_enable_command_buffer"].split(",")
