@@ -77,7 +77,7 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(clip_folder, tmp_path, cou
             try:
                 # Most of the time goes into starting: half of the kills come after it.
                 process.wait(timeout=duration * moments.choice((moments.random(), moments.uniform(0.6, 1.0))))
-                is_running = False
+                is_running, duration = False, 0.9 * duration  # the machine is faster than it was
                 assert process.returncode == 0, process.stderr.read()
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
