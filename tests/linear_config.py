@@ -4,6 +4,7 @@
 fixtures of tests/conftest.py. The network has the signature and the output size of Zooming Slow-Mo.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from stvsr_jax import models
+from stvsr_jax.models.contract import accept_fields, choose_instants
 
 
 def enlarge(frames):
@@ -24,12 +26,19 @@ def enlarge(frames):
 class Linear(nn.Module):
     """Colours of the enlarged frames times `into` [3, features], times `out` [features, 3]."""
 
+    contract = dataclasses.replace(models.contract_of("zooming_slowmo"), check_fields=accept_fields)
+
     features: int = 4
-    groups: int = 1
     dtype: Any = jnp.float32
 
+    def __call__(self, frames, times, *, out_size, chunk_rows=None):
+        return self.encode(frames)
+
+    def decode(self, encoded, times, *, out_size, chunk_rows=None, grid=None):
+        return choose_instants(encoded, times)
+
     @nn.compact
-    def __call__(self, frames):
+    def encode(self, frames):
         into = self.param("into", nn.initializers.normal(0.5), (3, self.features))
         out = self.param("out", nn.initializers.normal(0.5), (self.features, 3))
         return (enlarge(frames).astype(self.dtype) @ into @ out).astype(jnp.float32)

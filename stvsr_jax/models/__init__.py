@@ -1,4 +1,4 @@
-"""The two networks, by name."""
+"""The networks, by name."""
 
 from typing import Any
 
@@ -6,24 +6,40 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from stvsr_jax.models.contract import Contract
 from stvsr_jax.models.videoinr import VideoINR
 from stvsr_jax.models.zooming_slowmo import ZoomingSlowMo
 
 MODELS = {"zooming_slowmo": ZoomingSlowMo, "videoinr": VideoINR}
 
 
+def contract_of(name: str) -> Contract:
+    """Returns what a network can do.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model {name!r} is not one of {sorted(MODELS)}")
+    return MODELS[name].contract
+
+
+def list_free() -> list[str]:
+    """Returns the names of the networks that render any instant at any scale."""
+    return sorted(name for name in MODELS if contract_of(name).is_free)
+
+
 def build(name: str, /, **kwargs) -> nn.Module:
     """Returns a network; without further arguments it has the published sizes.
 
     Args:
-      name: 'zooming_slowmo' or 'videoinr'.
+      name: a key of MODELS.
       **kwargs: fields of the module (features, front_blocks, back_blocks, groups, remat, dtype, ...).
 
     Raises:
-      ValueError: unknown name or field, or features that do not divide by the offset groups.
+      ValueError: unknown name or field, or fields that do not fit each other.
     """
-    if name not in MODELS:
-        raise ValueError(f"model {name!r} is not one of {sorted(MODELS)}")
+    contract = contract_of(name)
     fields = {key for key in MODELS[name].__dataclass_fields__ if key not in ("parent", "name")}
     unknown = set(kwargs) - fields
     if unknown:
@@ -31,17 +47,18 @@ def build(name: str, /, **kwargs) -> nn.Module:
     # Modules are hashed; a config or a checkpoint may bring lists.
     kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
     model = MODELS[name](**kwargs)
-    if model.features % model.groups:
-        raise ValueError(f"features={model.features} must divide by the groups={model.groups} of the offsets")
+    contract.check_fields(model)
     return model
 
 
 def init_params(model: nn.Module, key: jax.Array) -> Any:
     """Returns fresh parameters of a network."""
+    contract = model.contract
+    # The parameters depend on no size of the input: the smallest is the fastest.
+    times = 1 if contract.steps is None else contract.count_instants(2)
+    side = 8 * (contract.scale or 1)
     frames = jnp.zeros((1, 2, 8, 8, 3))
-    if isinstance(model, VideoINR):
-        return model.init(key, frames, jnp.zeros((1, 1)), out_size=(8, 8))["params"]
-    return model.init(key, frames)["params"]
+    return model.init(key, frames, jnp.zeros((1, times)), out_size=(side, side))["params"]
 
 
 def render(
@@ -53,31 +70,32 @@ def render(
     out_size: tuple[int, int],
     chunk_rows: int | None = None,
 ) -> jax.Array:
-    """Runs either network on a batch of the training pipeline.
+    """Runs a network on a batch of the training pipeline; see `contract`.
 
     Args:
-        model: from `build`.
-        params: its parameters.
-        frames: [B, N, H, W, 3] in [0, 1].
-        times: [B, T] instants of the target; Zooming Slow-Mo renders its fixed 2N - 1.
-        out_size: (H', W') of the target.
-        chunk_rows: see `VideoINR.decode`; Zooming Slow-Mo has no use for it.
+      model: from `build`.
+      params: its parameters.
+      frames: [B, N, H, W, 3] in [0, 1].
+      times: [B, T] in [0, 1], instants of the target.
+      out_size: (H', W') of the target.
+      chunk_rows: rows of the output rendered at a time.
 
     Returns:
-        [B, T, H', W', 3] float32.
+      [B, T, H', W', 3] float32.
 
     Raises:
-        ValueError: Zooming Slow-Mo is asked for other than 2N - 1 instants of (4H, 4W).
+      ValueError: the network cannot do that.
     """
-    if isinstance(model, VideoINR):
-        return model.apply({"params": params}, frames, times, out_size=out_size, chunk_rows=chunk_rows)
-    _, count, height, width, _ = frames.shape
-    if times.shape[1] != 2 * count - 1 or tuple(out_size) != (4 * height, 4 * width):
-        raise ValueError(
-            f"zooming_slowmo makes {2 * count - 1} frames of {4 * height}x{4 * width} from {count} of "
-            f"{height}x{width}, not {times.shape[1]} of {out_size[0]}x{out_size[1]}"
-        )
-    return model.apply({"params": params}, frames)
+    return model.apply({"params": params}, frames, times, out_size=out_size, chunk_rows=chunk_rows)
 
 
-__all__ = ["MODELS", "VideoINR", "ZoomingSlowMo", "build", "init_params", "render"]
+__all__ = [
+    "MODELS",
+    "VideoINR",
+    "ZoomingSlowMo",
+    "build",
+    "contract_of",
+    "init_params",
+    "list_free",
+    "render",
+]

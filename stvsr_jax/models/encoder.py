@@ -3,6 +3,7 @@
 Zooming Slow-Mo (arXiv 2002.11616, sec. 3.1-3.3); VideoINR (arXiv 2206.04647, sec. 3.1) reuses it.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -84,3 +85,52 @@ def _check_frames(frames):
             f"frames must have height and width that are multiples of 4, got {height}x{width}; "
             "pad them and crop the result"
         )
+
+
+def check_fields(model: nn.Module) -> None:
+    """Checks a network's `features` and `groups`.
+
+    Raises:
+      ValueError: the features do not divide by the groups.
+    """
+    if model.features % model.groups:
+        raise ValueError(f"features={model.features} must divide by the groups={model.groups} of the offsets")
+
+
+def published_layers() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yields (layer's name in the published PyTorch weights, path of its parameters in a network's)."""
+    yield "conv_first", ("encoder", "conv_first")
+    for source, target, blocks in (("feature_extraction", "front", 5), ("recon_trunk", "back", 40)):
+        for block in range(blocks):
+            for conv in ("conv1", "conv2"):
+                yield f"{source}.{block}.{conv}", ("encoder", target, "blocks", conv)
+    yield from _pyramid_layers("", ("encoder", "pyramid"))
+    yield from _fusion_layers("", ("encoder", "interpolate"))
+    for state, ours in (("pcd_h", "hidden"), ("pcd_c", "cell")):
+        source = f"ConvBLSTM.forward_net.{state}."
+        yield from _pyramid_layers(source, ("encoder", "conv_lstm", "cell", f"pyramid_{ours}"))
+        yield from _fusion_layers(source, ("encoder", "conv_lstm", "cell", f"fusion_{ours}"))
+    yield "ConvBLSTM.forward_net.cell_list.0.conv", ("encoder", "conv_lstm", "cell", "gates")
+    yield "ConvBLSTM.conv_1x1", ("encoder", "conv_lstm", "merge")
+
+
+def _pyramid_layers(source, target):
+    for level in (2, 3):
+        for conv in (1, 2):
+            yield f"{source}fea_L{level}_conv{conv}", (*target, f"level{level}_conv{conv}")
+
+
+def _fusion_layers(source, target):
+    for suffix, align in ((1, "align_a"), (2, "align_b")):
+        for level in (3, 2, 1):
+            for i in range(1, 3 if level == 3 else 4):
+                yield (
+                    f"{source}pcd_align.L{level}_offset_conv{i}_{suffix}",
+                    (*target, align, f"level{level}_offset{i}"),
+                )
+            deform = f"{source}pcd_align.L{level}_dcnpack_{suffix}"
+            yield deform, (*target, align, f"level{level}_deform")
+            yield f"{deform}.conv_offset_mask", (*target, align, f"level{level}_deform", "head")
+            if level < 3:
+                yield f"{source}pcd_align.L{level}_fea_conv_{suffix}", (*target, align, f"level{level}_merge")
+    yield f"{source}fusion", (*target, "fuse")

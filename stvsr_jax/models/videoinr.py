@@ -6,7 +6,6 @@ output pixels are cell centres; both spaces span [-1, 1] from outer edge to oute
 """
 
 import functools
-import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -16,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax import ops
-from stvsr_jax.models import siren
-from stvsr_jax.models.encoder import SpaceTimeEncoder
+from stvsr_jax.models import axes, encoder, siren
+from stvsr_jax.models.contract import BatchShape, Contract
 from stvsr_jax.ops.sampling import normalized_to_pixels
 
 CLAMP = 1.0 - 1e-6  # warped coordinates stay inside the outer edges
@@ -76,12 +75,45 @@ def warp_grid(
     return WarpGrid(*bases, *steps)
 
 
+def _published_layers():
+    yield from encoder.published_layers()
+    for source, target, layers in (("feat", "space", 4), ("flow", "motion", 4), ("encode", "colour", 5)):
+        for i in range(layers):
+            linear = ".linear" if i < layers - 1 else ""
+            yield f"{source}_imnet.net.{i}{linear}", (target, f"kernel{i}")
+
+
+CONTRACT = Contract(
+    title="VideoINR",
+    paper="2206.04647",
+    window_size=2,
+    keeps_earlier=False,  # as in the published evaluation: t = 0 is kept and t = 1 dropped
+    scale=None,
+    steps=None,
+    # The compiler reports 30 kB (128x128, CPU); a fifth is added for decoding and work space.
+    bytes_per_pixel=40_000,
+    inference_batch=BatchShape(batch=1, frames=2, height=180, width=320, times=8),
+    training_batch=BatchShape(batch=24, frames=2, height=32, width=32, times=3),
+    make_grid=warp_grid,
+    check_fields=encoder.check_fields,
+    published_layers=_published_layers,
+    # The published file carries Zooming Slow-Mo's output head.
+    published_unused=frozenset(
+        f"{layer}.{part}"
+        for layer in ("upconv1", "upconv2", "HRconv", "conv_last")
+        for part in ("weight", "bias")
+    ),
+)
+
+
 class VideoINR(nn.Module):
     """Two low-resolution frames to any instants at any size.
 
     The defaults are the published sizes: 10,978,615 parameters (the published file holds 334,083 more
     that are never used).
     """
+
+    contract = CONTRACT
 
     features: int = 64
     front_blocks: int = 5
@@ -93,7 +125,7 @@ class VideoINR(nn.Module):
     implementation: str | None = None  # of `ops.sine_mlp`
 
     def setup(self):
-        self.encoder = SpaceTimeEncoder(
+        self.encoder = encoder.SpaceTimeEncoder(
             self.features, self.front_blocks, self.back_blocks, self.groups, self.remat, self.dtype
         )
         c, wide = self.features, 3 * self.features
@@ -200,8 +232,8 @@ def _decode(weights, encoded, times, out_size, chunk_rows, grid, dtype, implemen
         siren.project(colour, dtype, features1=features, frames1=frames),
         siren.project(colour, dtype, features2=features, frames2=frames),
     )
-    rows = _Axis.of(out_size[0], height, grid.base_y)
-    columns = _Axis.of(out_size[1], width, grid.base_x)
+    rows = axes.Axis.of(out_size[0], height, grid.base_y)
+    columns = axes.Axis.of(out_size[1], width, grid.base_x)
 
     def render(times):  # [B, T, 1, 1, 1] -> [B, T, H', W', 3]
         feature = _map_rows(functools.partial(render_space, times), rows, chunk_rows)
@@ -211,14 +243,14 @@ def _decode(weights, encoded, times, out_size, chunk_rows, grid, dtype, implemen
 
     def render_space(times, rows):  # -> [B, T, rows, W', C]
         near = for_space[:, rows.nearest][:, :, columns.nearest]
-        near = _sample_axes(near, for_space, rows.read_nearest(), columns.read_nearest())
+        near = axes.sample_axes(near, for_space, rows.read_nearest(), columns.read_nearest())
         position = jnp.stack(jnp.meshgrid(rows.relative, columns.relative, indexing="ij"), axis=-1)
         return finish(space, near, position=position, time=times, out_dtype=dtype)
 
     def render_colour(times, flat_feature, args):  # -> [B, T, rows, W', 3]
         rows, s = args
         smooth = columns.interpolate(rows.interpolate(for_motion, axis=1), axis=2)
-        smooth = _sample_axes(smooth, for_motion, rows.read_bilinear(), columns.read_bilinear())
+        smooth = axes.sample_axes(smooth, for_motion, rows.read_bilinear(), columns.read_bilinear())
         flows = finish(motion, smooth, time=times, space=s)  # two flows (x, y) in output pixels
         terms, spaces = [], {}
         for i in (0, 1):
@@ -240,80 +272,6 @@ def _warp(flow, base_y, base_x, step):
     y = base_y[:, None] + flow[..., 1] * step[0]
     x = base_x + flow[..., 0] * step[1]
     return jnp.clip(jnp.stack([y, x], axis=-1), -CLAMP, CLAMP)
-
-
-@flax.struct.dataclass
-class _Axis:
-    """How the n' output cells of one axis lie over its n low-resolution cells; arrays are [n'].
-
-    Attributes:
-      nearest: index of the nearest low-resolution cell; of two equally near the even one.
-      relative: distance to its centre in units of half cells, [-1, 1].
-      lower: index of the cell at or before, clamped into the axis.
-      upper: index of the cell after, clamped.
-      lower_weight: bilinear weight, zero where the cell is outside.
-      upper_weight: the same of the cell after.
-      base: where the warps start, see `WarpGrid`.
-    """
-
-    nearest: jax.Array
-    relative: jax.Array
-    lower: jax.Array
-    upper: jax.Array
-    lower_weight: jax.Array
-    upper_weight: jax.Array
-    base: jax.Array
-
-    @classmethod
-    def of(cls, out_size, size, base):
-        position = (np.arange(out_size) + 0.5) * size / out_size - 0.5  # in low-resolution pixels
-        nearest = np.clip(np.rint(position), 0, size - 1).astype(np.int32)
-        lower = np.floor(position)
-        fraction = position - lower
-        inside = (lower >= 0), (lower + 1 < size)
-        floats = (
-            (position - nearest) * 2.0,
-            np.where(inside[0], 1.0 - fraction, 0.0),
-            np.where(inside[1], fraction, 0.0),
-        )
-        relative, lower_weight, upper_weight = (jnp.asarray(x, jnp.float32) for x in floats)
-        lower_index = jnp.asarray(np.clip(lower, 0, size - 1), jnp.int32)
-        upper_index = jnp.asarray(np.clip(lower + 1, 0, size - 1), jnp.int32)
-        return cls(
-            jnp.asarray(nearest),
-            relative,
-            lower_index,
-            upper_index,
-            lower_weight,
-            upper_weight,
-            jnp.asarray(base, jnp.float32),
-        )
-
-    def read_nearest(self):
-        """Returns pairs (index, weight) whose sum is the nearest cell."""
-        return ((self.nearest, jnp.ones_like(self.relative)),)
-
-    def read_bilinear(self):
-        """Returns pairs (index, weight) whose sum is `interpolate`'s."""
-        return (self.lower, self.lower_weight), (self.upper, self.upper_weight)
-
-    def interpolate(self, x, axis):
-        """Resamples [B, ., ., C] along an axis, zero outside."""
-        shape = [1] * x.ndim
-        shape[axis] = -1
-        lower = jnp.take(x, self.lower, axis=axis) * self.lower_weight.reshape(shape)
-        return lower + jnp.take(x, self.upper, axis=axis) * self.upper_weight.reshape(shape)
-
-
-def _sample_axes(values, image, rows, columns):
-    """Returns an image's values [B, rows, W', C] at pairs (index, weight) along both axes as samples [B, 1, rows, W']."""
-    batch, height, width, channels = image.shape
-    first = np.arange(batch, dtype=np.int32)[:, None, None, None] * height  # row of each clip, [B, 1, 1, 1]
-    pairs = list(itertools.product(rows, columns))
-    index = [(first + y[:, None]) * width + x for (y, _), (x, _) in pairs]
-    weight = [(weight_y[:, None] * weight_x)[None, None] for (_, weight_y), (_, weight_x) in pairs]
-    table = jax.lax.stop_gradient(image).reshape(-1, channels)
-    return ops.Samples(values[:, None], table, jnp.stack(index), jnp.stack(weight))
 
 
 def _map_rows(render, inputs, chunk_rows):

@@ -61,7 +61,7 @@ def test_every_published_tensor_is_mapped_once(published):
     name, tensors = published
     sources = [source for source, _ in from_torch.tensor_map(name)]
     assert len(sources) == len(set(sources))
-    assert set(sources) == set(tensors) - from_torch.UNUSED[name]
+    assert set(sources) == set(tensors) - models.contract_of(name).published_unused
 
 
 def test_convolution_kernels_become_rows_columns_in_out(slowmo):

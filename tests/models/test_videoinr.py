@@ -263,22 +263,6 @@ def test_decode_by_the_kernels_of_hopper_gpus_equals_that_of_xla_and_so_do_its_g
         assert norm > 0 and np.linalg.norm(value - reference) < 2e-2 * norm
 
 
-@pytest.mark.parametrize("out_size", [(12, 17), (3, 40)])
-def test_samples_along_axes_are_sums_of_their_rows(out_size):
-    image = jnp.asarray(np.random.default_rng(0).standard_normal((2, *LOW, 3)), jnp.float32)
-    rows, columns = (videoinr._Axis.of(n, low, np.zeros(n)) for n, low in zip(out_size, LOW, strict=True))
-    near = image[:, rows.nearest][:, :, columns.nearest]
-    smooth = jax.jit(lambda x: columns.interpolate(rows.interpolate(x, axis=1), axis=2))(image)
-    for values, reads in (
-        (near, (rows.read_nearest(), columns.read_nearest())),
-        (smooth, (rows.read_bilinear(), columns.read_bilinear())),
-    ):
-        samples = jax.jit(videoinr._sample_axes)(values, image, *reads)
-        assert samples.values.shape == (2, 1, *out_size, 3)
-        got = jnp.sum(samples.table[samples.index] * samples.weight[..., None], axis=0)
-        np.testing.assert_allclose(got, samples.values, atol=2e-6)
-
-
 def test_whole_network_is_encode_then_decode():
     model = VideoINR(features=8, groups=2, front_blocks=1, back_blocks=1, hidden=(8, 8, 8))
     frames = np.random.default_rng(0).uniform(size=(1, 2, 8, 8, 3)).astype(np.float32)
