@@ -25,7 +25,6 @@ import numpy as np
 from stvsr_jax import checkpoint, models
 from stvsr_jax.inference import predictor, tiling
 from stvsr_jax.inference.__main__ import parse_size
-from stvsr_jax.models import videoinr
 from stvsr_jax.ops.devices import without_kernels
 from stvsr_jax.weights import choice, sources
 
@@ -46,7 +45,7 @@ def export(
     """Exports a network for one size of frames.
 
     Args:
-      name: 'zooming_slowmo' or 'videoinr'.
+      name: a key of `models.MODELS`.
       model: the flax module.
       params: its parameters, which become part of the program.
       size: (H, W) of the frames.
@@ -64,7 +63,8 @@ def export(
     height, width = size
     if min(size) < 1:
         raise ValueError(f"size={width}x{height} must be at least 1x1")
-    count = predictor.WINDOW_SIZES[name]
+    contract = models.contract_of(name)
+    count = contract.window_size
     times = np.arange((count - 1) * time + 1, dtype=np.float32) / time
     out_height, out_width = predictor.output_size(height, width, space)
     if max(height, width, out_height, out_width) > _LARGEST_SIDE:
@@ -74,17 +74,14 @@ def export(
         pad = [(0, -side % tiling.MULTIPLE) for side in size]
         padded = jnp.pad(frames, ((0, 0), *pad, (0, 0)), mode="edge")
         unit = predictor.to_unit(padded)[None]
-        if name == "zooming_slowmo":
-            rendered = model.apply({"params": params}, unit)[0][:: 2 // time]
-        else:
-            full = predictor.padded_out_size(padded.shape[1:3], size, (out_height, out_width))
-            grid = videoinr.warp_grid(full, whole_size=(out_height, out_width))
-            encoded = model.apply({"params": params}, unit, method="encode")
-            options = dict(out_size=full, grid=grid, method="decode")
-            rendered = jax.lax.map(
-                lambda t: model.apply({"params": params}, encoded, t.reshape(1, 1), **options)[0, 0],
-                jnp.asarray(times),
-            )
+        full = predictor.padded_out_size(padded.shape[1:3], size, (out_height, out_width))
+        grid = contract.make_grid(full, whole_size=(out_height, out_width))
+        encoded = model.apply({"params": params}, unit, method="encode")
+        options = dict(out_size=full, grid=grid, method="decode")
+        rendered = jax.lax.map(
+            lambda t: model.apply({"params": params}, encoded, t.reshape(1, 1), **options)[0, 0],
+            jnp.asarray(times / (count - 1)),
+        )
         return predictor.to_uint8(rendered[:, :out_height, :out_width])
 
     frames = jax.ShapeDtypeStruct((count, height, width, 3), jnp.uint8)

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 import stvsr_jax
+from stvsr_jax import models
 from stvsr_jax.inference import (
     compare,
     packet_store,
@@ -140,7 +141,7 @@ def windows_of(plan: Plan, network: predictor.Predictor):
         window_size=network.window_size,
         time=plan.time or 1,
         fps=plan.fps,
-        keep_earlier=predictor.KEEP_EARLIER[network.name],
+        keep_earlier=models.contract_of(network.name).keeps_earlier,
         scene_threshold=request.scene_threshold,
     )
 

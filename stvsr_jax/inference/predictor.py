@@ -20,18 +20,14 @@ import numpy as np
 
 from stvsr_jax import compilation, models
 from stvsr_jax.inference import tile_size, tiling
-from stvsr_jax.models import videoinr
 from stvsr_jax.ops.devices import on_one_device
 from stvsr_jax.weights import sources
 
 # What networks compute in. float16 is as fast as bfloat16 on a GPU and rounds an eighth as much, enough for networks
 # that are only run; it has no range to train in.
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
-# Frames of a window, and whether a frame in two windows is taken from the earlier one.
-WINDOW_SIZES = {"zooming_slowmo": 4, "videoinr": 2}
-KEEP_EARLIER = {"zooming_slowmo": True, "videoinr": False}
 
-# VideoINR is decoded in rows of about this many output pixels.
+# An instant is decoded in rows of about this many output pixels.
 _CHUNK_PIXELS = 2**18
 
 
@@ -41,13 +37,15 @@ def check_request(model_name: str, *, space: float, time: int) -> None:
     Raises:
       ValueError: it cannot.
     """
-    if model_name not in WINDOW_SIZES:
-        raise ValueError(f"model {model_name!r} is not one of {sorted(WINDOW_SIZES)}")
-    if model_name == "zooming_slowmo":
-        if space != 4:
-            raise ValueError(f"space={space:g}: zooming_slowmo enlarges 4 times only; use videoinr")
-        if time not in (1, 2):
-            raise ValueError(f"time={time}: zooming_slowmo makes 1 or 2 frames of each; use videoinr")
+    contract = models.contract_of(model_name)
+    if contract.scale not in (None, space):
+        raise ValueError(
+            f"space={space:g}: {model_name} enlarges {contract.scale} times only{suggest_others()}"
+        )
+    if not contract.can_make(space=space, time=time):
+        raise ValueError(
+            f"time={time}: {model_name} makes {contract.name_counts()} of each{suggest_others()}"
+        )
     if not (math.isfinite(space) and space >= 1):
         raise ValueError(f"space={space:g} must be a number of at least 1")
     if time < 1:
@@ -66,12 +64,17 @@ def check_size(model_name: str, height: int, width: int, out_size: tuple[int, in
       ValueError: it cannot.
     """
     asked = f"size={out_size[1]}x{out_size[0]}"
-    if model_name == "zooming_slowmo" and tuple(out_size) != (4 * height, 4 * width):
-        raise ValueError(
-            f"{asked}: zooming_slowmo makes {4 * width}x{4 * height} of {width}x{height}; use videoinr"
-        )
+    scale = models.contract_of(model_name).scale
+    if scale is not None and tuple(out_size) != (scale * height, scale * width):
+        only = f"{model_name} makes {scale * width}x{scale * height} of {width}x{height}"
+        raise ValueError(f"{asked}: {only}{suggest_others()}")
     if out_size[0] < height or out_size[1] < width:
         raise ValueError(f"{asked} is smaller than the input's {width}x{height}")
+
+
+def suggest_others() -> str:
+    """Returns the end of an error line on what a network cannot do: which networks can."""
+    return f"; use {' or '.join(free)}" if (free := models.list_free()) else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Predictor:
     """A network with its parameters, compiled per shape.
 
     Args:
-      model_name: 'zooming_slowmo' or 'videoinr'.
+      model_name: a key of `models.MODELS`.
       model: the flax module.
       params: its parameters.
       tile: longest side of a tile in low-resolution pixels; 0 takes frames whole, None chooses by memory.
@@ -119,14 +122,13 @@ class Predictor:
     ):
         tile_size.check_tile(tile)
         self.name = model_name
-        self.window_size = WINDOW_SIZES[model_name]
+        self._contract = models.contract_of(model_name)
+        self.window_size = self._contract.window_size
         self.tile = tile
         self.devices = list(devices or jax.local_devices()[:1])
         self._is_ensemble = ensemble
         self._model = model
         self._params = [jax.device_put(params, device) for device in self.devices]
-        renders = {"zooming_slowmo": self._render_zooming_slowmo, "videoinr": self._render_videoinr}
-        self._render = renders[model_name]
 
     @classmethod
     def from_checkpoint(
@@ -190,10 +192,10 @@ class Predictor:
         """Renders instants of a window.
 
         Args:
-          frames: [N, H, W, 3], uint8, uint16, or float32 in units of [0, 1]. N is `window_size`; Zooming Slow-Mo
-            takes any N from 2.
-          times: T instants in frames after the first, in [0, N - 1]; multiples of 1/2 for Zooming Slow-Mo.
-          space: output over input size, at least 1; 4 for Zooming Slow-Mo.
+          frames: [N, H, W, 3], uint8, uint16, or float32 in units of [0, 1]. N is `window_size`, or any
+            number from 2 if the network `takes_any_window`.
+          times: T instants in frames after the first, in [0, N - 1], that the network `can_render`.
+          space: output over input size, at least 1, of the network's `scale` if it has one.
           out_size: (H', W') instead of `space`.
           rounded: return integers, clamped and rounded, instead of what the network says.
           device: number in `devices`.
@@ -205,7 +207,8 @@ class Predictor:
         Raises:
           ValueError: an argument does not fit the network.
         """
-        count = max(2, frames.shape[0]) if self.name == "zooming_slowmo" else self.window_size
+        contract = self._contract
+        count = max(2, frames.shape[0]) if contract.takes_any_window else self.window_size
         is_image = frames.dtype in (np.uint8, np.uint16, np.float32) and frames.ndim == 4
         if not is_image or frames.shape[0] != count or frames.shape[3] != 3:
             raise ValueError(
@@ -214,6 +217,10 @@ class Predictor:
             )
         if not all(0 <= t <= count - 1 for t in times):
             raise ValueError(f"times={list(map(float, times))} must lie in [0, {count - 1}]")
+        if not all(map(contract.can_render, times)):
+            raise ValueError(
+                f"times={list(map(float, times))} must be multiples of 1/{contract.steps} for {self.name}"
+            )
         height, width = frames.shape[1:3]
         if (space is None) == (out_size is None):
             raise ValueError(f"exactly one of space={space} and out_size={out_size} has to be given")
@@ -250,28 +257,20 @@ class Predictor:
                 total = total + rendered[:, ::rows, ::columns]
         return np.asarray(to_dtype(total / 4, dtype))
 
-    def _render_zooming_slowmo(self, frames, times, place, dtype, device):
-        half_steps = [t * 2 for t in times]
-        if any(step != int(step) for step in half_steps):
-            raise ValueError(f"times={list(map(float, times))} must be multiples of 1/2 for zooming_slowmo")
-        padded = jax.device_put(pad_to_multiple(frames), self.devices[device])
-        rendered = _apply_zooming_slowmo(self._model, self._params[device], padded, dtype=dtype)
-        return np.asarray(rendered)[[int(step) for step in half_steps], : place.size[0], : place.size[1]]
-
-    def _render_videoinr(self, frames, times, place, dtype, device):
+    def _render(self, frames, times, place, dtype, device):
         padded = pad_to_multiple(frames)
         full = padded_out_size(padded.shape[1:3], frames.shape[1:3], place.size)
         chunk_rows = min(max(1, _CHUNK_PIXELS // full[1]), full[0])
-        grid = videoinr.warp_grid(full, origin=place.origin, whole_size=place.whole_size)
+        grid = self._contract.make_grid(full, origin=place.origin, whole_size=place.whole_size)
         params = self._params[device]
-        encoded = _encode_videoinr(self._model, params, jax.device_put(padded, self.devices[device]))
+        encoded = _encode(self._model, params, jax.device_put(padded, self.devices[device]))
         result = np.empty((len(times), *place.size, 3), dtype)
         for i, time in enumerate(times):
-            image = _decode_videoinr(
+            image = _decode(
                 self._model,
                 params,
                 encoded,
-                np.float32(time),
+                np.float32(time / (len(frames) - 1)),  # 1: the last frame of the window
                 grid,
                 out_size=full,
                 chunk_rows=chunk_rows,
@@ -319,24 +318,16 @@ def to_dtype(frames: jax.Array, dtype: Any) -> jax.Array:
     return jnp.floor(jnp.clip(frames, 0.0, 1.0) * largest + 0.5).astype(dtype)
 
 
-@functools.partial(compilation.jit, static_argnums=(0,), static_argnames=("dtype",))
-@on_one_device
-def _apply_zooming_slowmo(model, params, frames, *, dtype):
-    """[N, H, W, 3] -> [2N - 1, 4H, 4W, 3]."""
-    rendered = model.apply({"params": params}, to_unit(frames)[None])[0]
-    return to_dtype(rendered, dtype)
-
-
 @functools.partial(compilation.jit, static_argnums=(0,))
 @on_one_device
-def _encode_videoinr(model, params, frames):
-    """[2, H, W, 3] -> whatever the model's `decode` takes."""
+def _encode(model, params, frames):
+    """[N, H, W, 3] -> whatever the model's `decode` takes."""
     return model.apply({"params": params}, to_unit(frames)[None], method="encode")
 
 
 @functools.partial(compilation.jit, static_argnums=(0,), static_argnames=("out_size", "chunk_rows", "dtype"))
 @on_one_device
-def _decode_videoinr(model, params, encoded, time, grid, *, out_size, chunk_rows, dtype):
+def _decode(model, params, encoded, time, grid, *, out_size, chunk_rows, dtype):
     """One instant in [0, 1] -> [H', W', 3]."""
     times = jnp.reshape(time, (1, 1))
     rendered = model.apply(

@@ -5,6 +5,7 @@ import math
 import pathlib
 from fractions import Fraction
 
+from stvsr_jax import models
 from stvsr_jax.data import scene_cuts
 from stvsr_jax.inference import (
     hdr,
@@ -162,8 +163,8 @@ def make_plan(request: Request, model_name: str) -> Plan:
     space = DEFAULT_SPACE if request.space is None else request.space
     fps = request.fps
     time = (DEFAULT_TIME if request.time is None else request.time) if fps is None else None
-    if model_name == "zooming_slowmo" and fps is not None:
-        time, fps = _whole_ratio(fps, info), None
+    if fps is not None and models.contract_of(model_name).steps is not None:
+        time, fps = _whole_ratio(fps, info, model_name), None
     predictor.check_request(model_name, space=space, time=1 if time is None else time)
     if request.size is None:
         out_size = predictor.output_size(info.height, info.width, space)
@@ -192,15 +193,18 @@ def make_plan(request: Request, model_name: str) -> Plan:
     )
 
 
-def _whole_ratio(fps, info):
+def _whole_ratio(fps, info, model_name):
+    contract = models.contract_of(model_name)
     ratio = fps / info.rate
-    if ratio not in (1, 2):
+    if ratio not in contract.frame_counts:
+        rates = " or ".join(str(count * info.rate) for count in contract.frame_counts)
         raise ValueError(
-            f"fps={fps}: zooming_slowmo makes 1 or 2 frames of each, {info.rate} or {2 * info.rate} per second "
-            "here; use videoinr"
+            f"fps={fps}: {model_name} makes {contract.name_counts()} of each, {rates} per second here"
+            f"{predictor.suggest_others()}"
         )
     if not info.is_constant_rate:
-        raise ValueError(f"fps={fps}: the input's rate varies; use --time, or videoinr")
+        ways = ", or ".join(["--time", *models.list_free()])
+        raise ValueError(f"fps={fps}: the input's rate varies; use {ways}")
     return int(ratio)
 
 

@@ -39,8 +39,7 @@ def plan_windows(
     Args:
       frames: (frame, its moments, whether it is the last of its scene), see `moments.plan_moments`.
       size: frames of a window, at least 2.
-      keep_earlier: whether a frame in two windows is taken from the earlier one (as Zooming Slow-Mo is
-        evaluated) or from the later one (as VideoINR is: t = 0 is kept and t = 1 dropped).
+      keep_earlier: whether a frame in two windows is taken from the earlier one, otherwise from the later one.
 
     Yields:
       Windows whose outputs, in order, are the output video; no look-ahead, at most `size` frames held.

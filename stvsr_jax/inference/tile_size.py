@@ -5,14 +5,12 @@ import sys
 
 import jax
 
+from stvsr_jax import models
 from stvsr_jax.inference import host_memory, tiling
 
 SMALLEST_TILE = 2 * tiling.OVERLAP
 
-# Memory of one window per low-resolution pixel, in bytes, and how much of the device's memory to take.
-# The compiler reports 57 kB and 30 kB (float32, published sizes, 128x128, CPU); a fifth is added for decoding
-# and work space.
-_BYTES_PER_PIXEL = {"zooming_slowmo": 70_000, "videoinr": 40_000}
+# How much of the device's memory one window may take.
 _MEMORY_SHARE = 0.5
 
 
@@ -28,7 +26,7 @@ def check_tile(tile: int | None) -> None:
 
 def choose_tile(model_name: str, height: int, width: int) -> int:
     """Returns the tile for frames of a size: 0, whole, if half of the device's memory suffices."""
-    pixels = _MEMORY_SHARE * available_memory() / _BYTES_PER_PIXEL[model_name]
+    pixels = _MEMORY_SHARE * available_memory() / models.contract_of(model_name).bytes_per_pixel
     if height * width <= pixels:
         return 0
     return max(SMALLEST_TILE, int(math.sqrt(pixels)) // 16 * 16)

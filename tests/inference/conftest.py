@@ -13,17 +13,21 @@ import pytest
 
 import stvsr_jax
 from stvsr_jax import models
+from stvsr_jax.models.contract import choose_instants
 
 
 class NearestZoomingSlowMo(nn.Module):
-    """The signature of ZoomingSlowMo."""
+    """The signatures of ZoomingSlowMo."""
 
-    def __call__(self, frames):
+    def encode(self, frames):
         between = (frames[:, 1:] + frames[:, :-1]) / 2
         steps = [
             frames[:, i // 2] if i % 2 == 0 else between[:, i // 2] for i in range(2 * frames.shape[1] - 1)
         ]
         return jnp.stack(steps, 1).repeat(4, axis=2).repeat(4, axis=3)
+
+    def decode(self, encoded, times, *, out_size, chunk_rows=None, grid=None):
+        return choose_instants(encoded, times)
 
 
 class NearestVideoINR(nn.Module):

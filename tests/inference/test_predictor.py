@@ -217,7 +217,7 @@ def test_wrong_windows_are_refused(fake_models):
 @pytest.mark.parametrize("name", ["zooming_slowmo", "videoinr"])
 def test_real_networks_give_what_apply_gives(name):
     model = models.build(name, features=8, front_blocks=1, back_blocks=1, groups=2)
-    frames = window(predictor.WINDOW_SIZES[name], 8, 12)
+    frames = window(models.contract_of(name).window_size, 8, 12)
     unit = frames[None].astype(np.float32) / 255
     if name == "videoinr":
         times, kwargs = np.float32([[0, 0.25]]), {"out_size": (24, 36)}
@@ -247,7 +247,7 @@ def test_tiles_of_real_networks_leave_no_seams(name, space, levels):
     sizes = dict(features=8, front_blocks=1, back_blocks=1, groups=2)
     model = models.build(name, **sizes, **({"hidden": (8, 8, 8)} if name == "videoinr" else {}))
     params = models.init_params(model, jax.random.key(1))
-    smooth = np.random.default_rng(0).uniform(0, 255, (predictor.WINDOW_SIZES[name], 18, 21, 3))
+    smooth = np.random.default_rng(0).uniform(0, 255, (models.contract_of(name).window_size, 18, 21, 3))
     frames = smooth.repeat(8, 1).repeat(8, 2).astype(np.uint8)
     whole, tiled = (
         Predictor(name, model, params, tile=tile).predict(frames, [0, 0.5], space=space, rounded=False)
@@ -263,17 +263,21 @@ import numpy as np
 from stvsr_jax.inference import pipeline
 from stvsr_jax.inference.predictor import Predictor
 from stvsr_jax.inference.video_reader import TimedFrame
+from stvsr_jax.models.contract import choose_instants
 
 class Tint(nn.Module):
     @nn.compact
-    def __call__(self, frames):
+    def encode(self, frames):
         tint = self.param("tint", nn.initializers.normal(0.3), (3, 3))
         between = (frames[:, 1:] + frames[:, :-1]) / 2
         steps = [(between if n % 2 else frames)[:, n // 2] for n in range(2 * frames.shape[1] - 1)]
         return (jax.numpy.stack(steps, 1) @ tint).repeat(4, axis=2).repeat(4, axis=3)
 
+    def decode(self, encoded, times, *, out_size, chunk_rows=None, grid=None):
+        return choose_instants(encoded, times)
+
 model = Tint()
-params = model.init(jax.random.key(0), np.zeros((1, 2, 4, 4, 3)))["params"]
+params = model.init(jax.random.key(0), np.zeros((1, 2, 4, 4, 3)), method="encode")["params"]
 images = np.random.default_rng(0).integers(0, 256, (31, 8, 8, 3), np.uint8)
 frames = [TimedFrame(image, i, 1) for i, image in enumerate(images)]
 videos = []
