@@ -33,6 +33,7 @@ from stvsr_jax.inference import predictor
 from stvsr_jax.ops import devices
 
 _INPUTS = 3  # sets of inputs that take turns
+_SCALE = 4  # of networks that can do any
 _STEPS_AHEAD = 5  # training steps that are waited for together
 _PROFILED_CALLS = 3
 # Operations that hold others, whose time the others have.
@@ -67,20 +68,16 @@ def make_job(args: argparse.Namespace) -> Job:
     dtype = predictor.DTYPES[args.dtype]
     fields = {"implementation": args.implementation} if args.implementation else {}
     model = models.build(args.model, dtype=dtype, remat=args.remat, **fields)
-    default = {
-        ("zooming_slowmo", False): (1, 4, 180, 320, 7),
-        ("zooming_slowmo", True): (16, 4, 32, 32, 7),
-        ("videoinr", False): (1, 2, 180, 320, 8),
-        ("videoinr", True): (24, 2, 32, 32, 3),
-    }[args.model, args.train]
+    contract = models.contract_of(args.model)
+    default = dataclasses.astuple(contract.training_batch if args.train else contract.inference_batch)
     for name in ("batch", "frames", "height", "width", "times", "repeats"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} {value} must be at least 1")
     given = (args.batch, args.frames, args.height, args.width, args.times)
     batch, count, height, width, times = (d if g is None else g for g, d in zip(given, default, strict=True))
-    if args.model == "zooming_slowmo":
-        times = 2 * count - 1
+    if contract.steps is not None:
+        times = contract.count_instants(count)
     least = _fewest_devices()
     if not least <= args.devices <= jax.device_count():
         raise ValueError(
@@ -88,7 +85,8 @@ def make_job(args: argparse.Namespace) -> Job:
             "all of them where there are several processes"
         )
     batch *= args.devices
-    out_size = (4 * height, 4 * width)
+    scale = contract.scale or _SCALE
+    out_size = (scale * height, scale * width)
     keys = jax.random.split(jax.random.key(1), _INPUTS)
 
     def make_batch(key):

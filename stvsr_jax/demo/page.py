@@ -16,6 +16,7 @@ import av
 import gradio as gr
 import jax
 
+from stvsr_jax import models
 from stvsr_jax.demo import jobs
 from stvsr_jax.inference import job
 from stvsr_jax.inference.request import DEFAULT_SPACE
@@ -135,9 +136,10 @@ def build_app(networks: jobs.Networks, folder: pathlib.Path, *, max_upload: int 
             shutil.rmtree(copy.parent)
 
     def follow(weights):
-        """Zooming Slow-Mo enlarges 4 times only."""
-        is_free = weights == jobs.AUTOMATIC or networks.name_of(weights) == "videoinr"
-        return gr.Slider(interactive=True) if is_free else gr.Slider(value=DEFAULT_SPACE, interactive=False)
+        """Fixes the enlargement if the network has only one."""
+        is_chosen = weights != jobs.AUTOMATIC
+        scale = models.contract_of(networks.name_of(weights)).scale if is_chosen else None
+        return gr.Slider(interactive=True) if scale is None else gr.Slider(value=scale, interactive=False)
 
     examples = jobs.find_examples()
     with gr.Blocks(title="stvsr_jax", analytics_enabled=False, delete_cache=(_CLEAN_EVERY, _KEEP)) as app:

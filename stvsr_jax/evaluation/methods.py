@@ -33,14 +33,14 @@ class Method:
       name: for tables: the baseline, or the network.
       facts: what identifies it in a record, JSON types.
       window_size: how many given frames it takes at most.
-      half_steps_only: whether it renders multiples of half a given frame only.
+      steps: it renders multiples of 1/steps of the time between two given frames; None: any instant.
       make: builds the renderer on the default device.
     """
 
     name: str
     facts: dict[str, Any]
     window_size: int
-    half_steps_only: bool
+    steps: int | None
     make: Callable[[], Renderer]
 
     def check(self, protocol: protocols.Protocol) -> None:
@@ -48,10 +48,10 @@ class Method:
         if self.name in models.MODELS:
             predictor.check_request(self.name, space=protocol.space, time=1)
         times = [time for window in protocol.plan(protocol.shortest) for time in window.times]
-        if self.half_steps_only and any(time * 2 != int(time * 2) for time in times):
+        if self.steps and any(time * self.steps != int(time * self.steps) for time in times):
             raise ValueError(
                 f"protocol {protocol.name} scores instants at {times[1]} between two given frames; "
-                f"{self.name} renders multiples of 1/2 only"
+                f"{self.name} renders multiples of 1/{self.steps} only"
             )
 
 
@@ -68,7 +68,7 @@ def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", til
       ValueError: it is neither, or the weights cannot be read.
     """
     if model in BASELINES:
-        return Method(model, {"name": model}, WINDOW_SIZE, False, lambda: Baseline(model))
+        return Method(model, {"name": model}, WINDOW_SIZE, None, lambda: Baseline(model))
     try:
         sources.check_exists(model)
     except ValueError as error:
@@ -77,6 +77,7 @@ def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", til
         ) from error
     loaded = sources.load(model, weights=weights)
     network = models.build(loaded.model_name, **{**loaded.model_kwargs, "dtype": predictor.DTYPES[dtype]})
+    contract = models.contract_of(loaded.model_name)
     params = jax.device_get(loaded.params)  # each device gets a copy of its own
     facts = {
         "name": loaded.model_name,
@@ -91,8 +92,8 @@ def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", til
     return Method(
         loaded.model_name,
         facts,
-        predictor.WINDOW_SIZES[loaded.model_name],
-        loaded.model_name == "zooming_slowmo",
+        contract.window_size,
+        contract.steps,
         lambda: predictor.Predictor(loaded.model_name, network, params, tile=tile),
     )
 

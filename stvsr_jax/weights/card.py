@@ -22,6 +22,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stvsr_jax import models
 from stvsr_jax.weights.files import Description
 
 _KINDS = {
@@ -36,8 +37,6 @@ _KINDS = {
     "weaknesses": list,
 }
 _ROW_KEYS = {"data": ("name", "licence"), "scores": ("data", "protocol")}
-_NAMES = {"zooming_slowmo": "Zooming Slow-Mo", "videoinr": "VideoINR"}
-_PAPERS = {"zooming_slowmo": "2002.11616", "videoinr": "2206.04647"}  # on arXiv
 
 
 def check_facts(facts: Any) -> None:
@@ -62,13 +61,13 @@ def check_facts(facts: Any) -> None:
 def render(description: Description) -> str:
     """Return the card, Markdown."""
     facts = description.facts
-    network = _NAMES[description.network]
+    network = models.contract_of(description.network)
     megabytes = description.parameters * {"float16": 2, "float32": 4}[description.dtype] / 1e6
     sizes = ", ".join(f"{key} {value}" for key, value in description.fields.items())
     parts = [
         f"# {description.name}",
         facts["summary"],
-        f"* **Network**: [{network}](https://arxiv.org/abs/{_PAPERS[description.network]}) "
+        f"* **Network**: [{network.title}](https://arxiv.org/abs/{network.paper}) "
         f"({sizes}), {description.parameters:,} parameters, {description.dtype}, {megabytes:.1f} MB\n"
         f"* **Training**: {facts['steps']:,} steps, {facts['hours']:g} hours on {facts['hardware']}\n"
         f"* **Licence of the weights**: {facts['licence']}\n"

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 
+from stvsr_jax import models
 from stvsr_jax.weights import sources
 
 # Sets by preference. Zooming Slow-Mo is the better of the two networks where it can do what is asked for; `video` is
@@ -10,6 +11,7 @@ from stvsr_jax.weights import sources
 FOR_VIDEOS = ("video", "zooming_slowmo")
 FOR_PICTURES = ("zooming_slowmo",)
 FOR_ANY_SCALE = ("videoinr",)
+_PREFERRED = "zooming_slowmo"  # the network of the sets that are preferred
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +74,10 @@ def choose(
         if model not in shipped:
             raise ValueError(f"--model {model} is not in this package, {_ways_out(shipped)}")
         return Choice(model, None)
-    if size is None and fps is None and space in (None, 4) and time in (None, 1, 2):
+    space, time = 4 if space is None else space, 2 if time is None else time
+    if size is None and fps is None and models.contract_of(_PREFERRED).can_make(space=space, time=time):
         wanted = FOR_VIDEOS if is_video else FOR_PICTURES
-        reason = f"4 times the size and {2 if time is None else time} frames of each"
+        reason = f"{space:g} times the size and {time} frames of each"
     else:
         wanted, reason = FOR_ANY_SCALE, "any size and frame rate"
     for name in wanted:
