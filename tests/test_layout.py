@@ -12,6 +12,10 @@ FILES = sorted(path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.r
 # grain's worker processes read them.
 FLAG_READERS = ("main.py", "__main__.py", "convert.py", "benchmark.py", "data/pipeline.py")
 
+# Literal dicts that choose something else by words that networks are called by, too: the networks themselves, and
+# recipes of training windows.
+NAMED_ALIKE = ("MODELS", "RECIPES")
+
 
 def imported_modules(source, file):
     """Yields the full name of each import, also inside functions: `from a import b` is `a.b`."""
@@ -47,6 +51,54 @@ def only(*parts):
     """Returns whether a name is of this package and outside `parts`."""
     allowed = [f"stvsr_jax.{part}" for part in parts]
     return lambda name: is_below(name, "stvsr_jax") and not is_below(name, *allowed)
+
+
+def find_networks():
+    """Returns {name: class} of the literal dict `models.MODELS`."""
+    tree = ast.parse((PACKAGE / "models" / "__init__.py").read_text())
+    (networks,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODELS"
+    )
+    return {key.value: ast.unparse(value) for key, value in zip(networks.keys, networks.values, strict=True)}
+
+
+def find_branches(source, networks):
+    """Yields the code that does one thing for one network and another for another.
+
+    That is: a comparison with a network's name or class, a table or a lookup by name, a `match` case, isinstance.
+    """
+
+    def is_network(node):
+        if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+            return any(map(is_network, node.elts))
+        is_name = isinstance(node, ast.Constant) and node.value in networks
+        return is_name or ast.unparse(node).rpartition(".")[2] in networks.values()
+
+    nodes = list(ast.walk(ast.parse(source)))
+    assigned = [node for node in nodes if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    other = [node.value for node in assigned if _target_of(node) in NAMED_ALIKE]
+    for node in nodes:
+        asked = []
+        if isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Dict) and node not in other:
+            asked = [key for key in node.keys if key]
+        elif isinstance(node, ast.Subscript):
+            asked = [node.slice]
+        elif isinstance(node, ast.MatchValue):
+            asked = [node.value]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            asked = node.args[1:]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".get", ".startswith")):
+            asked = node.args
+        if any(map(is_network, asked)):
+            yield ast.unparse(node)
+
+
+def _target_of(node):
+    return ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
 
 
 def test_imports_are_found_at_any_depth_and_in_any_form():
@@ -119,6 +171,44 @@ def test_nothing_imports_tensorflow():
 def test_only_one_module_opens_media_files():
     others = [file for file in FILES if file != "stvsr_jax/data/media.py"]
     assert [file for file in others if "av.open(" in (PACKAGE.parent / file).read_text()] == []
+
+
+@pytest.mark.parametrize(
+    "branch",
+    [
+        "name == 'videoinr'",
+        "'videoinr' != spec.name",
+        "name in ('zooming_slowmo', 'other')",
+        "{'zooming_slowmo': 4, 'videoinr': 2}",
+        "sizes['videoinr']",
+        "sizes.get('videoinr')",
+        "name.startswith('videoinr')",
+        "isinstance(model, models.VideoINR)",
+        "isinstance(model, (int, ZoomingSlowMo))",
+        "type(model) is VideoINR",
+    ],
+)
+def test_branches_on_networks_are_found(branch):
+    assert list(find_branches(f"def f():\n    return g({branch})", find_networks())) == [branch]
+    case = "match name:\n    case 'videoinr':\n        pass"
+    assert list(find_branches(case, find_networks()))
+
+
+def test_what_differs_between_networks_is_asked_of_their_contract():
+    networks = find_networks()
+    assert set(networks) == {"zooming_slowmo", "videoinr"}
+    found = [
+        f"{file}: {code}"
+        for file in FILES
+        for code in find_branches((PACKAGE.parent / file).read_text(), networks)
+    ]
+    assert not found
+
+
+def test_only_the_list_of_networks_imports_them():
+    modules = [f"stvsr_jax.models.{name}" for name in find_networks()]
+    others = [file for file in FILES if file != "stvsr_jax/models/__init__.py"]
+    assert not violations(others, lambda name: is_below(name, *modules))
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 OVERLAP = 32  # low-resolution pixels that neighbouring tiles share
-MULTIPLE = 4  # both networks need sides divisible by four
+MULTIPLE = 4  # networks get sides divisible by four, see `models.contract`
 _SEARCH = 8  # how far, in pixels, a tile may move to start on a whole output pixel
 
 
