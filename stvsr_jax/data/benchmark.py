@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from stvsr_jax.data import degrade, pipeline, samples, transforms
+from stvsr_jax.data import pipeline, reduction, samples, transforms
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.datasets import DataConfig, open_clips, report_faults
 from stvsr_jax.data.windows import WindowSpec, list_windows
@@ -72,7 +72,7 @@ def time_parts(clips: Sequence[Clip], spec: WindowSpec, *, seed: int) -> dict[st
     timed_clips = {i: _TimedClip(clips[i], watch) for i in {windows[int(n)][0] for n in chosen}}
     with ExitStack() as stack:
         for module, function, part in (
-            (degrade, "reduce_crop", "reduce"),
+            (reduction, "reduce_crop", "reduce"),
             (transforms, "augment", "augment"),
         ):
             timed = watch.timed(part, getattr(module, function))

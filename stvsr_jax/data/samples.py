@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from stvsr_jax import bicubic
-from stvsr_jax.data import degrade, transforms
+from stvsr_jax.data import reduction, transforms
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.windows import WindowSpec
 
@@ -115,22 +115,22 @@ def _cut_aligned(clip, numbers, spec, scale, corner, is_input, is_target):
     """Crops of the reduced frames."""
     crop, factor = spec.lr_crop, int(scale)
     rows, columns, hr_rows, hr_columns = (
-        degrade.reduced_span(size, reduce, first * step, crop * step)
+        reduction.reduced_span(size, reduce, first * step, crop * step)
         for reduce, step in ((spec.hr_reduce * factor, 1), (spec.hr_reduce, factor))
         for size, first in ((clip.height, corner[0]), (clip.width, corner[1]))
     )
-    top, bottom = degrade.enclosing(rows, hr_rows)
-    left, right = degrade.enclosing(columns, hr_columns)
+    top, bottom = reduction.enclosing(rows, hr_rows)
+    left, right = reduction.enclosing(columns, hr_columns)
     full = clip.read(numbers, (top, left, bottom - top, right - left))
     shared = {"origin": (top, left), "quantize": spec.quantize}
-    frames = degrade.reduce_crop(full[is_input], rows, columns, **shared)
+    frames = reduction.reduce_crop(full[is_input], rows, columns, **shared)
     if spec.hr_reduce == 1:
         y, x = hr_rows.start - top, hr_columns.start - left
         target = full[is_target][:, y : y + crop * factor, x : x + crop * factor].astype(
             np.float32
         ) / np.float32(255)
     else:
-        target = degrade.reduce_crop(full[is_target], hr_rows, hr_columns, **shared)
+        target = reduction.reduce_crop(full[is_target], hr_rows, hr_columns, **shared)
     return frames, target
 
 
@@ -139,7 +139,7 @@ def _cut_free(clip, numbers, spec, scale, corner, is_input, is_target):
     size = math.floor(spec.hr_reduce * spec.lr_crop * scale)
     full = clip.read(numbers, (*corner, size, size))
     shared = {"origin": (0, 0), "quantize": spec.quantize}
-    lr = degrade.whole_span(size, spec.hr_reduce * scale, spec.lr_crop)
-    hr = degrade.whole_span(size, spec.hr_reduce, bicubic.output_size(size, 1.0 / spec.hr_reduce))
-    frames = degrade.reduce_crop(full[is_input], lr, lr, **shared)
-    return frames, degrade.reduce_crop(full[is_target], hr, hr, **shared)
+    lr = reduction.whole_span(size, spec.hr_reduce * scale, spec.lr_crop)
+    hr = reduction.whole_span(size, spec.hr_reduce, bicubic.output_size(size, 1.0 / spec.hr_reduce))
+    frames = reduction.reduce_crop(full[is_input], lr, lr, **shared)
+    return frames, reduction.reduce_crop(full[is_target], hr, hr, **shared)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax import bicubic
-from stvsr_jax.data.degrade import reduce_crop, reduced_span, to_unit, whole_span
+from stvsr_jax.data.reduction import reduce_crop, reduced_span, to_unit, whole_span
 
 
 @pytest.mark.parametrize("reduce", [2, 4, 8, 3, 2.7])
