@@ -58,6 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
                     "reverse_time": False,
                     "quantize": True,
                 },
+                "degrade": "",
                 "batch_size": 24,
                 "num_workers": 0,
                 "split": "time",

@@ -48,6 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
                     "hr_reduce": 1,
                     "time_stride": 1,
                 },
+                "degrade": "",
                 "batch_size": 16,
                 "num_workers": 0,
                 "split": "time",

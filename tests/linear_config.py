@@ -66,6 +66,7 @@ def get_config() -> ConfigDict:
                     "hr_reduce": 1,
                     "time_stride": 1,
                 },
+                "degrade": "",
                 "batch_size": 2,
                 "num_workers": 0,
                 "split": "time",

@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from stvsr_jax.data import pipeline, reduction, samples, transforms
+from stvsr_jax.data import degradations, pipeline, reduction, samples, transforms
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.datasets import DataConfig, open_clips, report_faults
 from stvsr_jax.data.windows import WindowSpec, list_windows
@@ -41,7 +41,7 @@ class _Stopwatch:
     """Adds up the seconds spent in some functions."""
 
     def __init__(self):
-        self.seconds = dict.fromkeys(("decode", "reduce", "augment"), 0.0)
+        self.seconds = dict.fromkeys(("decode", "reduce", "augment", "degrade"), 0.0)
 
     def timed(self, name: str, function: Callable) -> Callable:
         def run(*args, **kwargs):
@@ -57,7 +57,8 @@ class _Stopwatch:
 def time_parts(clips: Sequence[Clip], spec: WindowSpec, *, seed: int) -> dict[str, float]:
     """Return the milliseconds that the parts of a sample cost one thread, on average.
 
-    They are decode (reading frames), reduce (making low and high resolution), augment, other, and total.
+    They are decode (reading frames), reduce (making low and high resolution), augment,
+    degrade, other, and total.
     """
     windows, watch = list_windows(clips, ((0, spec),)), _Stopwatch()
     chosen = np.random.default_rng(seed).integers(len(windows), size=_TIMED_SAMPLES)
@@ -74,6 +75,7 @@ def time_parts(clips: Sequence[Clip], spec: WindowSpec, *, seed: int) -> dict[st
         for module, function, part in (
             (reduction, "reduce_crop", "reduce"),
             (transforms, "augment", "augment"),
+            (degradations, "degrade", "degrade"),
         ):
             timed = watch.timed(part, getattr(module, function))
             stack.enter_context(mock.patch.object(module, function, timed))

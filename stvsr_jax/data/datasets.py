@@ -9,6 +9,7 @@ import grain
 from absl import logging
 
 from stvsr_jax.data.clip import Clip, describe
+from stvsr_jax.data.degradations import parse_degradation
 from stvsr_jax.data.mixture import Source, parse_path
 from stvsr_jax.data.moving_layers import open_moving_layers
 from stvsr_jax.data.pipeline import Part, TrainBatches, make_eval_dataset, make_train_dataset
@@ -35,6 +36,8 @@ class DataConfig:
       cache_dir: where the scan of each clip is kept; '' for `scan_cache.default_cache_dir()`.
       cut_threshold: of the scene cut detector; 0 looks for no cuts.
       recipe: a name in `windows.RECIPES` under 'name', and the options of that function.
+      degrade: what befalls the input of training and of validation: '' for nothing but the reduction, as published, a
+        name in `degradations.DEGRADATIONS`, or one with changes, see `parse_degradation` there.
       batch_size: samples of one step, over all devices and processes.
       num_workers: processes that make samples; 0 uses threads.
       split: a name in `split.SPLITS`, what is held out for validation: the end of each clip or whole clips.
@@ -48,6 +51,7 @@ class DataConfig:
     cache_dir: str
     cut_threshold: float
     recipe: Mapping[str, Any]
+    degrade: str
     batch_size: int
     num_workers: int
     split: str
@@ -60,6 +64,7 @@ class DataConfig:
             raise ValueError(f"data: split={self.split!r} is not one of {sorted(SPLITS)}")
         if not self.path:
             raise ValueError(f"data: path is empty; give a video, a folder or one of {sorted(SOURCES)}")
+        parse_degradation(self.degrade)
         if self.validation_windows < 1:
             raise ValueError(f"data: validation_windows={self.validation_windows} must be at least 1")
         if self.validation_crop < 4 or self.validation_crop % 4:
@@ -165,7 +170,7 @@ def open_clips(config: DataConfig) -> OpenedClips:
     by the same rule, so one that is named twice has the same end held out.
     """
     sources = parse_path(config.path)
-    recipes = [recipe_of(config.recipe, source) for source in sources]
+    recipes = [_degraded(recipe_of(config.recipe, source), config.degrade) for source in sources]
     span = max(recipe[0][1].span for recipe in recipes)
     opened = [_open(config, source, recipe, span) for source, recipe in zip(sources, recipes, strict=True)]
     real = [o for source, o in zip(sources, opened, strict=True) if not source.path.startswith(DRAWN)]
@@ -175,7 +180,8 @@ def open_clips(config: DataConfig) -> OpenedClips:
         parts=[part for o in opened for part in o.parts],
         recipe=scored[0].recipe,
         held_out=list(held_out.values()),
-        description="; ".join(o.description for o in opened),
+        description="; ".join(o.description for o in opened)
+        + (f"; input degraded: {config.degrade}" if config.degrade else ""),
         faults=list(dict.fromkeys(fault for o in opened for fault in o.faults)),
     )
 
@@ -251,6 +257,11 @@ def recipe_of(options: Mapping[str, Any], source: Source) -> Recipe:
         if unknown := sorted(set(options) - known):
             raise ValueError(f"data.recipe has unknown keys {unknown}; those of {name} are {sorted(known)}")
     return make_recipe(name, **options)
+
+
+def _degraded(recipe: Recipe, degrade: str) -> Recipe:
+    degradation = parse_degradation(degrade)
+    return tuple((start, dataclasses.replace(spec, degradation=degradation)) for start, spec in recipe)
 
 
 def _own_options(source: Source) -> dict[str, Any]:

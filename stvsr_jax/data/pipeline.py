@@ -23,7 +23,7 @@ from stvsr_jax.data.windows import Recipe, Windows, WindowSpec, check_alike, lis
 from stvsr_jax.data.workers import end_with_parent
 
 # Keep the streams of random numbers apart.
-_PER_SAMPLE, _PER_BATCH = 0, 1
+_PER_SAMPLE, _PER_BATCH, _PER_WINDOW = 0, 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +149,7 @@ def make_eval_dataset(
     """Return a few fixed batches for validation during training, the same each time.
 
     Windows are shared out evenly among clips and evenly within each; crops are `spec.lr_crop` pixels from the
-    centre, and all frames of a window are targets.
+    centre, and all frames of a window are targets. Degradations, too, are the same each time.
 
     Args:
       clips: what to cut windows from, none of it trained on; see `split`.
@@ -173,7 +173,7 @@ def make_eval_dataset(
             )
     list_windows(clips, ((0, spec),))
     chosen = choose_windows(clips, spec.span, num_windows)
-    dataset = grain.MapDataset.source(chosen).map(_EvalSample(tuple(clips), spec))
+    dataset = grain.MapDataset.source(chosen).map_with_index(_EvalSample(tuple(clips), spec))
     dataset = dataset[process_index::process_count].batch(batch_size)
     _make_products_in_one_thread()
     return dataset.to_iter_dataset(_read_options(num_threads, None))
@@ -214,14 +214,15 @@ class _TrainSample:
 
 @dataclasses.dataclass(frozen=True)
 class _EvalSample:
-    """Makes the validation sample of a window."""
+    """Makes the validation sample of window number `index`."""
 
     clips: tuple[Clip, ...]
     spec: WindowSpec
 
-    def __call__(self, window: tuple[int, int]) -> dict[str, np.ndarray]:
+    def __call__(self, index: int, window: tuple[int, int]) -> dict[str, np.ndarray]:
         clip, start = window
-        return samples.centre_sample(self.clips[clip], start, self.spec)
+        rng = np.random.default_rng((_PER_WINDOW, index))
+        return samples.centre_sample(self.clips[clip], start, self.spec, rng=rng)
 
 
 def _start_worker(index: int, count: int) -> None:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from stvsr_jax import bicubic
-from stvsr_jax.data import reduction, transforms
+from stvsr_jax.data import degradations, reduction, transforms
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.windows import WindowSpec
 
@@ -39,16 +39,25 @@ def draw_sample(
         times = transforms.draw_times(rng, spec.window, spec.num_times)
     stride = draw_stride(rng, clip, start, spec)
     sample = cut_sample(clip, start, spec, scale=scale, corner=corner, times=times, stride=stride)
-    if not spec.augment:
-        return sample
-    augmentation_rng = batch_rng if spec.augment_per_batch else rng
-    return transforms.augment(
-        sample, transforms.draw_augmentation(augmentation_rng, reverse_time=spec.reverse_time)
-    )
+    if spec.augment:
+        augmentation_rng = batch_rng if spec.augment_per_batch else rng
+        sample = transforms.augment(
+            sample, transforms.draw_augmentation(augmentation_rng, reverse_time=spec.reverse_time)
+        )
+    # With draws of their own, so that all else is as in a run without, and after the augmentation: files are not
+    # played backwards.
+    return _degrade(sample, spec, rng.spawn(1)[0])
 
 
-def centre_sample(clip: Clip, start: int, spec: WindowSpec) -> dict[str, np.ndarray]:
-    """Make a validation sample: centre crop, all frames as targets; of a range the largest scale."""
+def centre_sample(
+    clip: Clip, start: int, spec: WindowSpec, *, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Make a validation sample: centre crop, all frames as targets; of a range the largest scale.
+
+    Args:
+      clip, start, spec: as for `draw_sample`.
+      rng: makes the choices of `spec.degradation`.
+    """
     if isinstance(spec.scale, tuple):
         scale = spec.scale[1]
         full = math.floor(spec.hr_reduce * spec.lr_crop * scale)
@@ -57,7 +66,15 @@ def centre_sample(clip: Clip, start: int, spec: WindowSpec) -> dict[str, np.ndar
         scale = spec.scale
         corner = transforms.centre_corner(lr_size(clip, spec), (spec.lr_crop, spec.lr_crop))
     times = np.arange(spec.window)
-    return cut_sample(clip, start, spec, scale=scale, corner=corner, times=times, stride=spec.strides[0])
+    sample = cut_sample(clip, start, spec, scale=scale, corner=corner, times=times, stride=spec.strides[0])
+    return _degrade(sample, spec, rng)
+
+
+def _degrade(sample, spec, rng):
+    if spec.degradation is None:
+        return sample
+    frames = degradations.degrade(sample["frames"], spec.degradation, rng=rng, quantize=spec.quantize)
+    return sample | {"frames": frames}
 
 
 def draw_scale(rng: np.random.Generator, spec: WindowSpec) -> float:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from stvsr_jax.data.clip import Clip
+from stvsr_jax.data.degradations import Degradation
 
 # Stages of training: from which batch on, which windows. The first one starts at batch 0.
 Recipe = tuple[tuple[int, "WindowSpec"], ...]
@@ -41,6 +42,7 @@ class WindowSpec:
       reverse_time: also play backwards at random.
       augment_per_batch: draw all of that once per batch instead of per sample.
       quantize: round reduced frames to 8 bits.
+      degradation: what befalls the input beyond its reduction; None for nothing.
     """
 
     window: int
@@ -55,6 +57,7 @@ class WindowSpec:
     reverse_time: bool = False
     augment_per_batch: bool = False
     quantize: bool = True
+    degradation: Degradation | None = None
 
     def __post_init__(self):
         if len(self.inputs) < 2 or sorted(set(self.inputs)) != list(self.inputs):

@@ -37,7 +37,7 @@ def test_parts_add_up_and_go_to_who_spent_them(array_clip, monkeypatch):
     spec = zooming_slowmo(lr_crop=4)[0][1]
     parts = benchmark.time_parts([SlowClip(array_clip(), 0.005)], spec, seed=0)
     total = parts.pop("total")
-    assert parts.keys() == {"decode", "reduce", "augment", "other"}
+    assert parts.keys() == {"decode", "reduce", "augment", "degrade", "other"}
     assert sum(parts.values()) == pytest.approx(total)
     assert parts["decode"] >= 5 and parts["augment"] >= 3
     assert 0 < parts["reduce"] < total - 8 and 0 < parts["other"] < total - 8
@@ -58,6 +58,7 @@ def make_config(folder, **changes):
         "strict": False,
         "cache_dir": "",
         "cut_threshold": 0.0,
+        "degrade": "",
         "recipe": recipe,
         "batch_size": 2,
         "num_workers": 0,

@@ -32,6 +32,7 @@ def config(folder, tmp_path):
         cache_dir=str(tmp_path / "cache"),
         cut_threshold=0.0,
         recipe=RECIPE,
+        degrade="",
         batch_size=4,
         num_workers=0,
         split="time",
@@ -210,12 +211,26 @@ def test_clips_too_small_to_validate_on_are_trained_on(config, folder, write_fra
         ({"validation_fraction": 0.0}, "fraction=0.0 must be between 0 and 1"),
         ({"split": "half"}, r"data: split='half' is not one of \['clip', 'time'\]"),
         ({"path": ""}, "data: path is empty"),
+        ({"degrade": "vhs"}, r"data: degrade='vhs' is not one of \['video'\]"),
         ({"validation_windows": -1}, "data: validation_windows=-1 must be at least 1"),
     ],
 )
 def test_impossible_values_are_named(config, change, message):
     with pytest.raises(ValueError, match=message):
         make(dataclasses.replace(config, **change))
+
+
+def test_degradation_reaches_every_source_stage_and_the_validation(config, folder):
+    path = f"[('{folder}', 1), ('{folder}', 1, {{'time_stride': (1, 2)}})]"
+    recipe = {"name": "videoinr", "window": 3, "lr_crop": 4, "hr_reduce": 1, "stage2_step": 5}
+    every = "('video', {'clean': 0, 'blur': 0, 'noise': 1, 'noise_sigma': (5.0, 5.0), 'coding': 0})"
+    config = dataclasses.replace(config, path=path, recipe=recipe, degrade=every)
+    made = make(config)
+    assert made.description.endswith(f"; input degraded: {every}")
+    # Frames are of one colour each, and so is their input without noise.
+    for batch in [*take(made.train, 8), *made.validation]:
+        assert np.ptp(batch["target"], axis=(2, 3)).max() == 0
+        assert np.ptp(batch["frames"], axis=(2, 3)).max(axis=-1).min() > 2 / 255
 
 
 def test_one_clip_cannot_be_split_by_clip(config, folder):

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import threadpoolctl
 
+from stvsr_jax.data.degradations import DEGRADATIONS
 from stvsr_jax.data.pipeline import Part, choose_windows, make_eval_dataset, make_train_dataset
 from stvsr_jax.data.video_file import open_video
 from stvsr_jax.data.windows import videoinr, zooming_slowmo
 
 _RECIPE = zooming_slowmo(lr_crop=4)
+_DEGRADED = ((0, dataclasses.replace(_RECIPE[0][1], degradation=DEGRADATIONS["video"])),)
 
 
 @pytest.fixture
@@ -117,14 +119,14 @@ def test_stage_changes_at_its_batch_and_scale_is_shared(clips):
     assert len({size[2] for size in sizes[0][2:]}) > 2
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers_make_the_same_batches_from_anywhere(tmp_path, draw_frames, write_video, num_workers):
+@pytest.mark.parametrize(("num_workers", "recipe"), [(1, _RECIPE), (2, _RECIPE), (2, _DEGRADED)])
+def test_workers_make_the_same_batches_from_anywhere(tmp_path, draw_frames, write_video, num_workers, recipe):
     # Real videos: clips travel to worker processes, which open their own files.
     path = write_video(tmp_path / "a.mp4", draw_frames(30, 32, 48))
     clips = [open_video(path, cache_dir=tmp_path / "cache")]
-    expected = _take(make_train_dataset([Part(clips, _RECIPE)], batch_size=2, seed=0), 6)
+    expected = _take(make_train_dataset([Part(clips, recipe)], batch_size=2, seed=0), 6)
     dataset = make_train_dataset(
-        [Part(clips, _RECIPE)], batch_size=2, seed=0, num_workers=num_workers, num_threads=1
+        [Part(clips, recipe)], batch_size=2, seed=0, num_workers=num_workers, num_threads=1
     )
     _assert_same(_take_from(dataset, 0, 4), expected[:4])
     _assert_same(_take_from(dataset, 3, 3), expected[3:])
@@ -193,6 +195,20 @@ def test_eval_shares_are_disjoint(clips):
             make_eval_dataset(clips, spec, batch_size=2, num_windows=6, process_index=p, process_count=3)
         )
         np.testing.assert_array_equal(share[0]["target"], whole["target"][p::3])
+
+
+def test_degraded_eval_batches_are_fixed_and_shared_out(clips):
+    spec = _DEGRADED[0][1]
+    whole = list(make_eval_dataset(clips, spec, batch_size=6, num_windows=6))
+    _assert_same(whole, list(make_eval_dataset(clips, spec, batch_size=6, num_windows=6, num_threads=1)))
+    (plain,) = make_eval_dataset(clips, _RECIPE[0][1], batch_size=6, num_windows=6)
+    np.testing.assert_array_equal(whole[0]["target"], plain["target"])
+    assert (np.abs(whole[0]["frames"] - plain["frames"]).max(axis=(1, 2, 3, 4)) > 0).sum() >= 3
+    for p in range(3):
+        (share,) = make_eval_dataset(
+            clips, spec, batch_size=2, num_windows=6, process_index=p, process_count=3
+        )
+        np.testing.assert_array_equal(share["frames"], whole[0]["frames"][p::3])
 
 
 def test_few_windows_are_spread_over_many_clips(array_clip):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from stvsr_jax import bicubic
+from stvsr_jax.data import degradations
+from stvsr_jax.data.degradations import DEGRADATIONS
 from stvsr_jax.data.samples import centre_sample, cut_sample, draw_sample, draw_stride
 from stvsr_jax.data.windows import videoinr, zooming_slowmo
 
@@ -126,10 +128,12 @@ def test_playing_backwards_keeps_instants_true(array_clip):
 def test_centre_sample_is_the_middle_and_all_frames(array_clip):
     clip = array_clip(height=72, width=80)
     spec = videoinr(lr_crop=8, hr_reduce=1)[0][1]
-    sample = centre_sample(clip, 4, spec)
+    sample = centre_sample(clip, 4, spec, rng=np.random.default_rng(0))
     np.testing.assert_array_equal(sample["frames"], _unit(clip.frames[[4, 12]], 4)[:, 5:13, 6:14])
     np.testing.assert_array_equal(sample["times"], np.arange(9, dtype=np.float32) / 8)
-    largest = centre_sample(clip, 4, videoinr(lr_crop=8, hr_reduce=1, stage2_step=0)[0][1])
+    largest = centre_sample(
+        clip, 4, videoinr(lr_crop=8, hr_reduce=1, stage2_step=0)[0][1], rng=np.random.default_rng(0)
+    )
     assert largest["target"].shape == (9, 32, 32, 3)
 
 
@@ -158,3 +162,48 @@ def test_drawn_stride_is_that_of_the_frames(array_clip):
         assert len(steps) == 1 and min(values) == 5
         seen |= steps
     assert seen == {2, 3}
+
+
+DEGRADED = dataclasses.replace(DEGRADATIONS["video"], clean=0.3)
+RECIPES = {
+    "zooming_slowmo": zooming_slowmo(lr_crop=8),
+    "videoinr": videoinr(lr_crop=8),
+    "videoinr stage 2": videoinr(lr_crop=8, stage2_step=0, quantize=False),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_degradation_changes_the_input_alone_and_leaves_its_clean_share(array_clip, name):
+    clip, spec = array_clip(height=70, width=80), RECIPES[name][0][1]
+    degraded = dataclasses.replace(spec, degradation=DEGRADED)
+    clean = 0
+    for seed in range(60):
+        plain, other = _draw(clip, 0, spec, seed=seed), _draw(clip, 0, degraded, seed=seed)
+        for key in ("target", "times"):
+            np.testing.assert_array_equal(plain[key], other[key])
+        assert other["frames"].shape == plain["frames"].shape and other["frames"].dtype == np.float32
+        clean += np.array_equal(plain["frames"], other["frames"])
+    assert 8 <= clean <= 30
+
+
+def test_degradation_comes_after_the_augmentation(array_clip, monkeypatch):
+    # So that a video is coded in the direction in which it is given.
+    clip, spec = array_clip(height=70, width=80), zooming_slowmo(lr_crop=8)[0][1]
+    given = []
+    monkeypatch.setattr(degradations, "degrade", lambda frames, *_, **__: given.append(frames) or frames)
+    for seed in range(8):
+        _draw(clip, 0, dataclasses.replace(spec, degradation=DEGRADED), seed=seed)
+        np.testing.assert_array_equal(given[-1], _draw(clip, 0, spec, seed=seed)["frames"])
+
+
+def test_centre_samples_are_degraded_by_their_generator(array_clip):
+    clip = array_clip(height=72, width=80)
+    spec = dataclasses.replace(
+        zooming_slowmo(lr_crop=8)[0][1], degradation=dataclasses.replace(DEGRADED, clean=0)
+    )
+    plain = centre_sample(clip, 4, dataclasses.replace(spec, degradation=None), rng=np.random.default_rng(0))
+    first, second, other = (centre_sample(clip, 4, spec, rng=np.random.default_rng(n)) for n in (0, 0, 1))
+    np.testing.assert_array_equal(first["frames"], second["frames"])
+    np.testing.assert_array_equal(first["target"], plain["target"])
+    assert not np.array_equal(first["frames"], other["frames"])
+    assert not np.array_equal(first["frames"], plain["frames"])
