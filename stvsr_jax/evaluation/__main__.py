@@ -14,7 +14,7 @@ import av
 import jax
 
 from stvsr_jax import checkpoint, compilation
-from stvsr_jax.evaluation import datasets, methods, protocols, report, runner
+from stvsr_jax.evaluation import coded, datasets, methods, protocols, report, runner
 from stvsr_jax.evaluation.baselines import BASELINES
 from stvsr_jax.inference import predictor, tile_size
 from stvsr_jax.weights import sources
@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--low", type=Path, help="folder of given low-resolution clips; default: made from the ground truth")
     add("--clip_list", type=Path, help="names of the clips, for Vimeo-90k; default: FOLDER/SPEED_testset.txt")
     add("--reduce", type=float, default=1.0, help="reduce frames so many times to get the ground truth")
+    add("--degrade", metavar="h264:CRF", help="code the low resolution with x264 first, like h264:28")
     add("--dtype", choices=sorted(predictor.DTYPES), default="float32", help="number format of the network")
     add("--weights", choices=checkpoint.WEIGHTS, default="ema", help="of a run: their average, or as trained")
     add("--tile", type=int, default=0, help="longest tile side in input pixels; 0, the default: whole frames")
@@ -81,6 +82,7 @@ def _prepare(args):
     """Checks everything and returns the job."""
     tile_size.check_tile(args.tile)
     protocol = protocols.find_protocol(args.protocol)
+    coding = coded.parse_coding(args.degrade) if args.degrade is not None else None
     clips = datasets.open_dataset(
         args.dataset,
         args.data,
@@ -88,6 +90,7 @@ def _prepare(args):
         given=args.low,
         clip_list=args.clip_list,
         reduce=args.reduce,
+        coding=coding,
     )
     compilation.keep_compiled_programs()
     job = runner.Job(
@@ -100,6 +103,7 @@ def _prepare(args):
         protocol=protocol,
         with_tof=args.tof,
         saves_frames=args.save_frames,
+        coding=coding,
     )
     runner.check(job, args.out)
     return job

@@ -14,9 +14,11 @@ import numpy as np
 
 from stvsr_jax import bicubic, metrics
 from stvsr_jax.data.clip import Clip
+from stvsr_jax.data.compression import H264
 from stvsr_jax.data.frame_folder import open_frame_folder
 from stvsr_jax.data.sources import VIDEO_SUFFIXES, open_path
 from stvsr_jax.data.video_file import open_video
+from stvsr_jax.evaluation.coded import CodedClip, VideoCache
 from stvsr_jax.evaluation.protocols import Protocol, Window
 
 VID4_FRAMES = {"calendar": 41, "city": 34, "foliage": 49, "walk": 47}
@@ -39,14 +41,14 @@ class EvaluationClip:
     Attributes:
       name: unique in its data set.
       source: the clip as stored.
-      given: the low-resolution clip, or None to make it.
+      given: the low-resolution clip, as stored or coded, or None to make it.
       reduce: the ground truth is the source reduced so many times, in 8 bits as if stored so.
       protocol: decides the scale, the crop and the rounding.
     """
 
     name: str
     source: Clip
-    given: Clip | None
+    given: Clip | CodedClip | None
     reduce: float
     protocol: Protocol
 
@@ -86,6 +88,12 @@ class EvaluationClip:
             bicubic.to_uint8(frames) if self.protocol.has_8_bit_input else frames / np.float32(255)
         ), target
 
+    def read_low(self, indices: Sequence[int]) -> np.ndarray:
+        """Return low-resolution frames as a file holds them, uint8 [N, H, W, 3]."""
+        if self.given:
+            return self.given.read(indices)
+        return bicubic.to_uint8(bicubic.imresize(self._read_truth(indices), scale=1.0 / self.protocol.space))
+
     def _read_truth(self, indices: Sequence[int]) -> np.ndarray:
         frames = self.source.read(indices)
         if self.reduce != 1:
@@ -102,6 +110,7 @@ def open_dataset(
     given: Path | None = None,
     clip_list: Path | None = None,
     reduce: float = 1.0,
+    coding: H264 | None = None,
 ) -> list[EvaluationClip]:
     """Open a data set and check that all of it can be measured.
 
@@ -112,6 +121,7 @@ def open_dataset(
       given: folder of low-resolution clips in the same layout; None makes them.
       clip_list: file with the names of the clips, for Vimeo-90k.
       reduce: see `EvaluationClip`.
+      coding: low resolution, given or made, is what this leaves of it.
 
     Raises:
       ValueError: the folder is not that data set, or a clip is too short, too small or has no fitting low
@@ -140,7 +150,23 @@ def open_dataset(
     ]
     for clip in clips:
         _check(clip)
-    return clips
+    if coding is None:
+        return clips
+    cache = VideoCache()
+    return [dataclasses.replace(clip, given=_code(clip, coding, cache)) for clip in clips]
+
+
+def _code(clip: EvaluationClip, coding: H264, cache: VideoCache) -> CodedClip:
+    height, width = (side // clip.protocol.space for side in clip.size)
+    return CodedClip(
+        clip.name,
+        num_frames=clip.num_frames,
+        height=height,
+        width=width,
+        read=clip.read_low,
+        settings=coding,
+        cache=cache,
+    )
 
 
 def _check(clip: EvaluationClip) -> None:

@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 import stvsr_jax
 from stvsr_jax import metrics
-from stvsr_jax.evaluation import consistency, rendering, results
+from stvsr_jax.data.compression import H264
+from stvsr_jax.evaluation import coded, consistency, rendering, results
 from stvsr_jax.evaluation.datasets import EvaluationClip
 from stvsr_jax.evaluation.methods import Method
 from stvsr_jax.evaluation.protocols import Protocol, split_window
@@ -50,6 +51,7 @@ class Job:
       protocol: that of the clips.
       with_tof: also score temporal consistency.
       saves_frames: also keep predictions and ground truth as PNG.
+      coding: what the low resolution of the clips went through, or None.
     """
 
     method: Method
@@ -61,6 +63,20 @@ class Job:
     protocol: Protocol
     with_tof: bool = False
     saves_frames: bool = False
+    coding: H264 | None = None
+
+    @property
+    def title(self) -> str:
+        """What tables call the data set: coded, it is another one."""
+        return self.name if self.coding is None else f"{self.name}, {coded.name_coding(self.coding)}"
+
+    @property
+    def low_resolution(self) -> str:
+        """What networks are given."""
+        is_8_bit = self.coding or self.protocol.has_8_bit_input
+        rounding = "8-bit" if is_8_bit else "float, not clamped"
+        text = self.given or f"MATLAB bicubic 1/{self.protocol.space}, {rounding}"
+        return text if self.coding is None else f"{coded.describe_coding(self.coding)} of {text}"
 
     @property
     def metrics(self) -> list[str]:
@@ -111,7 +127,7 @@ def evaluate(job: Job, out: Path, *, devices: Sequence[jax.Device] | None = None
         total=sum(counts),
         initial=sum(counts) - sum(counts[n] for n in todo),
         unit="frame",
-        desc=f"{job.method.name}, {job.name}, {job.protocol.name}",
+        desc=f"{job.method.name}, {job.title}, {job.protocol.name}",
         dynamic_ncols=True,
         disable=None,
     )
@@ -132,15 +148,16 @@ def evaluate(job: Job, out: Path, *, devices: Sequence[jax.Device] | None = None
 def settings(job: Job, devices: Sequence[jax.Device]) -> dict[str, Any]:
     """Return everything that the numbers may depend on; two evaluations that agree here agree in them."""
     protocol = job.protocol
-    rounding = "8-bit" if protocol.has_8_bit_input else "float, not clamped"
-    packages = ["jax", "jaxlib", "flax", "numpy", *(["opencv-python-headless"] if job.with_tof else [])]
+    packages = ["jax", "jaxlib", "flax", "numpy"]
+    packages += ["opencv-python-headless"] if job.with_tof else []
+    packages += ["av"] if job.coding else []
     return {
         "method": job.method.facts,
         "dataset": {
-            "name": job.name,
+            "name": job.title,
             "layout": job.layout,
             "path": job.path,
-            "low_resolution": job.given or f"MATLAB bicubic 1/{protocol.space}, {rounding}",
+            "low_resolution": job.low_resolution,
             "reduce": job.clips[0].reduce,
             "clips": {clip.name: [clip.num_frames, *clip.size] for clip in job.clips},
         },

@@ -73,6 +73,15 @@ def test_wrong_requests_end_with_one_line_before_anything_is_computed(
     assert not (tmp_path / "out").exists()
 
 
+def test_coded_low_resolution_is_asked_for_and_named(clips_folder, tmp_path, capsys):
+    assert run(clips_folder, tmp_path / "out", "--degrade", "h264:33") == 0
+    assert capsys.readouterr().out.startswith("### clips, h264:33, protocol `zsm`")
+    assert run(clips_folder, tmp_path / "other", "--degrade", "mpeg2:5") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: degrade='mpeg2:5' must be h264:CRF with a CRF from 0 to 51, like h264:28"
+    assert not (tmp_path / "other").exists()
+
+
 def test_flags_that_do_not_exist_are_refused(clips_folder, tmp_path, capsys):
     assert run(clips_folder, tmp_path / "out", protocol="vid4") == 2
     assert "invalid choice: 'vid4'" in capsys.readouterr().err
