@@ -14,6 +14,8 @@ instants. Differences, and how to have it as published:
     targets are whole frames; of Adobe240's 720p they are halved                      data.recipe.hr_reduce=2
     an average of the parameters is scored and used for inference                     optimizer.ema_decay=0
     a run that diverges goes back with half the learning rate                         train.max_rollbacks=0
+
+Beyond the paper: `--config.data.degrade=video` trains for blurred, noisy and compressed input.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -8,12 +8,13 @@
 # to and from machines that come and go.
 #
 # Settings, from the environment: those of launch/gpus.sh, and
-#   NETWORK  zooming_slowmo or videoinr
+#   NETWORK  zooming_slowmo, videoinr, or video: Zooming Slow-Mo on degraded input, to begin with the parameters of
+#            clean training (-- --config.init_from=DIR)
 #   CLIPS    a folder of scenes that `python -m stvsr_jax.data.decode` wrote
 #   PHOTOS   a folder of photographs
 #   STEPS    length of the one cosine cycle
 #   RATE     learning rate at its start (4e-4)
-#   BATCH    samples of a step on each GPU (16 for zooming_slowmo, 24 for videoinr)
+#   BATCH    samples of a step on each GPU (16 for zooming_slowmo and video, 24 for videoinr)
 #   WORKERS  processes that make samples for each GPU (13)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -29,12 +30,15 @@ if [ -z "$DEVICES" ]; then
 fi
 IFS=, read -ra devices <<< "$DEVICES"
 
-recipe=()
+config=${NETWORK:-} recipe=()
 case ${NETWORK:-} in
-  zooming_slowmo)
+  zooming_slowmo | video)
     BATCH=${BATCH:-16}
     # At stride 2 twice as much moves between given frames, as in clips of fast motion.
     path="[('$CLIPS', 1, {'time_stride': (1, 2)}), ('layers:$PHOTOS', 1)]"
+    if [ "$NETWORK" = video ]; then
+      config=zooming_slowmo recipe=(--config.data.degrade=video)
+    fi
     ;;
   videoinr)
     BATCH=${BATCH:-24}
@@ -44,12 +48,12 @@ case ${NETWORK:-} in
     recipe=(--config.data.recipe.hr_reduce=1 --config.data.recipe.num_times=3 --config.data.recipe.num_scales=3
       --config.data.recipe.reverse_time=True)
     ;;
-  *) fail "NETWORK=${NETWORK:-} must be zooming_slowmo or videoinr" ;;
+  *) fail "NETWORK=${NETWORK:-} must be zooming_slowmo, videoinr or video" ;;
 esac
 
 options=()
 [ "$dry_run" = no ] || options=(--dry-run)
-exec "$here/gpus.sh" ${options[@]+"${options[@]}"} -- --config "configs/$NETWORK.py" --config.dtype=bfloat16 \
+exec "$here/gpus.sh" ${options[@]+"${options[@]}"} -- --config "configs/$config.py" --config.dtype=bfloat16 \
   --config.data.path="$path" --config.data.batch_size=$((BATCH * ${#devices[@]})) \
   --config.data.num_workers="${WORKERS:-13}" --config.data.validation_fraction=0.04 \
   --config.data.validation_windows=64 --config.optimizer.learning_rate="${RATE:-4e-4}" \

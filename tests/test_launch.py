@@ -412,7 +412,7 @@ def test_signal_reaches_all_gpus(world):
     assert run.wait(timeout=20) == 143
 
 
-@pytest.mark.parametrize("network", ["zooming_slowmo", "videoinr"])
+@pytest.mark.parametrize("network", ["zooming_slowmo", "video", "videoinr"])
 def test_campaign_trains_on_clips_and_photographs(world, network):
     write_program(world / "python", PROCESS)
     settings = CAMPAIGN | {"NETWORK": network, "PYTHON": str(world / "python")}
@@ -425,7 +425,9 @@ def test_campaign_trains_on_clips_and_photographs(world, network):
     assert {source.path for source in sources} == {"a b", "layers:/photos"}
     drawn = sum(source.share for source in sources if source.path == "layers:/photos")
     assert drawn == sum(source.share for source in sources) / 2
-    assert flags["data.batch_size"] == {"zooming_slowmo": "32", "videoinr": "48"}[network]
+    assert flags["data.batch_size"] == {"zooming_slowmo": "32", "video": "32", "videoinr": "48"}[network]
+    assert pathlib.Path(given[7]).stem == ("zooming_slowmo" if network == "video" else network)
+    assert flags.get("data.degrade", "") == ("video" if network == "video" else "")
     assert (flags["train.num_steps"], flags["init_from"]) == ("9", "x y")
     # Every flag is a key of the config, and the sources fit each other.
     spec = importlib.util.spec_from_file_location("config", LAUNCH.parent / given[7])
@@ -477,7 +479,7 @@ def test_campaign_trains_on_clips_and_photographs(world, network):
             "campaign.sh",
             [],
             CAMPAIGN | {"NETWORK": "rife"},
-            "NETWORK=rife must be zooming_slowmo or videoinr",
+            "NETWORK=rife must be zooming_slowmo, videoinr or video",
         ),
         (
             "slurm.sh",
