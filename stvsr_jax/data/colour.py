@@ -229,23 +229,25 @@ def _widen(crop: tuple[int, int, int, int], frame: VideoFrame) -> tuple[int, int
     return row, column, bottom - row, right - column
 
 
-def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags) -> VideoFrame:
+def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags, *, threads: int = 0) -> VideoFrame:
     """Makes a frame to encode from RGB.
 
     Args:
       rgb: uint8 or uint16 [H, W, 3].
       pixel_format: FFmpeg's name, YCbCr or RGB.
       tags: of the output, see `output_tags`.
+      threads: of the converter, 0 for as many as there are processors.
     """
     given = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=given)
     if VideoFormat(pixel_format).is_rgb:
-        return frame.reformat(format=pixel_format, interpolation=_EXACT)
+        return frame.reformat(format=pixel_format, interpolation=_EXACT, threads=threads)
     frame = frame.reformat(
         format=pixel_format,
         dst_colorspace=MATRICES[tags.matrix],
         dst_color_range=ColorRange.MPEG,
         interpolation=_EXACT,
+        threads=threads,
     )
     frame.colorspace = tags.matrix
     frame.color_range = LIMITED_RANGE

@@ -67,7 +67,7 @@ def code(frames: Iterable[np.ndarray], settings: H264) -> Iterator[np.ndarray]:
             size = frame.shape[:2]
             encoder = _make_encoder(size, settings)
         padded = np.pad(frame, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), mode="edge")
-        picture = colour.rgb_to_frame(padded, "yuv420p", colour.PICTURES)
+        picture = colour.rgb_to_frame(padded, "yuv420p", colour.PICTURES, threads=1)
         picture.pts, picture.time_base = number, encoder.time_base
         yield from decode(encoder.encode(picture))
     if encoder is not None:
