@@ -87,15 +87,11 @@ def test_the_average_of_a_run_is_taken_unless_told_otherwise(run_with_average, c
 
 
 @pytest.fixture
-def run_with_average(config, tmp_path, monkeypatch):
+def run_with_average(config, tmp_path):
     """Return the directory of a run, its average and its last parameters."""
     config.optimizer.ema_decay = 0.9
     run = tmp_path / "run"
     train.train_and_evaluate(config, run)
-    from stvsr_jax.weights import card as cards
-
-    monkeypatch.setitem(cards._NAMES, "linear", "A linear network")
-    monkeypatch.setitem(cards._PAPERS, "linear", "0000.00000")
     loaded = [jax.device_get(checkpoint.load_for_inference(run, weights=w).params) for w in ("ema", "raw")]
     assert not np.array_equal(loaded[0]["into"], loaded[1]["into"])
     return run, *loaded
