@@ -1,6 +1,7 @@
 """Blur, noise and compression are what their numbers say, and the same for the same draws."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -190,3 +191,13 @@ def test_names_and_options(window):
 def test_wrong_texts_are_named(text, message):
     with pytest.raises(ValueError, match=message):
         parse_degradation(text)
+
+
+def test_a_sample_costs_a_few_milliseconds(window):
+    every = dataclasses.replace(VIDEO, clean=0, blur=1, noise=1, coding=1)
+    seconds = []
+    for seed in range(20):
+        began = time.thread_time()
+        run(window, every, seed)
+        seconds.append(time.thread_time() - began)
+    assert np.median(seconds) < 0.015
