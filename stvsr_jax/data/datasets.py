@@ -121,7 +121,8 @@ def make_datasets(
       seed: of all random choices.
       batch_size: samples per training batch in this process.
       eval_batch_size: samples per validation batch in this process.
-      process_index, process_count: which share.
+      process_index: which share, from 0.
+      process_count: of how many.
 
     Raises:
       FileNotFoundError: the path does not exist.

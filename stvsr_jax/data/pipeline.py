@@ -58,7 +58,8 @@ def make_train_dataset(
       parts: what to cut windows from, how, and how often. Their recipes must make arrays of the same shapes.
       batch_size: samples per batch in this process.
       seed: from 0; decides the order and all random choices.
-      process_index, process_count: which share of the samples this process makes.
+      process_index: which share of the samples this process makes, from 0.
+      process_count: of how many shares.
       num_workers: processes that make batches; 0 makes them in threads of this one.
       num_threads: threads in this process, or in each worker; by default one per core, at most 8.
       buffer_size: batches made ahead, in this process or in each worker; by default `num_threads`.
@@ -157,7 +158,9 @@ def make_eval_dataset(
       batch_size: samples per batch in this process.
       num_windows: samples over all processes, a multiple of batch_size * process_count. Clips with fewer
         windows than their share repeat some.
-      process_index, process_count, num_threads: as for `make_train_dataset`.
+      process_index: as for `make_train_dataset`.
+      process_count: as for `make_train_dataset`.
+      num_threads: as for `make_train_dataset`.
     """
     _check_shares(batch_size, process_index, process_count)
     if num_windows < 1 or num_windows % (batch_size * process_count):

@@ -113,7 +113,9 @@ def cut_sample(
     """Read a window and reduce it.
 
     Args:
-      clip, start, spec: as for `draw_sample`.
+      clip: as for `draw_sample`.
+      start: as for `draw_sample`.
+      spec: as for `draw_sample`.
       scale: the scale to use, out of `spec.scale`.
       corner: (top, left) of the crop, in pixels of the input for a fixed scale, of the full frame for a
         range.

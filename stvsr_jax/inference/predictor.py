@@ -132,12 +132,13 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(
-        cls, directory: str | pathlib.Path, *, weights: str = "ema", dtype: Any = None, **kwargs
+        cls, directory: str | pathlib.Path, *, weights: str = "ema", dtype: Any = None, **kwargs: Any
     ) -> "Predictor":
         """Loads a training run or converted weights.
 
         Args:
-          directory, weights: see `checkpoint.load_for_inference`.
+          directory: see `checkpoint.load_for_inference`.
+          weights: see `checkpoint.load_for_inference`.
           dtype: number format of the network, None for float32.
           **kwargs: `tile`, `ensemble`, `devices`.
 
@@ -150,7 +151,7 @@ class Predictor:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | os.PathLike, *, weights: str = "ema", dtype: Any = None, **kwargs
+        cls, source: str | os.PathLike, *, weights: str = "ema", dtype: Any = None, **kwargs: Any
     ) -> "Predictor":
         """Loads weights that ship with the package, or any others.
 
