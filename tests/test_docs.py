@@ -9,6 +9,7 @@ import pathlib
 import pkgutil
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from unittest import mock
@@ -103,6 +104,15 @@ def test_every_page_is_in_the_navigation_once():
 
     navigation = files(yaml.safe_load(read("mkdocs.yml"))["nav"])
     assert sorted(navigation) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+
+
+def test_site_is_built_without_warnings(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert built.returncode == 0, built.stderr
+    api = (tmp_path / "site" / "api" / "predictor" / "index.html").read_text()
+    assert 'id="stvsr_jax.inference.predictor.Predictor.predict"' in api
+    assert (tmp_path / "site" / "search" / "search_index.json").is_file()
 
 
 CODE = {
