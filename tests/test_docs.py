@@ -244,6 +244,7 @@ def check_command(words, monkeypatch):
         assert [word for word in words[:end] if word.startswith("--") and word not in script] == []
         if rest := words[end + 1 :]:
             network = variables.get("NETWORK")  # of campaign.sh, which adds its config
+            network = "zooming_slowmo" if network == "video" else network
             rest = ["--config", f"configs/{network}.py", *rest] if network else rest
             check_module(variables.get("MODULE", "stvsr_jax.main"), rest, monkeypatch)
     elif re.search(r"python[\d.]*$", program) and words[0] == "-m" and words[1] != "venv":

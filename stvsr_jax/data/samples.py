@@ -55,7 +55,9 @@ def centre_sample(
     """Make a validation sample: centre crop, all frames as targets; of a range the largest scale.
 
     Args:
-      clip, start, spec: as for `draw_sample`.
+      clip: as for `draw_sample`.
+      start: as for `draw_sample`.
+      spec: as for `draw_sample`.
       rng: makes the choices of `spec.degradation`.
     """
     if isinstance(spec.scale, tuple):

@@ -29,7 +29,7 @@ def list_free() -> list[str]:
     return sorted(name for name in MODELS if contract_of(name).is_free)
 
 
-def build(name: str, /, **kwargs) -> nn.Module:
+def build(name: str, /, **kwargs: Any) -> nn.Module:
     """Returns a network; without further arguments it has the published sizes.
 
     Args:
