@@ -18,6 +18,8 @@ import pytest
 import yaml
 
 import stvsr_jax
+from stvsr_jax import models
+from stvsr_jax.inference import tile_size
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -370,6 +372,23 @@ def test_errors_in_troubleshooting_are_those_of_the_code():
     assert len(messages) > 10 and len(parts) > 15
     strings = find_strings()
     assert [part for part in parts if part not in strings] == []
+
+
+def test_memory_in_troubleshooting_is_what_chooses_tiles(monkeypatch):
+    networks = ("zooming_slowmo", "videoinr")
+    text = read("docs/troubleshooting.md")
+    frames = re.findall(r"^\| (\d+)x(\d+) \| ([\d.]+) GB \| ([\d.]+) GB \|$", text, re.M)
+    for width, height, *sizes in frames:
+        expected = [
+            int(width) * int(height) * models.contract_of(name).bytes_per_pixel / 1e9 for name in networks
+        ]
+        assert [float(size) for size in sizes] == pytest.approx(expected, abs=0.051)
+    tiles = re.findall(r"^\| (\d+) GiB \| (\d+) \| (\d+) \|$", text, re.M)
+    for memory, *sides in tiles:
+        monkeypatch.setattr(tile_size, "available_memory", lambda size=int(memory): size * 2**30)
+        chosen = [tile_size.choose_tile(name, 4000, 4000) for name in networks]
+        assert [int(side) for side in sides] == chosen
+    assert len(frames) > 4 and len(tiles) > 4
 
 
 def test_citation_and_changelog_are_of_this_version():
