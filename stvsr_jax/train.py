@@ -215,7 +215,9 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: str | pathlib.Path
       ValueError: the config, the data or the checkpoint does not fit, or there is none.
     """
     run = prepare(config)
-    source = run.init_from if run.init_from and not checkpoint.has_checkpoint(workdir) else workdir
+    source = workdir if checkpoint.has_checkpoint(workdir) else run.init_from
+    if not source:
+        raise ValueError(f"{workdir} holds no checkpoint to score, and config.init_from names no weights")
     if jax.process_index() == 0:
         print(f"scoring {source}")
     params = sources.load_params(source, run.spec, sharding.replicated(run.mesh))
