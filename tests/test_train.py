@@ -429,5 +429,5 @@ def test_prepare_writes_nothing(config, tmp_path, monkeypatch):
 
 def test_network_that_does_not_fit_the_samples_is_refused(config, tmp_path):
     config.data.recipe.scale = 2
-    with pytest.raises(ValueError, match="zooming_slowmo makes 3 frames of 16x16 .*, not 3 of 8x8"):
+    with pytest.raises(ValueError, match="Zooming Slow-Mo makes 3 frames of 16x16 .*, not 3 of 8x8"):
         train.train_and_evaluate(config, tmp_path / "run")

@@ -16,8 +16,10 @@ OPTIMIZER = optim.make_optimizer(optim.OptimizerConfig(1e-2, 1e-3, 10, 0.9, 0.99
 class Small(nn.Module):
     """Has the kinds of layers that draw: a scanned stack, a deformable convolution and a SIREN."""
 
+    contract = models.contract_of("videoinr")
+
     @nn.compact
-    def __call__(self, frames):
+    def __call__(self, frames, times, *, out_size):
         x = Conv(4)(ResidualStack(3, num_blocks=2)(frames[0]))
         siren.Siren((("features", 4),), (8, 3))()
         return DeformConv(4, groups=2)(x, x)

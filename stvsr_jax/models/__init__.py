@@ -86,6 +86,18 @@ def render(
     Raises:
       ValueError: the network cannot do that.
     """
+    contract = model.contract
+    _, count, height, width, _ = frames.shape
+    asked, instants, size = times.shape[1], times.shape[1], tuple(out_size)
+    if contract.steps is not None:
+        instants = contract.count_instants(count)
+    if contract.scale is not None:
+        size = (contract.scale * height, contract.scale * width)
+    if (asked, tuple(out_size)) != (instants, size):
+        raise ValueError(
+            f"{contract.title} makes {instants} frames of {size[0]}x{size[1]} from {count} of {height}x{width}, "
+            f"not {asked} of {out_size[0]}x{out_size[1]}"
+        )
     return model.apply({"params": params}, frames, times, out_size=out_size, chunk_rows=chunk_rows)
 
 
