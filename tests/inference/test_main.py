@@ -565,3 +565,14 @@ def test_sound_stays_with_the_picture_where_the_clock_starts_again(
         times = [float(packet.pts * stream.time_base) for packet in container.demux(stream) if packet.size]
     begins = [b for a, b in zip(times, times[1:], strict=False) if b - a > 0.5]
     assert begins == pytest.approx([2 + times[0], 4 + times[0]], abs=0.05)
+
+
+def test_a_name_that_is_no_text_is_printed_escaped(tmp_path, write_video, checkpoints, capsys):
+    damaged = tmp_path / "caf\udce9.mp4"
+    damaged.write_bytes(b"no video")
+    options = ("--checkpoint", str(checkpoints["videoinr"]), "--space", "2")
+    assert main([str(damaged), str(tmp_path / "out.mp4"), *options]) == 2
+    assert "caf\\udce9.mp4" in capsys.readouterr().err
+    whole = write_video(tmp_path / "a.mp4", moving_bar(4)).rename(tmp_path / "w\udce9.mp4")
+    assert main([str(whole), str(tmp_path / "caf\udce9.mp4"), *options, "--info"]) == 0
+    assert capsys.readouterr().out
