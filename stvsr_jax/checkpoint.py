@@ -197,7 +197,7 @@ def _shorten(error):
 
 
 def has_checkpoint(directory: str | pathlib.Path) -> bool:
-    """Return whether a directory is or holds a checkpoint, as that of a run does after its first save."""
+    """Return whether a directory is a checkpoint or holds one."""
     try:
         return bool(_find_checkpoints(directory))
     except ValueError:
