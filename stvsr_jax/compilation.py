@@ -51,10 +51,6 @@ _GRAPHS = "xla_gpu_enable_command_buffer"
 # What XLA puts into CUDA graphs: what it does by default, and more.
 _IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,WHILE,CONDITIONAL,COLLECTIVES"
 _CONVOLUTIONS = "CUDNN,CONVOLUTION"
-# How programs with float32 convolutions of cuDNN are treated: they fail in a process that loads them with these in
-# graphs, since cuDNN then meets each for the first time while a graph is recorded. Where they are compiled, tuning has
-# run them. Programs of 16 bits, of which cuDNN has a few small ones left, were seen to run there.
-TREATMENTS = ("outside", "unkept", "inside")
 
 
 def options(*, concurrent: bool = False) -> dict[str, str]:
@@ -74,14 +70,6 @@ def options(*, concurrent: bool = False) -> dict[str, str]:
         return {}
     mode = {"xla_gpu_command_buffer_scheduling_mode": "CONCURRENT"} if concurrent else {}
     return {_GRAPHS: f"{_IN_GRAPHS},{_CONVOLUTIONS}", **mode}
-
-
-def treatment() -> str:
-    """Return one of `TREATMENTS`, the environment's STVSR_CONVOLUTIONS or the first."""
-    chosen = os.environ.get("STVSR_CONVOLUTIONS", TREATMENTS[0])
-    if chosen not in TREATMENTS:
-        raise ValueError(f"STVSR_CONVOLUTIONS={chosen} is not one of {TREATMENTS}")
-    return chosen
 
 
 class Program:
@@ -137,8 +125,6 @@ class Program:
         if compiled is not None:
             return compiled
         lowered = self.jitted.lower(*args, **kwargs)
-        if treatment() == "unkept" and kernel_compiler.has_float32_convolutions(lowered):
-            return self._make(lowered)
         with program_store.without_jax_cache():
             compiled = self._make(lowered)
         entry.save(compiled)
@@ -146,7 +132,7 @@ class Program:
 
     def _find(self, arrays, statics):
         """Returns where the program is kept, None if nothing tells it from others."""
-        made_of = self._function, statics, self._settings, treatment()
+        made_of = self._function, statics, self._settings
         try:
             facts = f"{function_identity.describe(made_of)}, {_describe(arrays)}"
             if " at 0x" in facts:
@@ -157,12 +143,14 @@ class Program:
         return program_store.Entry(facts, _devices_of(arrays))
 
     def _make(self, lowered):
-        given = self._settings["compiler_options"] or {}
-        outside = (
-            treatment() == "outside"
-            and _GRAPHS in given
-            and kernel_compiler.has_float32_convolutions(lowered)
-        )
+        """Compiles, with the float32 convolutions of cuDNN outside of CUDA graphs.
+
+        cuDNN prepares each convolution when it first runs. Where the program is compiled, tuning has run all of them.
+        In a process that loads it, the first run would be the recording of the graph, where cuDNN fails: "unknown
+        cudnn status: 5003". Programs of 16 bits have few small ones left, and were seen to run there.
+        """
+        has_graphs = _GRAPHS in (self._settings["compiler_options"] or {})
+        outside = has_graphs and kernel_compiler.has_float32_convolutions(lowered)
         return kernel_compiler.compile_lowered(lowered, {_GRAPHS: _IN_GRAPHS} if outside else None)
 
     def _split(self, args, kwargs):

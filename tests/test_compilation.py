@@ -127,22 +127,16 @@ def test_cuda_devices_start_convolutions_and_loops_in_graphs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "variable,has_convolution,dtype,expected",
-    [(None, True, "float32", False), ("outside", True, "float32", False), ("unkept", True, "float32", True)]
-    + [("inside", True, "float32", True), (None, False, "float32", True), ("unkept", False, "float32", True)]
-    + [(None, True, "bfloat16", True), (None, True, "float16", True)],
+    "has_convolution,dtype,expected",
+    [(True, "float32", False), (False, "float32", True), (True, "bfloat16", True), (True, "float16", True)],
 )
-def test_float32_convolutions_of_cudnn_stay_outside_of_graphs(
-    monkeypatch, variable, has_convolution, dtype, expected
-):
+def test_float32_convolutions_of_cudnn_stay_outside_of_graphs(monkeypatch, has_convolution, dtype, expected):
     def run(x, kernel):
         return jax.lax.conv(x, kernel, (1, 1), "SAME") if has_convolution else x + 1
 
     pretend_device(monkeypatch, "PJRT C API\ncuda 13000")
     given = compilation.options()
     monkeypatch.undo()
-    if variable is not None:
-        monkeypatch.setenv("STVSR_CONVOLUTIONS", variable)
     used = {}
     compile_lowered = compilation.kernel_compiler.compile_lowered
 
@@ -165,12 +159,6 @@ def test_options_given_last_count():
     with pytest.raises(jax.errors.JaxRuntimeError):
         lowered.compile()
     assert lowered.compile({name: "FUSION"})(1.0) == 2.0
-
-
-def test_an_unknown_treatment_is_refused(monkeypatch):
-    monkeypatch.setenv("STVSR_CONVOLUTIONS", "none")
-    with pytest.raises(ValueError, match="STVSR_CONVOLUTIONS=none"):
-        compilation.treatment()
 
 
 @pytest.mark.parametrize("platform_version", ["PJRT C API\nrocm 60300", "cpu", "PJRT C API\nTFRT TPU v5"])

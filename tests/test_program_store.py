@@ -73,7 +73,6 @@ def test_a_program_is_loaded_without_being_traced(directory):
         dict(power=2),
         dict(settings=dict(keep_unused=True)),
         dict(environment=("XLA_FLAGS", "--xla_embed_ir_in_executable=true")),
-        dict(environment=("STVSR_CONVOLUTIONS", "inside")),
         dict(code="other"),
         dict(processor=["flags: other"]),
         dict(precision="highest"),
