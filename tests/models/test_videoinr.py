@@ -11,7 +11,7 @@ import pytest
 
 from stvsr_jax.models import videoinr
 from stvsr_jax.models.videoinr import Encoded, VideoINR
-from stvsr_jax.ops import sine_mlp_triton
+from stvsr_jax.ops.sine_mlp import triton as sine_mlp_triton
 
 # These tests spend their time compiling: leave the optimisation out.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -231,8 +231,8 @@ def test_decode_by_the_kernel_of_samples_equals_that_by_their_values(monkeypatch
 def test_decode_by_the_kernels_of_hopper_gpus_equals_that_of_xla_and_so_do_its_gradients(monkeypatch):
     from jax.experimental.pallas import mosaic_gpu
 
-    from stvsr_jax.ops import sine_mlp as module
-    from stvsr_jax.ops import sine_mlp_mosaic
+    from stvsr_jax.ops.sine_mlp import api as module
+    from stvsr_jax.ops.sine_mlp import mosaic as sine_mlp_mosaic
 
     for name in ("run", "run_backward"):
         options = dict(interpret=mosaic_gpu.InterpretGPUParams())

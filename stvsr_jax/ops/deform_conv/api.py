@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stvsr_jax.ops import deform_conv_windowed, triton
+from stvsr_jax.ops import triton
 from stvsr_jax.ops.conv import conv2d
-from stvsr_jax.ops.deform_conv_windowed import Geometry
+from stvsr_jax.ops.deform_conv import windowed
+from stvsr_jax.ops.deform_conv.windowed import Geometry
 from stvsr_jax.ops.devices import count_mosaic_multiprocessors
 from stvsr_jax.ops.sampling import sample_groups, spread_groups
 
@@ -148,19 +149,19 @@ def _run_whole(x, head, kernel, bias, groups, slope, multiprocessors):
     plain = functools.partial(_run_in_two, groups=groups, slope=slope)
     if multiprocessors is None:
         return plain(x, head, kernel, bias)
-    from stvsr_jax.ops import deform_conv_mosaic  # with all of Mosaic, which nobody else needs
+    from stvsr_jax.ops.deform_conv import mosaic  # with all of Mosaic, which nobody else needs
 
     def in_sets(x, head, kernel, bias):
         operands = x, head, kernel[..., 0, 0, :, :], bias
         return operands if x.ndim == 5 else jax.tree.map(lambda a: a[None], operands)
 
-    if groups != deform_conv_mosaic.OFFSET_GROUPS or not deform_conv_mosaic.is_supported(
+    if groups != mosaic.OFFSET_GROUPS or not mosaic.is_supported(
         *jax.eval_shape(in_sets, x, head, kernel, bias)[:3]
     ):
         return plain(x, head, kernel, bias)
 
     def run_kernel(*operands):
-        out = deform_conv_mosaic.run(*in_sets(*operands), slope=slope, multiprocessors=multiprocessors)
+        out = mosaic.run(*in_sets(*operands), slope=slope, multiprocessors=multiprocessors)
         return out.reshape(operands[0].shape)
 
     @jax.custom_vjp
@@ -199,7 +200,7 @@ def _run(x, head, geometry, logits, implementation):
 def _run_on_any_platform(x, head, geometry, logits, has_kernels):
     names = {"tpu": "windowed", "default": "gather"}
     if has_kernels:
-        from stvsr_jax.ops import deform_conv_triton
+        from stvsr_jax.ops.deform_conv import triton as deform_conv_triton
 
         if deform_conv_triton.is_supported(x, head):
             names["cuda"] = "pallas_triton"
@@ -232,7 +233,7 @@ def _coords(head, geometry):
 
 def _pallas_triton(x, head, geometry, logits):
     triton.require("deform_conv2d")
-    from stvsr_jax.ops import deform_conv_triton
+    from stvsr_jax.ops.deform_conv import triton as deform_conv_triton
 
     if not deform_conv_triton.is_supported(x, head):
         raise NotImplementedError(
@@ -243,7 +244,7 @@ def _pallas_triton(x, head, geometry, logits):
 
 
 def _run_kernels(x, head, geometry, logits, *, interpret):
-    from stvsr_jax.ops import deform_conv_triton
+    from stvsr_jax.ops.deform_conv import triton as deform_conv_triton
 
     if deform_conv_triton.is_indexable(x, head):
         return _triton_columns(x, head, geometry, logits, interpret)
@@ -258,7 +259,7 @@ def _run_kernels(x, head, geometry, logits, *, interpret):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _triton_columns(x, head, geometry, logits, interpret):
     """The kernel with its derivative, whose scatter-add is XLA's: it proved as fast as atomics in a kernel."""
-    from stvsr_jax.ops import deform_conv_triton
+    from stvsr_jax.ops.deform_conv import triton as deform_conv_triton
 
     return deform_conv_triton.run(x, head, geometry, logits=logits, interpret=interpret)
 
@@ -268,7 +269,7 @@ def _save_operands(x, head, *options):
 
 
 def _triton_backward(geometry, logits, interpret, operands, cotangent):
-    from stvsr_jax.ops import deform_conv_triton
+    from stvsr_jax.ops.deform_conv import triton as deform_conv_triton
 
     x, head = operands
     d_samples, d_head = deform_conv_triton.run_backward(
@@ -284,8 +285,8 @@ _triton_columns.defvjp(_save_operands, _triton_backward)
 
 def _windowed(x, head, geometry, logits):
     return jax.lax.cond(
-        deform_conv_windowed.fits(head),
-        functools.partial(deform_conv_windowed.run, geometry=geometry, logits=logits),
+        windowed.fits(head),
+        functools.partial(windowed.run, geometry=geometry, logits=logits),
         functools.partial(_gather, geometry=geometry, logits=logits),
         *(x, head),
     )

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice
 
-from stvsr_jax.ops import deform_conv, deform_conv_triton
+from stvsr_jax.ops.deform_conv import api as deform_conv
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d, deform_conv2d_of_head
+from stvsr_jax.ops.deform_conv import triton as deform_conv_triton
 
 every_implementation = pytest.mark.parametrize("implementation", ["gather", "pallas_interpreted", "windowed"])
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from stvsr_jax import bicubic
-from stvsr_jax.ops import resize_triton
-from stvsr_jax.ops.resize import _upsample_by_kernel, imresize, upsample_bilinear_2x
+from stvsr_jax.ops.resize import triton as resize_triton
+from stvsr_jax.ops.resize.api import _upsample_by_kernel, imresize, upsample_bilinear_2x
 
 
 def uniform(seed, *shape):

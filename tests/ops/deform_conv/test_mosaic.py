@@ -41,7 +41,7 @@ def example(shape, dtype=jnp.bfloat16, spread=3.0):
 def test_kernel_equals_the_definition(shape, dtype, spread, slope):
     from jax.experimental.pallas import mosaic_gpu
 
-    from stvsr_jax.ops import deform_conv_mosaic
+    from stvsr_jax.ops.deform_conv import mosaic as deform_conv_mosaic
 
     x, head, kernel, bias = example(shape, dtype, spread)
     options = dict(slope=slope, multiprocessors=1, interpret=mosaic_gpu.InterpretGPUParams())

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from stvsr_jax.ops.deform_conv_triton import divide
+from stvsr_jax.ops.deform_conv.triton import divide
 
 _VALUES = 1024  # of a program's block of input pixels: 16 bytes for each thread of four warps
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice
 
-from stvsr_jax.ops import Samples, sine_mlp, sine_mlp_triton
+from stvsr_jax.ops import Samples, sine_mlp
 from stvsr_jax.ops.sampling import values_of
-from stvsr_jax.ops.sine_mlp_inputs import Inputs
+from stvsr_jax.ops.sine_mlp import triton as sine_mlp_triton
+from stvsr_jax.ops.sine_mlp.inputs import Inputs
 
 FREQUENCY = 30.0
 needs_mosaic = pytest.mark.skipif(
@@ -30,7 +31,7 @@ def interpreted(back_end):
     else:
         from jax.experimental.pallas import mosaic_gpu
 
-        from stvsr_jax.ops import sine_mlp_mosaic as module
+        from stvsr_jax.ops.sine_mlp import mosaic as module
 
         # So few multiprocessors that a group of threads takes several blocks of points.
         options = dict(multiprocessors=1, interpret=mosaic_gpu.InterpretGPUParams())

@@ -17,9 +17,9 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import arith, llvm, nvvm, vector
 
+from stvsr_jax.ops.mosaic.windows import CHUNK, INTERLEAVED, SUMS, describe_sums, make_start
 from stvsr_jax.ops.sampling import Samples
 from stvsr_jax.ops.sine import cosine, sine
-from stvsr_jax.ops.windows_mosaic import CHUNK, INTERLEAVED, SUMS, describe_sums, make_start
 
 POINTS = 64
 WARPS = 4  # of 32 threads, which have 16 points

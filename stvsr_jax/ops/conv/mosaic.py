@@ -26,7 +26,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.mosaic import gpu as mgpu
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from stvsr_jax.ops.windows_mosaic import (
+from stvsr_jax.ops.mosaic.windows import (
     AS_LINES,
     CHUNK,
     COLUMNS,

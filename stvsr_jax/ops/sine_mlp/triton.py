@@ -16,7 +16,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from stvsr_jax.ops.sampling import Samples
 from stvsr_jax.ops.sine import cosine, sine
-from stvsr_jax.ops.sine_mlp_inputs import Inputs, is_narrow
+from stvsr_jax.ops.sine_mlp.inputs import Inputs, is_narrow
 
 _BLOCK = 64  # points of a program
 _SLICE = 64  # channels of the widest layer made at a time

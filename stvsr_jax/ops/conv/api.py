@@ -1,6 +1,6 @@
 """The plain convolution with what comes before and after it: joined inputs, bias, sum, rectifier.
 
-On an NVIDIA Hopper GPU one kernel does all of it where it can (`conv_mosaic`); elsewhere it is XLA's convolution.
+On an NVIDIA Hopper GPU one kernel does all of it where it can (`mosaic.py`); elsewhere it is XLA's convolution.
 
 XLA's CPU back end rewrites the two convolutions of a gradient into the form its fast kernels take, but only
 outside of loops (seen with jax 0.10.2): inside `lax.scan` they run tens of times slower. There the derivative
@@ -181,10 +181,10 @@ def _run(inputs, kernel, bias, addend, options):
 def _run_on_any_platform(inputs, kernel, bias, addend, options, multiprocessors):
     functions = {"default": functools.partial(_run_plain, options)}
     if multiprocessors is not None:
-        from stvsr_jax.ops import conv_mosaic  # with all of Mosaic, which nobody else needs
+        from stvsr_jax.ops.conv import mosaic  # with all of Mosaic, which nobody else needs
 
-        if conv_mosaic.is_supported(inputs, kernel, options.stride, options.padding):
-            run = functools.partial(conv_mosaic.run, slope=options.slope, multiprocessors=multiprocessors)
+        if mosaic.is_supported(inputs, kernel, options.stride, options.padding):
+            run = functools.partial(mosaic.run, slope=options.slope, multiprocessors=multiprocessors)
             functions["cuda"] = functools.partial(_run_mosaic, run, options)
     return jax.lax.platform_dependent(inputs, kernel, bias, addend, **functions)
 
@@ -265,10 +265,10 @@ def _sum_products(inputs, cotangents, options, multiprocessors):
     """The gradient of a 3x3 kernel from T convolutions by the kernel of Hopper GPUs, None where it cannot run."""
     if multiprocessors is None or (options.stride, options.padding) != (1, 1):
         return None
-    from stvsr_jax.ops import conv_weights_mosaic
+    from stvsr_jax.ops.conv import mosaic_weights
 
     sides = [x.shape[-3] for x in (inputs[0], cotangents[0])]
-    if sides[0] != sides[1] or not conv_weights_mosaic.is_supported(inputs[0], cotangents[0]):
+    if sides[0] != sides[1] or not mosaic_weights.is_supported(inputs[0], cotangents[0]):
         return None
     return _sum_products_by_kernel(inputs, cotangents, multiprocessors)
 
@@ -276,11 +276,11 @@ def _sum_products(inputs, cotangents, options, multiprocessors):
 # Traced and lowered once for equal shapes.
 @functools.partial(jax.jit, static_argnames="multiprocessors")
 def _sum_products_by_kernel(inputs, cotangents, multiprocessors):
-    from stvsr_jax.ops import conv_weights_mosaic
+    from stvsr_jax.ops.conv import mosaic_weights
 
     is_stack = inputs[0].ndim == 5
     inputs, cotangents = jax.tree.map(lambda x: x if is_stack else x[None], (inputs, cotangents))
-    gradient = conv_weights_mosaic.run(inputs, cotangents, multiprocessors=multiprocessors)
+    gradient = mosaic_weights.run(inputs, cotangents, multiprocessors=multiprocessors)
     return (gradient if is_stack else gradient[0]).astype(inputs[0].dtype)
 
 

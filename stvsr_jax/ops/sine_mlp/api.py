@@ -20,7 +20,7 @@ from stvsr_jax.ops import triton
 from stvsr_jax.ops.devices import allows_kernels, count_mosaic_multiprocessors
 from stvsr_jax.ops.sampling import Samples, values_of
 from stvsr_jax.ops.sine import sine
-from stvsr_jax.ops.sine_mlp_inputs import Inputs, is_narrow
+from stvsr_jax.ops.sine_mlp.inputs import Inputs, is_narrow
 
 
 def sine_mlp(
@@ -75,13 +75,13 @@ def _choose_kernel(inputs, kernels, dtype):
     if not allows_kernels():
         return None
     if count_mosaic_multiprocessors() is not None:
-        from stvsr_jax.ops import sine_mlp_mosaic
+        from stvsr_jax.ops.sine_mlp import mosaic
 
-        if sine_mlp_mosaic.is_supported(inputs, kernels, dtype):
+        if mosaic.is_supported(inputs, kernels, dtype):
             return "pallas_mosaic"
     if not triton.is_usable():
         return None
-    from stvsr_jax.ops import sine_mlp_triton
+    from stvsr_jax.ops.sine_mlp import triton as sine_mlp_triton
 
     return "pallas_triton" if sine_mlp_triton.is_supported(inputs, kernels, dtype) else None
 
@@ -137,7 +137,7 @@ def _broadcast(arrays):
 
 def _pallas_triton(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
     triton.require("sine_mlp")
-    from stvsr_jax.ops import sine_mlp_triton
+    from stvsr_jax.ops.sine_mlp import triton as sine_mlp_triton
 
     if not sine_mlp_triton.is_supported(inputs, kernels, dtype):
         raise NotImplementedError(
@@ -163,14 +163,14 @@ def _pallas_mosaic(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
         raise NotImplementedError(
             "sine_mlp: pallas_mosaic runs on one NVIDIA Hopper GPU, with jax 0.11 or later"
         )
-    from stvsr_jax.ops import sine_mlp_mosaic  # with all of Mosaic, which nobody else needs
+    from stvsr_jax.ops.sine_mlp import mosaic  # with all of Mosaic, which nobody else needs
 
-    if not sine_mlp_mosaic.is_supported(inputs, kernels, dtype):
+    if not mosaic.is_supported(inputs, kernels, dtype):
         raise NotImplementedError(
-            f"sine_mlp: pallas_mosaic runs products of 16 bits, of {sine_mlp_mosaic.SUPPORTED_WIDTHS}, not "
+            f"sine_mlp: pallas_mosaic runs products of 16 bits, of {mosaic.SUPPORTED_WIDTHS}, not "
             f"{_describe(kernels, dtype)}"
         )
-    modules = sine_mlp_mosaic.run, sine_mlp_mosaic.run_backward
+    modules = mosaic.run, mosaic.run_backward
     functions = [functools.partial(function, multiprocessors=multiprocessors) for function in modules]
     return _run_kernels(*functions, terms, inputs, kernels, biases, frequency, dtype, out_dtype)
 

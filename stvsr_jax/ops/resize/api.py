@@ -54,7 +54,7 @@ def upsample_bilinear_2x(x: jax.Array, scale: float = 1.0) -> jax.Array:
     """
     has_kernels = triton.is_usable()
     if has_kernels:
-        from stvsr_jax.ops import resize_triton
+        from stvsr_jax.ops.resize import triton as resize_triton
 
         has_kernels = resize_triton.is_supported(x)
     images = x.reshape(-1, *x.shape[-3:])
@@ -72,13 +72,13 @@ def _upsample_on_any_platform(x, scale, has_kernels):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _upsample_by_kernel(x, scale, interpret):
-    from stvsr_jax.ops import resize_triton
+    from stvsr_jax.ops.resize import triton as resize_triton
 
     return resize_triton.run(x, scale, interpret=interpret)
 
 
 def _gradient_by_kernel(scale, interpret, _, cotangent):
-    from stvsr_jax.ops import resize_triton
+    from stvsr_jax.ops.resize import triton as resize_triton
 
     return (resize_triton.run_backward(cotangent, scale, interpret=interpret),)
 

@@ -1,7 +1,7 @@
 """Joining, repeating and reordering of whole images.
 
 XLA's joins on a GPU run at a third of the memory's speed. On an NVIDIA Hopper GPU a kernel copies where it can
-(`arrange_mosaic`); elsewhere it is XLA.
+(`mosaic.py`); elsewhere it is XLA.
 """
 
 import functools
@@ -27,9 +27,9 @@ def arrange(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array
     """
     functions = {"default": function}
     if (multiprocessors := count_mosaic_multiprocessors()) is not None:
-        from stvsr_jax.ops import arrange_mosaic  # with all of Mosaic, which nobody else needs
+        from stvsr_jax.ops.arrange import mosaic  # with all of Mosaic, which nobody else needs
 
-        if arrange_mosaic.is_supported(arrays):
+        if mosaic.is_supported(arrays):
             functions["cuda"] = lambda *arrays: _arrange_by_kernel(function, arrays, multiprocessors)
     return jax.lax.platform_dependent(*arrays, **functions)
 
@@ -46,9 +46,9 @@ def _arrange_by_kernel(function, arrays, multiprocessors, interpret=None):
 # Traced and lowered once for equal shapes.
 @functools.partial(jax.jit, static_argnames=("multiprocessors", "interpret"))
 def _copy(arrays, table, multiprocessors, interpret):
-    from stvsr_jax.ops import arrange_mosaic
+    from stvsr_jax.ops.arrange import mosaic
 
-    return arrange_mosaic.run(arrays, table, multiprocessors=multiprocessors, interpret=interpret)
+    return mosaic.run(arrays, table, multiprocessors=multiprocessors, interpret=interpret)
 
 
 def _forward(function, arrays, *options):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from stvsr_jax.ops import conv_mosaic
 from stvsr_jax.ops.conv import conv2d
+from stvsr_jax.ops.conv import mosaic as conv_mosaic
 from stvsr_jax.ops.shuffle import pixel_shuffle
 
 pytestmark = pytest.mark.skipif(

@@ -19,11 +19,11 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from stvsr_jax.ops import points_mosaic
-from stvsr_jax.ops.points_mosaic import AS_NARROW_TILES, AS_TILES, NARROW, POINTS, WARPS, reorder
+from stvsr_jax.ops.mosaic import points
+from stvsr_jax.ops.mosaic.points import AS_NARROW_TILES, AS_TILES, NARROW, POINTS, WARPS, reorder
+from stvsr_jax.ops.mosaic.windows import CHUNK, SHARED_BYTES
 from stvsr_jax.ops.sampling import Samples
-from stvsr_jax.ops.sine_mlp_inputs import Inputs, is_narrow
-from stvsr_jax.ops.windows_mosaic import CHUNK, SHARED_BYTES
+from stvsr_jax.ops.sine_mlp.inputs import Inputs, is_narrow
 
 # Of threads in a program, that share its registers; the backward kernel keeps more in them.
 _GROUPS, _BACKWARD_GROUPS = 3, 2
@@ -83,7 +83,7 @@ def run(
     rows = [rows for _, rows in inputs.pairs]
     weights = _Weights.of(rows, kernels, (inputs.bias, *biases[1:]), frequency, dtype)
     operands, structure = jax.tree.flatten((inputs.terms, [y for y, _ in inputs.pairs]))
-    registers = points_mosaic.make(inputs.count, dtype, interpret, outputs=outputs, frequency=frequency)
+    registers = points.make(inputs.count, dtype, interpret, outputs=outputs, frequency=frequency)
 
     def run_block(layers, refs, point):
         terms, wide = jax.tree.unflatten(structure, refs[:-1])
@@ -109,17 +109,17 @@ def run_backward(
 
     x are the inputs added up, [..., C]; the rest is as of `run`.
     """
-    points, outputs = x.reshape(-1, x.shape[-1]).astype(jnp.float32), kernels[-1].shape[1]
+    rows, outputs = x.reshape(-1, x.shape[-1]).astype(jnp.float32), kernels[-1].shape[1]
     cotangent = cotangent.reshape(-1, outputs).astype(jnp.float32)
     above = cotangent.astype(dtype)
     if outputs <= NARROW:
         above = jnp.pad(above, ((0, 0), (0, NARROW - outputs)))
-    count, hidden = len(points), [len(k) for k in kernels]
+    count, hidden = len(rows), [len(k) for k in kernels]
     weights = _Weights.of([], kernels, biases, frequency, dtype)
-    registers = points_mosaic.make(count, dtype, interpret, outputs=outputs, frequency=frequency)
+    registers = points.make(count, dtype, interpret, outputs=outputs, frequency=frequency)
     kept = [jax.ShapeDtypeStruct((count, width), dtype) for width in hidden]
     # The gradient of x, activations, the gradients before them but the first.
-    out_types = [jax.ShapeDtypeStruct(points.shape, jnp.float32), *kept, *kept[1:]]
+    out_types = [jax.ShapeDtypeStruct(rows.shape, jnp.float32), *kept, *kept[1:]]
 
     def run_block(layers, refs, point, totals):
         x_ref, above_ref, d_x_ref, *kept_refs = refs
@@ -127,7 +127,7 @@ def run_backward(
 
     problem = _Problem("sine_mlp_backward", count, _BACKWARD_GROUPS, multiprocessors, interpret)
     d_x, *kept, totals = _call(
-        problem, weights, [points, above], out_types, run_block, totals=sum(hidden) // CHUNK
+        problem, weights, [rows, above], out_types, run_block, totals=sum(hidden) // CHUNK
     )
     activations, gradients = kept[: len(kernels)], [*kept[len(kernels) :], cotangent.astype(dtype)]
     d_kernels = tuple(
@@ -232,7 +232,7 @@ def _run_block(registers, layers, terms, wide, out_ref, point):
 class _Backward(NamedTuple):
     """64 points on their way back."""
 
-    registers: points_mosaic.Registers
+    registers: points.Registers
     layers: Any
     x_ref: Any
     kept_refs: Any

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax.ops import deform_conv, deform_conv_windowed
-from stvsr_jax.ops.deform_conv_windowed import Geometry
+from stvsr_jax.ops.deform_conv import api as deform_conv
+from stvsr_jax.ops.deform_conv import windowed
+from stvsr_jax.ops.deform_conv.windowed import Geometry
 
 GEOMETRY = Geometry((1, 1), (1, 1), (1, 1), (3, 3))
-REACH = deform_conv_windowed.REACH
+REACH = windowed.REACH
 
 
 def example(displacement):
@@ -28,9 +29,9 @@ def example(displacement):
 @pytest.mark.parametrize("displacement", [-REACH, -1.0, 0.0, 1.0, REACH - 1e-3])
 def test_values_and_gradients_at_the_edges_equal_gathers(displacement):
     operands = example(displacement)
-    assert deform_conv_windowed.fits(operands[1])
+    assert windowed.fits(operands[1])
     results = []
-    for function in (deform_conv_windowed.run, deform_conv._gather):
+    for function in (windowed.run, deform_conv._gather):
         run = functools.partial(function, geometry=GEOMETRY, logits=True)
 
         def loss(*operands, run=run):
@@ -47,10 +48,10 @@ def test_values_and_gradients_at_the_edges_equal_gathers(displacement):
 def test_what_the_window_does_not_hold_is_refused(displacement):
     _, head = example(0.0)
     head[0, 2, 3, 4, 1, 1] = displacement
-    assert not deform_conv_windowed.fits(head)
+    assert not windowed.fits(head)
 
 
 def test_masks_may_have_any_value():
     _, head = example(0.0)
     head[..., 2, :] = 1e6
-    assert deform_conv_windowed.fits(head)
+    assert windowed.fits(head)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from stvsr_jax.ops.deform_conv_windowed import Geometry
+from stvsr_jax.ops.deform_conv.windowed import Geometry
 
 _BLOCK = 32  # output pixels of a program
 

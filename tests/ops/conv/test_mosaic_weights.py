@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from stvsr_jax.ops import conv_weights_mosaic
+from stvsr_jax.ops.conv import mosaic_weights
 
 pytestmark = pytest.mark.skipif(
     jax.__version_info__ < (0, 11), reason="the kernel is written for Mosaic GPU of jax 0.11 and later"
@@ -51,7 +51,7 @@ def expected(x, cotangent):
         (1, 2, 4, (1, 5, 9), 64, 64, jnp.bfloat16, None),  # two sets read the same part
         (1, 1, 1, (1, 9, 20), 128, 72, jnp.bfloat16, None),  # the last block is not whole
         (1, 1, 1, (3, 25, 24), 64, 16, jnp.bfloat16, None),  # more windows than stages
-        (1, 1, 1, (2, 18, 24), 64, 64, jnp.bfloat16, conv_weights_mosaic.Plan(16, 2, 5)),
+        (1, 1, 1, (2, 18, 24), 64, 64, jnp.bfloat16, mosaic_weights.Plan(16, 2, 5)),
         (3, 1, 2, (2, 8, 12), 64, 64, jnp.bfloat16, None),
     ],
 )
@@ -63,7 +63,7 @@ def test_kernel_equals_the_derivative(times, groups, sets, shape, channels, feat
         strict=True,
     )
     # So few multiprocessors that programs add several windows.
-    got = conv_weights_mosaic.run(
+    got = mosaic_weights.run(
         inputs, cotangents, multiprocessors=3, plan=plan, interpret=mosaic_gpu.InterpretGPUParams()
     )
     assert got.shape == (sets, 3, 3, channels, features) and got.dtype == jnp.float32
@@ -74,9 +74,9 @@ def test_kernel_equals_the_derivative(times, groups, sets, shape, channels, feat
 @pytest.mark.parametrize(("channels", "features"), [(64, 64), (128, 216)])
 def test_it_can_be_lowered_for_a_hopper_gpu(channels, features):
     operands = example(1, 2, (4, 8, 12), channels, features)
-    assert conv_weights_mosaic.is_supported(*operands)
+    assert mosaic_weights.is_supported(*operands)
 
-    function = jax.jit(functools.partial(conv_weights_mosaic.run, multiprocessors=132))
+    function = jax.jit(functools.partial(mosaic_weights.run, multiprocessors=132))
     with jax.sharding.use_abstract_mesh(H200):
         program = function.trace(*([x] for x in operands)).lower(lowering_platforms=("cuda",)).as_text()
     assert program.count("stablehlo.custom_call @mosaic_gpu") == 1
@@ -86,12 +86,12 @@ def test_it_can_be_lowered_for_a_hopper_gpu(channels, features):
     ("channels", "features", "dtype"), [(32, 64, jnp.bfloat16), (64, 3, jnp.bfloat16), (64, 64, jnp.float32)]
 )
 def test_what_it_does_not_support(channels, features, dtype):
-    assert not conv_weights_mosaic.is_supported(*example(1, 1, (1, 8, 8), channels, features, dtype))
+    assert not mosaic_weights.is_supported(*example(1, 1, (1, 8, 8), channels, features, dtype))
 
 
 def test_small_problems_take_few_programs():
     def programs(parts, *shape):
-        return conv_weights_mosaic.make_plan(parts, *shape, 132).programs
+        return mosaic_weights.make_plan(parts, *shape, 132).programs
 
     assert programs(1, 224, 32, 32) == 132
     assert programs(4, 112, 32, 32) == 33

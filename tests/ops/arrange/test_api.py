@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from stvsr_jax.ops.arrange import _arrange_by_kernel, arrange
+from stvsr_jax.ops.arrange.api import _arrange_by_kernel, arrange
 
 needs_mosaic = pytest.mark.skipif(
     jax.__version_info__ < (0, 11), reason="the kernel is written for Mosaic GPU of jax 0.11 and later"
@@ -95,7 +95,7 @@ def test_a_hopper_gpu_takes_the_kernel_where_it_can(shape, dtype, kernels):
 @needs_mosaic
 @pytest.mark.parametrize(("lines", "size"), [(57600, 128), (560, 112), (3600, 120), (35, 35), (131, 1)])
 def test_images_are_cut_into_whole_blocks(lines, size):
-    from stvsr_jax.ops import arrange_mosaic
+    from stvsr_jax.ops.arrange import mosaic as arrange_mosaic
 
     assert arrange_mosaic.lines_of_block(lines) == size
     assert arrange_mosaic.is_supported([jnp.zeros((1, lines, 1, 64), jnp.bfloat16)]) == (size >= 16)

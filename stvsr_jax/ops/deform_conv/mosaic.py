@@ -16,9 +16,9 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import arith, llvm
 
-from stvsr_jax.ops import points_mosaic as points
-from stvsr_jax.ops.points_mosaic import AS_TILES, POINTS, Place, make_constant, reorder, times
-from stvsr_jax.ops.windows_mosaic import CHUNK, SUMS
+from stvsr_jax.ops.mosaic import points
+from stvsr_jax.ops.mosaic.points import AS_TILES, POINTS, Place, make_constant, reorder, times
+from stvsr_jax.ops.mosaic.windows import CHUNK, SUMS
 
 _GROUPS = 2  # of threads in a program
 _TAPS = 9
@@ -184,7 +184,7 @@ def _make_interpreted_operations(images, slope, dtype):
     return sample, finish
 
 
-# What follows makes the instructions of one thread, as in `points_mosaic`.
+# What follows makes the instructions of one thread, as in `ops/mosaic/points.py`.
 
 
 def _sample(x, head, tap, place, images, dtype):

@@ -5,7 +5,7 @@ and a long contracted dimension. A program holds such sums of 64 inputs and 64 o
 after window of 8 x 8 pixels; the sums of all programs are added by XLA, always in the same order:
 
 * A window of the input is fetched once, with its margin. A line of 8 pixels of 64 channels is a tile of the matrix
-  unit, wherever it begins: a shift by a tap is one of the address, see `conv_mosaic`.
+  unit, wherever it begins: a shift by a tap is one of the address, see `mosaic.py`.
 * Each of three blocks of threads has the taps of one line. The three windows, shifted by a column each, are to the
   matrix unit one operand of 3 x 64 columns whose tiles overlap; so it reads the other one, the cotangent, only once.
 * Pixels are the slower dimension of both operands in memory; the matrix unit transposes 16-bit operands as it reads.
@@ -26,7 +26,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import nvvm
 
-from stvsr_jax.ops.windows_mosaic import (
+from stvsr_jax.ops.mosaic.windows import (
     AS_LINES,
     CHUNK,
     COLUMNS,
