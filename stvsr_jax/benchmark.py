@@ -28,9 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from stvsr_jax import compilation, distributed, models, optim, sharding, train, train_state, train_step
+from stvsr_jax import models, optim, train, train_state, train_step
 from stvsr_jax.inference import predictor
 from stvsr_jax.ops import devices
+from stvsr_jax.runtime import compilation, distributed, sharding
 
 _INPUTS = 3  # sets of inputs that take turns
 _SCALE = 4  # of networks that can do any

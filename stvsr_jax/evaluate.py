@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from stvsr_jax import metrics, models, ops, sharding
+from stvsr_jax import metrics, models, ops
+from stvsr_jax.runtime import sharding
 
 
 def bicubic_blend(frames: jax.Array, times: jax.Array, *, out_size: tuple[int, int]) -> jax.Array:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from stvsr_jax import checkpoint, compilation, distributed, evaluate, panels, run_checkpoints, sharding
+from stvsr_jax import checkpoint, evaluate, panels, run_checkpoints
 from stvsr_jax.metric_writer import MetricWriter, format_seconds
+from stvsr_jax.runtime import compilation, distributed, sharding
 from stvsr_jax.train_state import TrainState
 from stvsr_jax.train_step import make_offset_probe, make_train_step
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from stvsr_jax import evaluate, models, sharding
+from stvsr_jax import evaluate, models
+from stvsr_jax.runtime import sharding
 
 
 def make_panel_step(model: nn.Module, mesh: Mesh) -> Callable[[Any, Mapping[str, jax.Array]], jax.Array]:

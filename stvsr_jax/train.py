@@ -13,19 +13,9 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from stvsr_jax import (
-    checkpoint,
-    data,
-    distributed,
-    evaluate,
-    loop,
-    metric_writer,
-    optim,
-    run_checkpoints,
-    sharding,
-    train_state,
-)
+from stvsr_jax import checkpoint, data, evaluate, loop, metric_writer, optim, run_checkpoints, train_state
 from stvsr_jax.data.locks import only_one
+from stvsr_jax.runtime import distributed, sharding
 from stvsr_jax.train_step import LossConfig
 from stvsr_jax.weights import sources
 

@@ -11,7 +11,8 @@ import optax
 from jax.interpreters import partial_eval
 from jax.sharding import Mesh
 
-from stvsr_jax import models, sharding
+from stvsr_jax import models
+from stvsr_jax.runtime import sharding
 
 
 @flax.struct.dataclass

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from stvsr_jax import compilation, losses, models, optim, sharding
+from stvsr_jax import losses, models, optim
 from stvsr_jax.models import offsets
+from stvsr_jax.runtime import compilation, sharding
 from stvsr_jax.train_state import TrainState
 
 

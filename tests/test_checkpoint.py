@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, models, sharding, train
+from stvsr_jax import checkpoint, models, train
+from stvsr_jax.runtime import sharding
 
 SPEC = checkpoint.ModelSpec("linear", {"features": 4})
 

@@ -5,8 +5,9 @@ import pathlib
 
 import pytest
 
-from stvsr_jax import sharding, train
+from stvsr_jax import train
 from stvsr_jax.data.mixture import Source
+from stvsr_jax.runtime import sharding
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax import bicubic, evaluate, models, sharding
+from stvsr_jax import bicubic, evaluate, models
+from stvsr_jax.runtime import sharding
 
 
 def test_baseline_blends_neighbours_linearly_in_time():

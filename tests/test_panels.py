@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import models, panels, sharding
+from stvsr_jax import models, panels
+from stvsr_jax.runtime import sharding
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, models, optim, run_checkpoints, sharding, train, train_state
+from stvsr_jax import checkpoint, models, optim, run_checkpoints, train, train_state
+from stvsr_jax.runtime import sharding
 
 SPEC = checkpoint.ModelSpec("linear", {"features": 4})
 

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, distributed, run_checkpoints, sharding, train, train_state
+from stvsr_jax import checkpoint, run_checkpoints, train, train_state
 from stvsr_jax.data.locks import only_one
+from stvsr_jax.runtime import distributed, sharding
 from stvsr_jax.weights import files
 
 
@@ -217,7 +218,8 @@ def test_a_run_that_was_stopped_before_its_scores_is_scored_when_it_goes_on(conf
 COMPILES_LONG = """
 import hashlib, importlib.util, sys
 import jax
-from stvsr_jax import compilation, evaluate, train
+from stvsr_jax import evaluate, train
+from stvsr_jax.runtime import compilation
 
 def work():  # no Python runs in this thread, as in a compiler
     print("busy", flush=True)

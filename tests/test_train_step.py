@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from stvsr_jax import losses, models, optim, sharding, train_state, train_step
+from stvsr_jax import losses, models, optim, train_state, train_step
+from stvsr_jax.runtime import sharding
 
 
 def make_batch(seed=0, size=2):

@@ -14,8 +14,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from stvsr_jax import compilation
 from stvsr_jax.demo import jobs, page
+from stvsr_jax.runtime import compilation
 
 
 def _interrupt(number, frame):

@@ -13,10 +13,11 @@ from pathlib import Path
 import av
 import jax
 
-from stvsr_jax import checkpoint, compilation
+from stvsr_jax import checkpoint
 from stvsr_jax.evaluation import coded, datasets, methods, protocols, report, runner
 from stvsr_jax.evaluation.baselines import BASELINES
 from stvsr_jax.inference import predictor, tile_size
+from stvsr_jax.runtime import compilation
 from stvsr_jax.weights import sources
 
 

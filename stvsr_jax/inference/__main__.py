@@ -20,9 +20,9 @@ import av
 import jax
 import tqdm
 
-from stvsr_jax import compilation
 from stvsr_jax.inference import estimate, inputs, job, predictor, video_encoder, work_folder
 from stvsr_jax.inference import request as requests
+from stvsr_jax.runtime import compilation
 from stvsr_jax.weights import choice
 
 _ERRORS = (ValueError, NotImplementedError, OSError, av.FFmpegError, jax.errors.JaxRuntimeError)

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stvsr_jax import compilation, models
+from stvsr_jax import models
 from stvsr_jax.inference import tile_size, tiling
 from stvsr_jax.ops.devices import on_one_device
+from stvsr_jax.runtime import compilation
 from stvsr_jax.weights import sources
 
 # What networks compute in. float16 is as fast as bfloat16 on a GPU and rounds an eighth as much, enough for networks

@@ -12,7 +12,7 @@ from stvsr_jax.ops.devices import allows_kernels, count_hopper_multiprocessors, 
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from stvsr_jax import sharding
+from stvsr_jax.runtime import sharding
 from stvsr_jax.ops.devices import allows_kernels, on_one_device
 
 found = []

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from stvsr_jax import kernel_compiler
+import stvsr_jax
 from stvsr_jax.ops import triton
+from stvsr_jax.runtime import kernel_compiler
 
-PACKAGE = pathlib.Path(kernel_compiler.__file__).parent
+PACKAGE = pathlib.Path(stvsr_jax.__file__).parent
 OPS = PACKAGE / "ops"
 # By (major, minor): the call of Mosaic GPU, and the attributes of it that a program of one kernel needs.
 CALLS = {

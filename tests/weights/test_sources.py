@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, sharding
+from stvsr_jax import checkpoint
 from stvsr_jax.inference.predictor import Predictor
 from stvsr_jax.models.spec import ModelSpec
+from stvsr_jax.runtime import sharding
 from stvsr_jax.weights import files, hub, sources
 
 

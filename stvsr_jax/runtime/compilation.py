@@ -12,7 +12,7 @@ from typing import Any
 import filelock
 import jax
 
-from stvsr_jax import function_identity, kernel_compiler, program_store
+from stvsr_jax.runtime import function_identity, kernel_compiler, program_store
 
 
 def keep_compiled_programs() -> None:

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from stvsr_jax import kernel_compiler, ops
+from stvsr_jax import ops
+from stvsr_jax.runtime import kernel_compiler
 
 H200 = AbstractMesh(
     (1,), ("device",), axis_types=(AxisType.Auto,), abstract_device=AbstractDevice("NVIDIA H200", 132, "gpu")

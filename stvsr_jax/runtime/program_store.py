@@ -24,8 +24,8 @@ import numpy as np
 from jax.experimental import serialize_executable
 
 import stvsr_jax
-from stvsr_jax.function_identity import LIBRARIES
 from stvsr_jax.ops.devices import allows_kernels
+from stvsr_jax.runtime.function_identity import LIBRARIES
 
 _LIMIT = 4 * 2**30  # bytes of all programs; one is some 20 MB
 

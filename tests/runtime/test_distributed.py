@@ -9,7 +9,7 @@ import time
 import jax
 import pytest
 
-from stvsr_jax import distributed
+from stvsr_jax.runtime import distributed
 
 COMPLETE = {"COORDINATOR_ADDRESS": "host:1234", "NUM_PROCESSES": "4", "PROCESS_ID": "3"}
 
@@ -61,7 +61,7 @@ def test_process_without_a_cluster_is_alone():
     cluster = ("SLURM", "OMPI", "TPU", "JAX_COORD", *distributed.VARIABLES)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(cluster)}
     # A process of its own: this one has used JAX already.
-    program = "import jax; from stvsr_jax import distributed; distributed.initialize(); "
+    program = "import jax; from stvsr_jax.runtime import distributed; distributed.initialize(); "
     program += "assert not jax.distributed.is_initialized() and jax.process_count() == 1"
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
@@ -77,7 +77,7 @@ def test_errors_of_a_cluster_that_was_found_are_not_hidden(monkeypatch):
 
 BUSY = """
 import hashlib, sys, time
-from stvsr_jax import distributed
+from stvsr_jax.runtime import distributed
 
 def end():
     print("saved", flush=True)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from stvsr_jax import compilation, program_store
+import stvsr_jax
+from stvsr_jax.runtime import compilation, program_store
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +108,7 @@ import pathlib, sys, shutil, tempfile
 folder = pathlib.Path(tempfile.mkdtemp())
 shutil.copytree(sys.argv[1], folder / "stvsr_jax")
 sys.path.insert(0, str(folder))
-from stvsr_jax import program_store
+from stvsr_jax.runtime import program_store
 before = program_store._CODE
 assert before == program_store.digest_of_code()
 (folder / "stvsr_jax" / "ops" / "sampling.py").open("a").write("# other")
@@ -117,7 +118,7 @@ shutil.rmtree(folder)
 
 
 def test_code_counts_as_it_was_imported():
-    package = os.path.dirname(program_store.__file__)
+    package = os.path.dirname(stvsr_jax.__file__)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run([sys.executable, "-c", EDITS, package], check=True, env=environment, cwd="/")
 
@@ -299,7 +300,8 @@ def test_what_cannot_be_told_from_others_is_not_kept(directory):
 SCRIPT = """
 import sys, jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from stvsr_jax import compilation, models, optim, sharding, train_state, train_step
+from stvsr_jax import models, optim, train_state, train_step
+from stvsr_jax.runtime import compilation, sharding
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])

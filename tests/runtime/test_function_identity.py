@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax import evaluate, models, optim, sharding, train_step
-from stvsr_jax.function_identity import describe
+from stvsr_jax import evaluate, models, optim, train_step
+from stvsr_jax.runtime import sharding
+from stvsr_jax.runtime.function_identity import describe
 
 
 def make(factor, inner=None):
@@ -167,7 +168,7 @@ sys.path.insert(0, "")
 sys.dont_write_bytecode = True
 import network_of_my_own
 os.utime("network_of_my_own.py", (1e9, 1e9))
-from stvsr_jax.function_identity import describe
+from stvsr_jax.runtime.function_identity import describe
 print(describe(network_of_my_own.Network))
 os.utime("network_of_my_own.py", (4e9, 4e9))
 try:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from stvsr_jax import compilation
+from stvsr_jax.runtime import compilation
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ warnings.simplefilter("error")  # of an entry that cannot be read
 import jax
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-from stvsr_jax import compilation
+from stvsr_jax.runtime import compilation
 compilation.keep_compiled_programs()
 print("ready", flush=True)
 print(float(jax.jit(lambda x: 3 * x + 1)(2.0)))

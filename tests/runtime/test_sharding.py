@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import sharding
+from stvsr_jax.runtime import sharding
 
 
 class Eight:
@@ -54,7 +54,8 @@ def test_global_arrays_keep_values():
 SCRIPT = """
 import importlib.util, sys
 import jax, numpy as np
-from stvsr_jax import models, optim, sharding, train_state, train_step
+from stvsr_jax import models, optim, train_state, train_step
+from stvsr_jax.runtime import sharding
 
 spec = importlib.util.spec_from_file_location("linear_config", sys.argv[1])
 spec.loader.exec_module(importlib.util.module_from_spec(spec))
@@ -94,7 +95,8 @@ except ValueError as error:
 RESTORE = """
 import importlib.util, sys
 import jax, numpy as np
-from stvsr_jax import checkpoint, models, optim, run_checkpoints, sharding, train_state
+from stvsr_jax import checkpoint, models, optim, run_checkpoints, train_state
+from stvsr_jax.runtime import sharding
 
 spec = importlib.util.spec_from_file_location("linear_config", sys.argv[1])
 spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -1,0 +1,1 @@
+"""What a program needs around it: compilation, kept programs, sharding, several processes."""
