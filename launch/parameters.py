@@ -17,7 +17,8 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from stvsr_jax import checkpoint, models, train_state
+from stvsr_jax import checkpoint, models
+from stvsr_jax.training import train_state
 
 
 def pack(run: str, out: pathlib.Path, *, dtype: str, weights: str, megabytes: float) -> list[pathlib.Path]:

@@ -28,10 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from stvsr_jax import models, optim, train, train_state, train_step
+from stvsr_jax import models
 from stvsr_jax.inference import predictor
 from stvsr_jax.ops import devices
 from stvsr_jax.runtime import compilation, distributed, sharding
+from stvsr_jax.training import optim, train, train_state, train_step
 
 _INPUTS = 3  # sets of inputs that take turns
 _SCALE = 4  # of networks that can do any

@@ -7,8 +7,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from stvsr_jax import train
 from stvsr_jax.runtime import compilation, distributed
+from stvsr_jax.training import train
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Config file, e.g. configs/videoinr.py:quick."

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stvsr_jax.metric_writer import CSV_HEADER, METRICS_FILE
+from stvsr_jax.training.metric_writer import CSV_HEADER, METRICS_FILE
 
 _COLUMNS = 3
 # Height and width of a panel in inches.

@@ -64,7 +64,7 @@ def params():
 @pytest.fixture
 def run(config, tmp_path):
     """Return the directory of a run of four steps with checkpoints of steps 2 and 4."""
-    from stvsr_jax import train
+    from stvsr_jax.training import train
 
     train.train_and_evaluate(config, tmp_path / "run")
     return tmp_path / "run"

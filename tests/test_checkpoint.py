@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, models, train
+from stvsr_jax import checkpoint, models
 from stvsr_jax.runtime import sharding
+from stvsr_jax.training import train
 
 SPEC = checkpoint.ModelSpec("linear", {"features": 4})
 

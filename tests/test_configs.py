@@ -5,9 +5,9 @@ import pathlib
 
 import pytest
 
-from stvsr_jax import train
 from stvsr_jax.data.mixture import Source
 from stvsr_jax.runtime import sharding
+from stvsr_jax.training import train
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 

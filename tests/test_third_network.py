@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax import benchmark, checkpoint, export, models, optim, train_state, train_step
+from stvsr_jax import benchmark, checkpoint, export, models
 from stvsr_jax.evaluation import methods, protocols
 from stvsr_jax.inference import tile_size
 from stvsr_jax.inference.__main__ import main as run_inference
 from stvsr_jax.inference.predictor import Predictor
 from stvsr_jax.models import from_torch
 from stvsr_jax.runtime import sharding
+from stvsr_jax.training import optim, train_state, train_step
 from stvsr_jax.weights import files, publish
 from tests.third_network import NAME, Thirds, expect
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax import evaluate, models, optim, train_step
+from stvsr_jax import models
 from stvsr_jax.runtime import sharding
 from stvsr_jax.runtime.function_identity import describe
+from stvsr_jax.training import optim, train_step, validation
 
 
 def make(factor, inner=None):
@@ -99,7 +100,7 @@ def describe_steps():
     model = models.build("videoinr", dtype=jnp.bfloat16)
     loss = train_step.LossConfig("charbonnier", "mean")
     step = train_step.make_train_step(model, optim.make_optimizer(config), loss, mesh)
-    return describe(step._function), describe(evaluate.make_eval_step(model, mesh)._function)
+    return describe(step._function), describe(validation.make_eval_step(model, mesh)._function)
 
 
 def test_steps_are_described_alike_in_another_process():

@@ -300,7 +300,8 @@ def test_what_cannot_be_told_from_others_is_not_kept(directory):
 SCRIPT = """
 import sys, jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from stvsr_jax import models, optim, train_state, train_step
+from stvsr_jax import models
+from stvsr_jax.training import optim, train_state, train_step
 from stvsr_jax.runtime import compilation, sharding
 
 jax.config.update("jax_num_cpu_devices", 4)
@@ -328,7 +329,7 @@ print(len(step._compiled), float(numbers["loss"]))
 
 
 def test_a_training_step_on_four_devices_is_found_by_the_next_process(tmp_path):
-    config = os.path.join(os.path.dirname(__file__), "linear_config.py")
+    config = os.path.join(os.path.dirname(__file__), "..", "linear_config.py")
     outputs = [
         subprocess.run(
             [sys.executable, "-c", SCRIPT, str(tmp_path), config, which],

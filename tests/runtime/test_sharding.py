@@ -54,7 +54,8 @@ def test_global_arrays_keep_values():
 SCRIPT = """
 import importlib.util, sys
 import jax, numpy as np
-from stvsr_jax import models, optim, train_state, train_step
+from stvsr_jax import models
+from stvsr_jax.training import optim, train_state, train_step
 from stvsr_jax.runtime import sharding
 
 spec = importlib.util.spec_from_file_location("linear_config", sys.argv[1])
@@ -95,7 +96,8 @@ except ValueError as error:
 RESTORE = """
 import importlib.util, sys
 import jax, numpy as np
-from stvsr_jax import checkpoint, models, optim, run_checkpoints, train_state
+from stvsr_jax import checkpoint, models
+from stvsr_jax.training import checkpoints, optim, train_state
 from stvsr_jax.runtime import sharding
 
 spec = importlib.util.spec_from_file_location("linear_config", sys.argv[1])

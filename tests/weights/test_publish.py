@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, train
+from stvsr_jax import checkpoint
 from stvsr_jax.models.spec import ModelSpec, param_shapes
+from stvsr_jax.training import train
 from stvsr_jax.weights import files, publish
 
 SMALL = {"features": 8, "front_blocks": 1, "back_blocks": 1, "groups": 2}

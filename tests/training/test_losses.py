@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax import losses
+from stvsr_jax.training import losses
 
 
 def test_charbonnier_values():

@@ -12,7 +12,7 @@ from etils import epath
 from PIL import Image
 from tensorboardX.proto import event_pb2
 
-from stvsr_jax.metric_writer import MetricWriter, format_seconds
+from stvsr_jax.training.metric_writer import MetricWriter, format_seconds
 
 
 def read_scalars(directory):

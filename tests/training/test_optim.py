@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from stvsr_jax import models, optim
+from stvsr_jax import models
+from stvsr_jax.training import optim
 
 RECIPE = optim.OptimizerConfig(
     learning_rate=4e-4, final_learning_rate=1e-7, cycle_steps=150_000, b1=0.9, b2=0.99

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from stvsr_jax import checkpoint, evaluate, panels, run_checkpoints
-from stvsr_jax.metric_writer import MetricWriter, format_seconds
+from stvsr_jax import checkpoint
 from stvsr_jax.runtime import compilation, distributed, sharding
-from stvsr_jax.train_state import TrainState
-from stvsr_jax.train_step import make_offset_probe, make_train_step
+from stvsr_jax.training import checkpoints, panels, validation
+from stvsr_jax.training.metric_writer import MetricWriter, format_seconds
+from stvsr_jax.training.train_state import TrainState
+from stvsr_jax.training.train_step import make_offset_probe, make_train_step
 
 
 class Services(NamedTuple):
@@ -97,16 +98,16 @@ def train(run, state: TrainState, services: Services) -> dict[str, float]:
                     with stop.answered_by(lambda: _stop(run, state, services)):  # noqa: B023 - called inside alone
                         scores = report.evaluate(state)
                 if is_saved:
-                    run_checkpoints.save(manager, state, run.spec, scores=scores if is_scored else None)
+                    checkpoints.save(manager, state, run.spec, scores=scores if is_scored else None)
                     is_due = False
-        run_checkpoints.finish(manager)
+        checkpoints.finish(manager)
     _summarise(scores, last - first, time.perf_counter() - began, services)
     return scores
 
 
 def _stop(run, state, services):
-    run_checkpoints.save(services.manager, state, run.spec)
-    run_checkpoints.finish(services.manager)
+    checkpoints.save(services.manager, state, run.spec)
+    checkpoints.finish(services.manager)
     name = "Ctrl-C" if services.stop.signal_number == 2 else "SIGTERM"
     raise distributed.StoppedError(
         f"stopped by {name} after step {int(state.step)}, which is saved in {services.manager.directory}; "
@@ -128,7 +129,7 @@ def _go_back(run, state, watch, offsets, services):
         f"mean absolute offset in pixels: {reach}"
     )
     rollbacks = int(state.rollbacks)
-    run_checkpoints.finish(services.manager)
+    checkpoints.finish(services.manager)
     if rollbacks >= run.loop.max_rollbacks:
         tried = f" after going back {rollbacks} times" if rollbacks else ""
         raise FloatingPointError(
@@ -136,14 +137,14 @@ def _go_back(run, state, watch, offsets, services):
         )
     where = "back to"
     if any(s <= first for s in services.manager.all_steps()):
-        state = run_checkpoints.restore_latest(services.manager, run.describe_state(), run.spec, last=first)
+        state = checkpoints.restore_latest(services.manager, run.describe_state(), run.spec, last=first)
     else:  # skipped steps have left everything else as it was
         where = "no checkpoint is older; on from"
     zero, count = (jax.device_put(np.int32(n), sharding.replicated(run.mesh)) for n in (0, rollbacks + 1))
     state = state.replace(skipped=zero, rollbacks=count)
-    run_checkpoints.save(services.manager, state, run.spec)  # unless it is there
-    run_checkpoints.finish(services.manager)
-    run_checkpoints.note_rollback(services.manager, int(state.step), rollbacks + 1)
+    checkpoints.save(services.manager, state, run.spec)  # unless it is there
+    checkpoints.finish(services.manager)
+    checkpoints.note_rollback(services.manager, int(state.step), rollbacks + 1)
     factor = run.loop.rollback_rate ** (rollbacks + 1)
     services.writer.rewind(int(state.step))
     services.writer.say(
@@ -156,7 +157,7 @@ def _summarise(scores, steps, seconds, services):
     manager, writer, _ = services
     names = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
     writer.say(f"done: {steps} steps in {format_seconds(seconds)}; last scores: {names}")
-    if found := run_checkpoints.best(manager):
+    if found := checkpoints.best(manager):
         step, best = found
         value = best[checkpoint.BEST_METRIC]
         writer.say(f"best {checkpoint.BEST_METRIC} of those kept: {value:.3f}, {manager.directory}/{step}")
@@ -168,13 +169,13 @@ class _Report:
 
     def __init__(self, run, writer):
         self._run, self._writer = run, writer
-        self._eval_step = evaluate.make_eval_step(run.model, run.mesh)
+        self._eval_step = validation.make_eval_step(run.model, run.mesh)
         self._panel_step = panels.make_panel_step(run.model, run.mesh)
         self._probe = make_offset_probe(run.model, run.mesh)
 
     def score(self, state):
         """Return the scores of the state."""
-        return evaluate.score(
+        return validation.score(
             self._eval_step, state.best_params, self._run.datasets.validation, self._run.mesh
         )
 

@@ -5,11 +5,12 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import models, optim, train_state
+from stvsr_jax import models
 from stvsr_jax.models import siren
 from stvsr_jax.models.deform import DeformConv
 from stvsr_jax.models.layers import Conv, ResidualStack
 from stvsr_jax.runtime import sharding
+from stvsr_jax.training import optim, train_state
 
 OPTIMIZER = optim.make_optimizer(optim.OptimizerConfig(1e-2, 1e-3, 10, 0.9, 0.99))
 

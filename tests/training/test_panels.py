@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import models, panels
+from stvsr_jax import models
 from stvsr_jax.runtime import sharding
+from stvsr_jax.training import panels
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from stvsr_jax import checkpoint
-from stvsr_jax.train_state import TrainState
+from stvsr_jax.training.train_state import TrainState
 
 
 def save(

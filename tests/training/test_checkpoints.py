@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, models, optim, run_checkpoints, train, train_state
+from stvsr_jax import checkpoint, models
 from stvsr_jax.runtime import sharding
+from stvsr_jax.training import checkpoints, optim, train, train_state
 
 SPEC = checkpoint.ModelSpec("linear", {"features": 4})
 
@@ -31,8 +32,8 @@ def save_all(directory, states, *, scores=(), **options):
     """Save states with their scores of `psnr_y`, None for none."""
     with checkpoint.open_manager(directory, **options) as manager:
         for state, score in zip(states, scores or [None] * len(states), strict=True):
-            run_checkpoints.save(manager, state, SPEC, scores=None if score is None else {"psnr_y": score})
-        run_checkpoints.finish(manager)
+            checkpoints.save(manager, state, SPEC, scores=None if score is None else {"psnr_y": score})
+        checkpoints.finish(manager)
 
 
 @pytest.mark.parametrize("has_ema", [True, False])
@@ -41,7 +42,7 @@ def test_state_survives_a_round_trip(linear_config, params, tmp_path, has_ema):
     save_all(tmp_path, [state])
     with checkpoint.open_manager(tmp_path) as manager:
         assert manager.latest_step() == 7
-        restored = run_checkpoints.restore_latest(manager, describe(has_ema), SPEC)
+        restored = checkpoints.restore_latest(manager, describe(has_ema), SPEC)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     jax.tree.map(np.testing.assert_array_equal, restored, state)
 
@@ -50,10 +51,10 @@ def test_average_may_be_turned_on_and_off(linear_config, params, tmp_path):
     save_all(tmp_path / "without", [make_state(params, has_ema=False)])
     save_all(tmp_path / "with", [make_state(params, has_ema=True)])
     with checkpoint.open_manager(tmp_path / "without") as manager:
-        restored = run_checkpoints.restore_latest(manager, describe(True), SPEC)
+        restored = checkpoints.restore_latest(manager, describe(True), SPEC)
     jax.tree.map(np.testing.assert_array_equal, restored.ema, params)
     with checkpoint.open_manager(tmp_path / "with") as manager:
-        assert run_checkpoints.restore_latest(manager, describe(False), SPEC).ema is None
+        assert checkpoints.restore_latest(manager, describe(False), SPEC).ema is None
 
 
 def test_inference_takes_the_average_and_the_raw_weights_on_request(linear_config, params, tmp_path):
@@ -74,34 +75,34 @@ def test_newest_best_and_every_nth_are_kept(linear_config, params, tmp_path):
     save_all(tmp_path, states, scores=scores, keep=2, keep_every=4)
     with checkpoint.open_manager(tmp_path, keep=2, keep_every=4) as manager:
         assert sorted(manager.all_steps()) == [2, 4, 8, 9]
-        assert run_checkpoints.best(manager) == (2, {"psnr_y": 26.0})
+        assert checkpoints.best(manager) == (2, {"psnr_y": 26.0})
         # The best of before is known after a restart, and gives way to a better one.
-        run_checkpoints.save(manager, make_state(params, step=10), SPEC, scores={"psnr_y": 27.0})
-        run_checkpoints.finish(manager)
+        checkpoints.save(manager, make_state(params, step=10), SPEC, scores={"psnr_y": 27.0})
+        checkpoints.finish(manager)
         assert sorted(manager.all_steps()) == [4, 8, 9, 10]
-        assert run_checkpoints.best(manager) == (10, {"psnr_y": 27.0})
+        assert checkpoints.best(manager) == (10, {"psnr_y": 27.0})
 
 
 def test_without_scores_there_is_no_best(linear_config, params, tmp_path):
     save_all(tmp_path, [make_state(params, step=step) for step in (1, 2)])
     with checkpoint.open_manager(tmp_path) as manager:
-        assert run_checkpoints.best(manager) is None
+        assert checkpoints.best(manager) is None
 
 
 def test_going_back_deletes_what_is_later(linear_config, params, tmp_path):
     save_all(tmp_path, [make_state(params, step=step) for step in (2, 4, 6)])
     with checkpoint.open_manager(tmp_path) as manager:
-        state = run_checkpoints.restore_latest(manager, describe(), SPEC, last=5)
+        state = checkpoints.restore_latest(manager, describe(), SPEC, last=5)
         assert (state.step, state.rollbacks) == (4, 1)
-        run_checkpoints.note_rollback(manager, 4, 3)
+        checkpoints.note_rollback(manager, 4, 3)
         assert sorted(manager.all_steps()) == [2, 4]
     with checkpoint.open_manager(tmp_path) as manager:  # of the next process
         for _ in range(2):
-            state = run_checkpoints.restore_latest(manager, describe(), SPEC)
+            state = checkpoints.restore_latest(manager, describe(), SPEC)
             assert (state.step, state.rollbacks, state.rollbacks.dtype) == (4, 3, np.int32)
-        assert run_checkpoints.restore_latest(manager, describe(), SPEC, last=3).rollbacks == 1
+        assert checkpoints.restore_latest(manager, describe(), SPEC, last=3).rollbacks == 1
         with pytest.raises(ValueError, match="no checkpoint of step 1 or before"):
-            run_checkpoints.restore_latest(manager, describe(), SPEC, last=1)
+            checkpoints.restore_latest(manager, describe(), SPEC, last=1)
 
 
 def test_only_the_newest_are_kept(config, tmp_path):
@@ -127,8 +128,8 @@ def test_only_the_newest_are_kept(config, tmp_path):
 def test_write_that_fails_is_one_line_that_names_what_is_whole(params, tmp_path, monkeypatch, text, message):
     """A disk that is really full: tests/test_main.py."""
     with checkpoint.open_manager(tmp_path) as manager:
-        run_checkpoints.save(manager, make_state(params, step=1), SPEC)
-        run_checkpoints.finish(manager)
+        checkpoints.save(manager, make_state(params, step=1), SPEC)
+        checkpoints.finish(manager)
 
         def fail(*args, **kwargs):
             raise ValueError(text)
@@ -136,7 +137,7 @@ def test_write_that_fails_is_one_line_that_names_what_is_whole(params, tmp_path,
         monkeypatch.setattr(manager, "save", fail)
         message = rf"in .* cannot be written: {message}; .*steps \[1\] are whole"
         with pytest.raises(OSError, match=message) as error:
-            run_checkpoints.save(manager, make_state(params, step=2), SPEC)
+            checkpoints.save(manager, make_state(params, step=2), SPEC)
         assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
@@ -202,7 +203,7 @@ def test_damage_of_any_file_of_the_state_is_seen(linear_config, params, tmp_path
         else:
             file.write_bytes(bytes(file.stat().st_size))
         with checkpoint.open_manager(copy) as manager:
-            state = run_checkpoints.restore_latest(manager, describe(), SPEC)
+            state = checkpoints.restore_latest(manager, describe(), SPEC)
         assert state.step == 1 and (copy / "damaged-2").is_dir()
 
 

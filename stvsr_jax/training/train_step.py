@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from stvsr_jax import losses, models, optim
+from stvsr_jax import models
 from stvsr_jax.models import offsets
 from stvsr_jax.runtime import compilation, sharding
-from stvsr_jax.train_state import TrainState
+from stvsr_jax.training import losses, optim
+from stvsr_jax.training.train_state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)

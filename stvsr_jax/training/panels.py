@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from stvsr_jax import evaluate, models
+from stvsr_jax import models
 from stvsr_jax.runtime import sharding
+from stvsr_jax.training import validation
 
 
 def make_panel_step(model: nn.Module, mesh: Mesh) -> Callable[[Any, Mapping[str, jax.Array]], jax.Array]:
@@ -22,7 +23,7 @@ def make_panel_step(model: nn.Module, mesh: Mesh) -> Callable[[Any, Mapping[str,
         # Every second instant of Zooming Slow-Mo is given: take the one in between that is nearest the middle.
         which = min(target.shape[1] - 1, target.shape[1] // 2 | 1)
         prediction = models.render(model, params, frames, times, out_size=out_size)
-        bicubic = evaluate.bicubic_blend(frames, times, out_size=out_size)
+        bicubic = validation.bicubic_blend(frames, times, out_size=out_size)
         before = jnp.floor(times[:, which] * (frames.shape[1] - 1)).astype(jnp.int32)
         given = jax.vmap(lambda clip, index: clip[index])(frames, before)
         pixels = jax.image.resize(given, (given.shape[0], *out_size, 3), "nearest")

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint, run_checkpoints, train, train_state
+from stvsr_jax import checkpoint
 from stvsr_jax.data.locks import only_one
 from stvsr_jax.runtime import distributed, sharding
+from stvsr_jax.training import checkpoints, train, train_state
 from stvsr_jax.weights import files
 
 
@@ -154,7 +155,7 @@ def test_diverged_run_goes_back_and_on_with_a_lower_rate(config, tmp_path, monke
     with checkpoint.open_manager(tmp_path / "run" / "checkpoints") as manager:
         run = train.prepare(config)
         described = train_state.describe(run.model, run.optimizer, run.mesh, has_ema=False)
-        state = run_checkpoints.restore_latest(manager, described, run.spec)
+        state = checkpoints.restore_latest(manager, described, run.spec)
         assert (state.step, state.rollbacks, state.skipped) == (8, 1, 0)
 
 
@@ -169,8 +170,8 @@ def test_a_rollback_is_remembered_by_a_run_that_is_killed_right_after_it(config,
             killed.append((step, count))
             raise KeyboardInterrupt  # in place of a SIGKILL
 
-        noted = run_checkpoints.note_rollback
-        patch.setattr(run_checkpoints, "note_rollback", note)
+        noted = checkpoints.note_rollback
+        patch.setattr(checkpoints, "note_rollback", note)
         with pytest.raises(KeyboardInterrupt):
             train.train_and_evaluate(config, tmp_path / "run")
         assert killed == [(4, 1)] and len(seen) == 7
@@ -218,7 +219,7 @@ def test_a_run_that_was_stopped_before_its_scores_is_scored_when_it_goes_on(conf
 COMPILES_LONG = """
 import hashlib, importlib.util, sys
 import jax
-from stvsr_jax import evaluate, train
+from stvsr_jax.training import train, validation
 from stvsr_jax.runtime import compilation
 
 def work():  # no Python runs in this thread, as in a compiler
@@ -255,7 +256,7 @@ def test_a_signal_while_it_compiles_or_is_scored_is_answered_at_once(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=pathlib.Path(__file__).parents[1],
+        cwd=pathlib.Path(__file__).parents[2],
     )
     assert any(line == "busy\n" for line in run.stdout)
     run.terminate()

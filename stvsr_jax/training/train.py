@@ -13,10 +13,11 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from stvsr_jax import checkpoint, data, evaluate, loop, metric_writer, optim, run_checkpoints, train_state
+from stvsr_jax import checkpoint, data
 from stvsr_jax.data.locks import only_one
 from stvsr_jax.runtime import distributed, sharding
-from stvsr_jax.train_step import LossConfig
+from stvsr_jax.training import checkpoints, loop, metric_writer, optim, train_state, validation
+from stvsr_jax.training.train_step import LossConfig
 from stvsr_jax.weights import sources
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -211,8 +212,8 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: str | pathlib.Path
     if jax.process_index() == 0:
         print(f"scoring {source}")
     params = sources.load_params(source, run.spec, sharding.replicated(run.mesh))
-    eval_step = evaluate.make_eval_step(run.model, run.mesh)
-    return evaluate.score(eval_step, params, run.datasets.validation, run.mesh)
+    eval_step = validation.make_eval_step(run.model, run.mesh)
+    return validation.score(eval_step, params, run.datasets.validation, run.mesh)
 
 
 def _lock(workdir, stack):
@@ -234,7 +235,7 @@ def _lock(workdir, stack):
 def _first_state(run, manager):
     """Returns the state to begin with, and where it is from."""
     if manager.latest_step() is not None:
-        state = run_checkpoints.restore_latest(manager, run.describe_state(), run.spec)
+        state = checkpoints.restore_latest(manager, run.describe_state(), run.spec)
         return state, f"resuming after step {int(state.step)}"
     if run.init_from:
         params = sources.load_params(run.init_from, run.spec, sharding.replicated(run.mesh))

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from stvsr_jax import losses, models, optim, train_state, train_step
+from stvsr_jax import models
 from stvsr_jax.runtime import sharding
+from stvsr_jax.training import losses, optim, train_state, train_step
 
 
 def make_batch(seed=0, size=2):
