@@ -121,7 +121,20 @@ def test_imports_are_found_at_any_depth_and_in_any_form():
 
 
 @pytest.mark.parametrize(
-    "part", ["ops", "models", "data", "inference", "evaluation", "weights", "bicubic.py"]
+    "part",
+    [
+        "ops",
+        "models",
+        "video",
+        "data",
+        "runtime",
+        "training",
+        "inference",
+        "evaluation",
+        "weights",
+        "bicubic.py",
+    ]
+    + ["files.py", "locks.py"],
 )
 def test_parts_exist(part):
     assert files_of(part)
@@ -139,14 +152,18 @@ def test_weights_import_only_models_checkpoints_and_weights():
     assert not violations(files_of("weights"), only("models", "checkpoint", "weights"))
 
 
-def test_data_and_bicubic_import_only_each_other():
-    assert not violations(files_of("data", "bicubic.py"), only("data", "bicubic"))
+def test_data_imports_only_data_video_and_the_modules_of_files():
+    assert not violations(files_of("data"), only("data", "video", "bicubic", "files", "locks"))
 
 
-def test_data_and_bicubic_never_import_jax():
-    assert not violations(
-        files_of("data", "bicubic.py"), lambda name: is_below(name, "jax", "jaxlib", "flax", "optax", "orbax")
-    )
+def test_video_imports_only_video_and_files():
+    assert not violations(files_of("video"), only("video", "files"))
+    assert not violations(files_of("bicubic.py", "files.py", "locks.py"), only("bicubic"))
+
+
+def test_data_and_video_never_import_jax():
+    files = files_of("data", "video", "bicubic.py", "files.py", "locks.py")
+    assert not violations(files, lambda name: is_below(name, "jax", "jaxlib", "flax", "optax", "orbax"))
 
 
 def test_inference_and_evaluation_never_import_training():
@@ -169,7 +186,7 @@ def test_nothing_imports_tensorflow():
 
 
 def test_only_one_module_opens_media_files():
-    others = [file for file in FILES if file != "stvsr_jax/data/media.py"]
+    others = [file for file in FILES if file != "stvsr_jax/video/media.py"]
     assert [file for file in others if "av.open(" in (PACKAGE.parent / file).read_text()] == []
 
 

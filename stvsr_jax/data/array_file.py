@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stvsr_jax.data import clip
-from stvsr_jax.data.clip import ClipError
+from stvsr_jax.video.errors import ClipError
 
 SUFFIX = ".npy"
 

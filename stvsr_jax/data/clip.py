@@ -1,19 +1,9 @@
 """What a clip is: frames to be read at random, and the scenes they fall into."""
 
-import errno
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-
-# What a machine runs out of: no fault of the file that was being read.
-OUT_OF_RESOURCES = frozenset(
-    {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR}
-)
-
-
-class ClipError(ValueError):
-    """A clip cannot be used, and the fault is in its own files; the message begins with their path."""
 
 
 class Clip(Protocol):

@@ -13,7 +13,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from stvsr_jax.data import colour
+from stvsr_jax.video import colour
 
 # Of x264, fastest first; those that are slower cost more than they change.
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow")

@@ -33,7 +33,7 @@ class DataConfig:
         photographs, see `moving_layers`. Several sources with shares and options of their own: see `mixture`.
       strict: refuse to start if any clip cannot be used; otherwise those are left out, and one warning says
         which and why.
-      cache_dir: where the scan of each clip is kept; '' for `scan_cache.default_cache_dir()`.
+      cache_dir: where the scan of each clip is kept; '' for `files.default_cache_dir()`.
       cut_threshold: of the scene cut detector; 0 looks for no cuts.
       recipe: a name in `windows.RECIPES` under 'name', and the options of that function.
       degrade: what befalls the input of training and of validation: '' for nothing but the reduction, as published, a

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from stvsr_jax.data.array_file import SUFFIX
 from stvsr_jax.data.clip import Clip
-from stvsr_jax.data.scan_cache import replacing
-from stvsr_jax.data.scene_cuts import frame_change
 from stvsr_jax.data.sources import find_clips, open_path
+from stvsr_jax.files import replacing
+from stvsr_jax.video.scene_cuts import frame_change
 
 # Frames read at a time.
 _CHUNK = 32

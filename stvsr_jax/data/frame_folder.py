@@ -13,7 +13,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from stvsr_jax.data import clip, colour, pictures, scan_cache, scene_cuts
+from stvsr_jax import files
+from stvsr_jax.data import clip
+from stvsr_jax.video import colour, pictures, scene_cuts
+from stvsr_jax.video.errors import OUT_OF_RESOURCES, ClipError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 # What Pillow raises for damaged files; a SyntaxError is one of a PNG's.
@@ -84,7 +87,7 @@ def open_frame_folder(
     Args:
       folder: holds at least one image; other files in it are ignored.
       name: the clip's name, by default the folder's.
-      cache_dir: where the thumbnails for finding cuts are kept; see `scan_cache.default_cache_dir`.
+      cache_dir: where the thumbnails for finding cuts are kept; see `files.default_cache_dir`.
       cut_threshold: see `scene_cuts.find_cuts`; None takes all images as one scene and decodes none of them.
 
     Raises:
@@ -93,11 +96,11 @@ def open_frame_folder(
     folder = Path(folder).absolute()
     files = list_images(folder)
     if not files:
-        raise clip.ClipError(f"{folder} holds no images; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise ClipError(f"{folder} holds no images; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     height, width = _read_size(folder / files[0])
     for file in files[1:]:
         if (size := _read_size(folder / file)) != (height, width):
-            raise clip.ClipError(
+            raise ClipError(
                 f"{folder} mixes sizes: {files[0]} is {width}x{height}, {file} is {size[1]}x{size[0]}; "
                 "all frames of a clip must have one size"
             )
@@ -129,33 +132,33 @@ def naming_damage(path: Path, kind: str = "image") -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        if getattr(error, "errno", None) in clip.OUT_OF_RESOURCES:
+        if getattr(error, "errno", None) in OUT_OF_RESOURCES:
             raise
         # Pillow's message names the file once more, or the object it was read through.
         why = f"it is no {kind}" if isinstance(error, UnidentifiedImageError) else error
         article = "an" if kind[0] in "aeiou" else "a"
-        raise clip.ClipError(f"{path} cannot be read as {article} {kind}: {why}") from error
+        raise ClipError(f"{path} cannot be read as {article} {kind}: {why}") from error
 
 
-def _load_thumbnails(folder: Path, files: tuple[str, ...], cache_dir: str | os.PathLike | None) -> np.ndarray:
+def _load_thumbnails(folder: Path, names: tuple[str, ...], cache_dir: str | os.PathLike | None) -> np.ndarray:
     """Return the thumbnails of all images, uint8 [N, *scene_cuts.THUMBNAIL_SIZE, 3], made or cached."""
-    stats = [(folder / file).stat() for file in files]
+    stats = [(folder / file).stat() for file in names]
     facts = [
         _VERSION,
         str(folder),
-        [[f, s.st_size, s.st_mtime_ns] for f, s in zip(files, stats, strict=True)],
+        [[f, s.st_size, s.st_mtime_ns] for f, s in zip(names, stats, strict=True)],
     ]
-    entry = scan_cache.entry_path(cache_dir, "folders", facts).with_suffix(".npy")
-    thumbnails = scan_cache.read_array(entry)
-    if thumbnails is not None and len(thumbnails) == len(files):
+    entry = files.entry_path(cache_dir, "folders", facts).with_suffix(".npy")
+    thumbnails = files.read_array(entry)
+    if thumbnails is not None and len(thumbnails) == len(names):
         return thumbnails
     height, width = scene_cuts.THUMBNAIL_SIZE
-    progress = tqdm(files, desc=f"scanning {folder.name}", unit="frame", leave=False, disable=None)
+    progress = tqdm(names, desc=f"scanning {folder.name}", unit="frame", leave=False, disable=None)
     thumbnails = np.stack(
         [
             Image.fromarray(_read_image(folder / f)).resize((width, height), Image.Resampling.BOX)
             for f in progress
         ]
     )
-    scan_cache.write_array(entry, thumbnails)
+    files.write_array(entry, thumbnails)
     return thumbnails

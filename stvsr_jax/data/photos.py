@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from stvsr_jax.data import scan_cache
-from stvsr_jax.data.clip import ClipError
+from stvsr_jax import files
 from stvsr_jax.data.frame_folder import (
     IMAGE_SUFFIXES,
     is_file_or_dead_link,
     naming_damage,
     natural_key,
 )
+from stvsr_jax.video.errors import ClipError
 
 _VERSION = 1
 
@@ -32,7 +32,7 @@ def load_photos(
 
     Args:
       folder: holds images, also in folders below it; other files are ignored.
-      cache_dir: where the decoded pixels are kept; by default `scan_cache.default_cache_dir()`.
+      cache_dir: where the decoded pixels are kept; by default `files.default_cache_dir()`.
       min_side: photographs with fewer pixels along a side are left out.
       faults: gets a sentence about each photograph that cannot be read, which is then left out; None raises the
         first one's.
@@ -49,14 +49,14 @@ def load_photos(
     folder = Path(folder).absolute()
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of photographs at {folder}")
-    files = sorted(
+    paths = sorted(
         (f for f in folder.rglob("[!.]*") if f.suffix.lower() in IMAGE_SUFFIXES and is_file_or_dead_link(f)),
         key=lambda file: natural_key(file.relative_to(folder).as_posix()),
     )
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        progress = tqdm(total=len(files), desc="photographs", leave=False, disable=None)
+        progress = tqdm(total=len(paths), desc="photographs", leave=False, disable=None)
         entries = []
-        for entry in pool.map(lambda file: _try_decode(file, cache_dir, min_side), files):
+        for entry in pool.map(lambda file: _try_decode(file, cache_dir, min_side), paths):
             progress.update()
             if isinstance(entry, ClipError):
                 if faults is None:
@@ -91,12 +91,12 @@ def _decode(file: Path, cache_dir, min_side: int) -> Path | None:
     with naming_damage(file, "photograph"):
         status = file.stat()
     facts = [_VERSION, str(file), status.st_size, status.st_mtime_ns]
-    entry = scan_cache.entry_path(cache_dir, "photos", facts).with_suffix(".npy")
+    entry = files.entry_path(cache_dir, "photos", facts).with_suffix(".npy")
     with naming_damage(file, "photograph"), Image.open(file) as image:
         if min(image.size) < min_side:
             return None
         if entry.is_file():
             return entry
         pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    scan_cache.write_array(entry, pixels)
+    files.write_array(entry, pixels)
     return entry

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from stvsr_jax.data.builders import BUILDERS
 from stvsr_jax.data.builders.source_clip import first_few
-from stvsr_jax.data.locks import only_one
 from stvsr_jax.data.prepared import list_splits
+from stvsr_jax.locks import only_one
 
 
 def prepare(

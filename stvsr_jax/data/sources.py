@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import logging
 
 from stvsr_jax.data import array_file
-from stvsr_jax.data.clip import Clip, ClipError
+from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.frame_folder import (
     IMAGE_SUFFIXES,
     is_file_or_dead_link,
@@ -25,10 +25,11 @@ from stvsr_jax.data.frame_folder import (
     open_frame_folder,
 )
 from stvsr_jax.data.moving_layers import open_moving_layers
-from stvsr_jax.data.scene_cuts import DEFAULT_THRESHOLD
 from stvsr_jax.data.video_file import open_video
-from stvsr_jax.data.video_index import DEFAULT_MAX_KEYFRAME_GAP
-from stvsr_jax.data.video_scan import scan_all
+from stvsr_jax.video.errors import ClipError
+from stvsr_jax.video.index import DEFAULT_MAX_KEYFRAME_GAP
+from stvsr_jax.video.scan import scan_all
+from stvsr_jax.video.scene_cuts import DEFAULT_THRESHOLD
 
 # Files taken for videos when a folder is searched; a file named outright may be called anything.
 VIDEO_SUFFIXES = frozenset(
@@ -68,9 +69,9 @@ def open_path(
     Args:
       path: a video; a folder of images, which is one clip; a .npy file of frames (see `array_file`); a folder with
         such files and folders of images in it, up to two levels down; or a list of these.
-      cache_dir: where to keep what was found about each clip, by default `scan_cache.default_cache_dir()`.
+      cache_dir: where to keep what was found about each clip, by default `files.default_cache_dir()`.
       cut_threshold: see `scene_cuts.find_cuts`; None looks for no cuts.
-      max_keyframe_gap: see `video_index.load_index`.
+      max_keyframe_gap: see `video.index.load_index`.
       faults: gets a sentence about each clip that cannot be used, which is then left out; None raises the
         first one's.
 

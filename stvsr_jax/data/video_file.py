@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import av
 import numpy as np
 
-from stvsr_jax.data import clip, scene_cuts
-from stvsr_jax.data.video_index import DEFAULT_MAX_KEYFRAME_GAP, load_index
-from stvsr_jax.data.video_reader import VideoIndex, borrow_reader
+from stvsr_jax.data import clip
+from stvsr_jax.video import scene_cuts
+from stvsr_jax.video.index import DEFAULT_MAX_KEYFRAME_GAP, load_index
+from stvsr_jax.video.random_reader import VideoIndex, borrow_reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,8 @@ def open_video(
     Args:
       path: any container and codec that PyAV reads.
       name: the clip's name, by default the file's.
-      cache_dir: where to keep what was found; see `scan_cache.default_cache_dir`.
-      max_keyframe_gap: see `video_index.load_index`.
+      cache_dir: where to keep what was found; see `files.default_cache_dir`.
+      max_keyframe_gap: see `video.index.load_index`.
       cut_threshold: see `scene_cuts.find_cuts`; None takes the whole video as one scene.
     """
     index, thumbnails = load_index(path, cache_dir=cache_dir, max_keyframe_gap=max_keyframe_gap)

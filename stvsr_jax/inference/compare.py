@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from stvsr_jax import bicubic
-from stvsr_jax.data import colour
 from stvsr_jax.inference import pipeline
 from stvsr_jax.inference.streaming import Window
+from stvsr_jax.video import colour
 
 _MARGIN = 4  # pixels around a label
 

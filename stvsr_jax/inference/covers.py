@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import av
 
-from stvsr_jax.data import decoding, media
+from stvsr_jax.video import decoding, media
 
 # Kinds of picture that Matroska takes as attachments.
 _MIME_TYPES = {

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
-from stvsr_jax.data import frame_folder, pictures
+from stvsr_jax.data import frame_folder
+from stvsr_jax.video import pictures
 
 
 def list_pictures(folder: pathlib.Path) -> list[pathlib.Path]:

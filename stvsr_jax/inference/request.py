@@ -6,7 +6,6 @@ import pathlib
 from fractions import Fraction
 
 from stvsr_jax import models
-from stvsr_jax.data import scene_cuts
 from stvsr_jax.inference import (
     hdr,
     predictor,
@@ -17,6 +16,7 @@ from stvsr_jax.inference import (
     video_writer,
     work_folder,
 )
+from stvsr_jax.video import scene_cuts
 
 DEFAULT_SPACE = 4.0
 DEFAULT_TIME = 2

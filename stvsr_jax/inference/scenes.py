@@ -1,4 +1,4 @@
-"""Scene ends in a stream of frames, with the cut detector of `stvsr_jax.data.scene_cuts`."""
+"""Scene ends in a stream of frames, with the cut detector of `stvsr_jax.video.scene_cuts`."""
 
 import collections
 from collections.abc import Iterable, Iterator
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data import colour, scene_cuts
 from stvsr_jax.inference.video_reader import TimedFrame
+from stvsr_jax.video import colour, scene_cuts
 
 # The detector looks at the changes of eight frames on each side of a place.
 _BEHIND = 9

@@ -14,10 +14,10 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from stvsr_jax.data import media
 from stvsr_jax.inference import covers, rehearsal, remux, video_encoder, work_folder
 from stvsr_jax.inference.remux import Treatment
 from stvsr_jax.inference.video_encoder import VideoFormat
+from stvsr_jax.video import media
 
 # Container facts that are not the user's, or that the muxer writes itself.
 _OWN_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder")

@@ -12,8 +12,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from stvsr_jax.data import colour
 from stvsr_jax.inference.hdr import Hdr, encoder_parameters
+from stvsr_jax.video import colour
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,10 +15,11 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data import colour, decoding, deinterlacing, frame_folder, media
+from stvsr_jax.data import frame_folder
 from stvsr_jax.inference import animated_webp, pictures, timing
 from stvsr_jax.inference.hdr import Hdr, read_hdr
 from stvsr_jax.inference.timeline import Timeline, scan_packets
+from stvsr_jax.video import colour, decoding, deinterlacing, media
 
 # So many frames are looked at for interlacing and transparency: some recordings begin without.
 _LEADING_FRAMES = 25

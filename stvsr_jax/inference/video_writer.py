@@ -16,9 +16,9 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data import colour
 from stvsr_jax.inference import packet_store, remux, video_encoder, work_folder
 from stvsr_jax.inference.video_assembly import VideoFile
+from stvsr_jax.video import colour
 
 
 def check_target(path: pathlib.Path, *, overwrite: bool, is_folder: bool = False) -> None:

@@ -21,7 +21,7 @@ def keep_compiled_programs() -> None:
     Programs compiled for one kind of CPU may not run on another that shares the directory. With a limit of its size JAX
     locks the directory; without one, processes that start together read entries that another is still writing.
     """
-    from stvsr_jax.data.scan_cache import default_cache_dir  # with all of the data pipeline
+    from stvsr_jax.files import default_cache_dir  # with all of the data pipeline
 
     is_ours = jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu"
     if is_ours:

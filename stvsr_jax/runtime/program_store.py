@@ -105,7 +105,7 @@ class Entry:
 
     def save(self, compiled: jax.stages.Compiled) -> None:
         """Keep the program; programs not used for long go if all together are too large."""
-        from stvsr_jax.data.scan_cache import replacing  # with all of the data pipeline
+        from stvsr_jax.files import replacing  # with all of the data pipeline
 
         if (
             digest_of_code() != _CODE

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from stvsr_jax import checkpoint, data
-from stvsr_jax.data.locks import only_one
+from stvsr_jax.locks import only_one
 from stvsr_jax.runtime import distributed, sharding
 from stvsr_jax.training import checkpoints, loop, metric_writer, optim, train_state, validation
 from stvsr_jax.training.train_step import LossConfig

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.data import scan_cache
+from stvsr_jax import files
 from stvsr_jax.data.photos import load_photos, open_photo
 
 
@@ -58,6 +58,6 @@ def test_a_full_disk_is_no_fault_of_the_photograph(tmp_path, write_noise, monkey
     def fail(path, value):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(scan_cache, "write_array", fail)
+    monkeypatch.setattr(files, "write_array", fail)
     with pytest.raises(OSError, match="No space left"):
         load_photos(tmp_path / "photos", cache_dir=tmp_path / "cache", faults=[])

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from stvsr_jax.data import prepare, prepared, tiles
 from stvsr_jax.data.builders import Vimeo90k, shards
-from stvsr_jax.data.locks import only_one
+from stvsr_jax.locks import only_one
 
 
 def run(vimeo_root, data_dir, *arguments):

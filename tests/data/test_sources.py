@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.data import sources, video_index
-from stvsr_jax.data.clip import ClipError, describe
+from stvsr_jax.data import sources
+from stvsr_jax.data.clip import describe
 from stvsr_jax.data.sources import open_path, open_source
+from stvsr_jax.video import index
+from stvsr_jax.video.errors import ClipError
 
 
 @pytest.fixture
@@ -118,13 +120,13 @@ def test_a_machine_out_of_resources_is_no_fault_of_the_clip(library, tmp_path, m
     def fail(*args):
         raise av.error.FFmpegError(number, os.strerror(number))
 
-    monkeypatch.setattr(video_index, "_read_packets", lambda path: _raise_inside(path, fail))
+    monkeypatch.setattr(index, "_read_packets", lambda path: _raise_inside(path, fail))
     with pytest.raises(OSError, match=os.strerror(number)):
         open_path(library, cache_dir=tmp_path / "cache", faults=[])
 
 
 def _raise_inside(path, fail):
-    with video_index._naming(path):
+    with index._naming(path):
         fail()
 
 

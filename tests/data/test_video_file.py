@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from absl import logging
 
-from stvsr_jax.data import scan_cache, video_index
-from stvsr_jax.data.colour import RgbConverter, read_tags
+from stvsr_jax import files
 from stvsr_jax.data.video_file import open_video
+from stvsr_jax.video import index
+from stvsr_jax.video.colour import RgbConverter, read_tags
 
 _B_FRAMES = {"bf": "3", "b-adapt": "0"}
 _CASES = {
@@ -110,7 +111,7 @@ def test_odd_size_is_copied_exactly(tmp_path, draw_frames, write_video):
 
 def test_inexact_seeking_falls_back_to_a_copy(tmp_path, draw_frames, write_video, monkeypatch):
     path = write_video(tmp_path / "a.mp4", draw_frames(40, 48, 64), options=_CASES["short_gop"][2])
-    monkeypatch.setattr(video_index, "_reads_exactly", lambda index, thumbnails: False)
+    monkeypatch.setattr(index, "_reads_exactly", lambda index, thumbnails: False)
     clip = open_video(path, cache_dir=tmp_path / "cache")
     assert clip.index.media != str(path)
     np.testing.assert_array_equal(clip.read([17]), _decode_all(path)[[17]])
@@ -119,7 +120,7 @@ def test_inexact_seeking_falls_back_to_a_copy(tmp_path, draw_frames, write_video
 def test_a_video_is_decoded_once(tmp_path, draw_frames, write_video, monkeypatch):
     path = write_video(tmp_path / "a.mp4", draw_frames(40, 48, 64), options=_CASES["one_keyframe"][2])
     first = open_video(path, cache_dir=tmp_path / "cache")
-    monkeypatch.setattr(video_index, "_decode", None)
+    monkeypatch.setattr(index, "_decode", None)
     again = open_video(path, cache_dir=tmp_path / "cache")
     assert again == first
     np.testing.assert_array_equal(again.read([5]), first.read([5]))
@@ -147,7 +148,7 @@ def test_failure_leaves_nothing_in_the_cache(tmp_path, draw_frames, write_video,
     def fail(self, frame):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(video_index._CopyWriter, "add", fail)
+    monkeypatch.setattr(index._CopyWriter, "add", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         open_video(path, cache_dir=tmp_path / "cache")
     assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
@@ -262,6 +263,6 @@ def test_wrong_reads_are_named(tmp_path, draw_frames, write_video):
 
 def test_cache_directory_follows_xdg(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert scan_cache.default_cache_dir() == tmp_path / "stvsr_jax"
+    assert files.default_cache_dir() == tmp_path / "stvsr_jax"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert scan_cache.default_cache_dir().parts[-2:] == (".cache", "stvsr_jax")
+    assert files.default_cache_dir().parts[-2:] == (".cache", "stvsr_jax")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.data import media
 from stvsr_jax.inference import job, pipeline, predictor, video_reader
 from stvsr_jax.inference import request as requests
 from stvsr_jax.inference.__main__ import main, parse_rate
+from stvsr_jax.video import media
 from stvsr_jax.weights import sources
 
 SIZE = (32, 48)

@@ -13,8 +13,8 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.data import media
 from stvsr_jax.inference.__main__ import main
+from stvsr_jax.video import media
 
 SIZE = (32, 48)
 X265_SIZE = (64, 96)  # smaller pictures make x265 write past its memory

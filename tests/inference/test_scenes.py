@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from stvsr_jax.data import scene_cuts
 from stvsr_jax.inference.scenes import mark_scene_ends, thumbnail
 from stvsr_jax.inference.video_reader import TimedFrame
+from stvsr_jax.video import scene_cuts
 
 
 def clip(lengths, seed=0):

@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.data import media
 from stvsr_jax.inference import sound_converter
+from stvsr_jax.video import media
 
 RATE = 16000
 

@@ -7,11 +7,11 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.data import media
 from stvsr_jax.inference import remux
 from stvsr_jax.inference.video_assembly import VideoFile
 from stvsr_jax.inference.video_encoder import VideoFormat
 from stvsr_jax.inference.video_writer import VideoWriter
+from stvsr_jax.video import media
 
 FORMAT = VideoFormat(64, 96, rate=Fraction(25), time_base=Fraction(1, 25))
 

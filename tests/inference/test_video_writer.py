@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.data import media
-from stvsr_jax.data.colour import ColourTags, to_8_bits
 from stvsr_jax.inference import video_reader, video_writer
 from stvsr_jax.inference.video_assembly import VideoFile
 from stvsr_jax.inference.video_encoder import VideoFormat
 from stvsr_jax.inference.video_writer import PictureWriter, VideoWriter
+from stvsr_jax.video import media
+from stvsr_jax.video.colour import ColourTags, to_8_bits
 
 RATE = Fraction(60000, 1001)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax import checkpoint
-from stvsr_jax.data.locks import only_one
+from stvsr_jax.locks import only_one
 from stvsr_jax.runtime import distributed, sharding
 from stvsr_jax.training import checkpoints, train, train_state
 from stvsr_jax.weights import files
@@ -237,7 +237,7 @@ def score(*args):
     return scored(*args)
 
 real, compilation.Program.prepare = compilation.Program.prepare, prepare
-scored, evaluate.score = evaluate.score, score
+scored, validation.score = validation.score, score
 spec = importlib.util.spec_from_file_location("linear_config", "tests/linear_config.py")
 spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
 config = module.get_config()

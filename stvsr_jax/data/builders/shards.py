@@ -19,7 +19,8 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tqdm import tqdm
 
-from stvsr_jax.data import scan_cache, tiles
+from stvsr_jax import files
+from stvsr_jax.data import tiles
 from stvsr_jax.data.builders import records
 from stvsr_jax.data.builders.source_clip import SourceClip, UnusableClip
 from stvsr_jax.data.workers import end_with_parent
@@ -117,7 +118,7 @@ def make(
 def _load(work_dir: Path, name: str) -> Shard | None:
     """Return a finished shard, None if it is not."""
     path = work_dir / f"{name}.array_record"
-    clips = scan_cache.read_json(work_dir / f"{name}.json")
+    clips = files.read_json(work_dir / f"{name}.json")
     return Shard(path, tuple(ClipEntry(*clip) for clip in clips)) if clips and path.is_file() else None
 
 
@@ -164,7 +165,7 @@ def _write(item: ShardPlan, work_dir: Path, report: Callable[[int], None]) -> li
     """Make one shard; returns what is wrong with its clips, and leaves nothing if anything is."""
     entries, problems = [], []
     try:
-        with scan_cache.replacing(work_dir / f"{item.name}.array_record") as draft:
+        with files.replacing(work_dir / f"{item.name}.array_record") as draft:
             writer = ArrayRecordWriter(str(draft), "group_size:1")
             for clip in item.clips:
                 # Once a clip is bad the others are only looked at.
@@ -186,7 +187,7 @@ def _write(item: ShardPlan, work_dir: Path, report: Callable[[int], None]) -> li
         return problems
     except RuntimeError as error:  # of the array_record library, when the disk is full
         raise OSError(f"a shard cannot be written: {error}") from error
-    scan_cache.write_json(work_dir / f"{item.name}.json", [dataclasses.astuple(e) for e in entries])
+    files.write_json(work_dir / f"{item.name}.json", [dataclasses.astuple(e) for e in entries])
     return []
 
 

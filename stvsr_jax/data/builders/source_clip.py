@@ -19,8 +19,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data import colour, decoding, deinterlacing, media
 from stvsr_jax.data.frame_folder import list_images
+from stvsr_jax.video import colour, decoding, deinterlacing, media
 
 
 class UnusableClip(ValueError):

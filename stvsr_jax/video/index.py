@@ -21,9 +21,10 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from stvsr_jax.data import colour, decoding, deinterlacing, media, scan_cache, scene_cuts
-from stvsr_jax.data.clip import OUT_OF_RESOURCES, ClipError
-from stvsr_jax.data.video_reader import VideoIndex, VideoReader, shrink_upright
+from stvsr_jax import files
+from stvsr_jax.video import colour, decoding, deinterlacing, media, scene_cuts
+from stvsr_jax.video.errors import OUT_OF_RESOURCES, ClipError
+from stvsr_jax.video.random_reader import VideoIndex, VideoReader, shrink_upright
 
 # Part of the cache's file names: raise it when the meaning of what is kept changes.
 _VERSION = 3
@@ -39,7 +40,7 @@ def entry_of(path: Path, cache_dir: str | os.PathLike | None, max_keyframe_gap: 
     """Return where what was found in a video is kept, without suffix; raises OSError if there is no such file."""
     status = path.stat()
     facts = [_VERSION, str(path), status.st_size, status.st_mtime_ns, max_keyframe_gap]
-    return scan_cache.entry_path(cache_dir, "videos", facts)
+    return files.entry_path(cache_dir, "videos", facts)
 
 
 def load_index(
@@ -52,7 +53,7 @@ def load_index(
 
     Args:
       path: a video in any container and codec that PyAV reads.
-      cache_dir: where to keep what was found, and the copy if one is needed; see `scan_cache`.
+      cache_dir: where to keep what was found, and the copy if one is needed; see `stvsr_jax.files`.
       max_keyframe_gap: videos with keyframes at most this many frames apart are read in place.
 
     Returns:
@@ -72,15 +73,15 @@ def load_index(
     if status.st_size == 0:
         raise ClipError(f"{path} cannot be read as a video: it has zero bytes")
     entry = entry_of(path, cache_dir, max_keyframe_gap)
-    known = scan_cache.read_json(entry.with_suffix(".json"))
+    known = files.read_json(entry.with_suffix(".json"))
     if known is not None:
         index = VideoIndex.from_json(known)
-        thumbnails = scan_cache.read_array(entry.with_suffix(".npy"))
+        thumbnails = files.read_array(entry.with_suffix(".npy"))
         if thumbnails is not None and len(thumbnails) == index.num_frames and Path(index.media).is_file():
             return index, thumbnails
     index, thumbnails = _scan(path, entry.with_suffix(".avi"), max_keyframe_gap)
-    scan_cache.write_array(entry.with_suffix(".npy"), thumbnails)
-    scan_cache.write_json(entry.with_suffix(".json"), index.to_json())
+    files.write_array(entry.with_suffix(".npy"), thumbnails)
+    files.write_json(entry.with_suffix(".json"), index.to_json())
     return index, thumbnails
 
 
@@ -94,7 +95,7 @@ def _scan(path: Path, copy: Path, max_keyframe_gap: int) -> tuple[VideoIndex, np
         if index.pts == pts and not is_interlaced and _reads_exactly(index, thumbnails):
             return index, thumbnails
         logging.info("%s cannot be read in place frame by frame", path)
-    with scan_cache.replacing(copy) as draft:
+    with files.replacing(copy) as draft:
         index, thumbnails, _ = _decode(path, draft, declared, ())
         logging.info("%s: lossless copy of %.0f MB in %s", path, draft.stat().st_size / 1e6, copy)
     return dataclasses.replace(index, media=str(copy)), thumbnails

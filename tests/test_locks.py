@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from stvsr_jax.data.locks import only_one
+from stvsr_jax.locks import only_one
 
 HOLD = """
 import pathlib, sys, time
-from stvsr_jax.data.locks import only_one
+from stvsr_jax.locks import only_one
 with only_one(pathlib.Path(sys.argv[1]), "tried"):
     print("held", flush=True)
     time.sleep(600)

@@ -1,6 +1,6 @@
 """Reads pictures of any usual kind as RGB: grey, palettes, transparency, 16 bits, turned by a camera.
 
-What `data.colour` says of video holds here too: what is transparent lies on black, and pictures of more than 8 bits
+What `video.colour` says of video holds here too: what is transparent lies on black, and pictures of more than 8 bits
 keep them until they are rounded. Pillow reads them, but takes the upper 8 of 16 bits where there is more than grey;
 FFmpeg reads those.
 """
@@ -11,7 +11,7 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
-from stvsr_jax.data import colour, decoding, media
+from stvsr_jax.video import colour, decoding, media
 
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I")
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.data import pictures
+from stvsr_jax.video import pictures
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 

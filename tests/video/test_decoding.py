@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.data import decoding, media
+from stvsr_jax.video import decoding, media
 
 
 def flat_frame(tone, number, size=(32, 48)):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stvsr_jax.data.scene_cuts import find_cuts, is_unlike, scenes_between
+from stvsr_jax.video.scene_cuts import find_cuts, is_unlike, scenes_between
 
 
 def _scene(seed, count, *, speed=0.3):

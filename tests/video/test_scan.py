@@ -8,8 +8,9 @@ import threading
 import filelock
 import pytest
 
-from stvsr_jax.data import sources, video_index, video_scan
-from stvsr_jax.data.video_scan import scan_all
+from stvsr_jax.data import sources
+from stvsr_jax.video import index, scan
+from stvsr_jax.video.scan import scan_all
 
 
 @pytest.fixture
@@ -28,28 +29,26 @@ def videos(tmp_path, draw_frames, write_video):
 @pytest.fixture
 def scanned(monkeypatch):
     """Return the list of the videos that this process scans."""
-    seen, scan = [], video_index._scan
-    monkeypatch.setattr(
-        video_index, "_scan", lambda path, *rest: (seen.append(path.name), scan(path, *rest))[1]
-    )
+    seen, scan = [], index._scan
+    monkeypatch.setattr(index, "_scan", lambda path, *rest: (seen.append(path.name), scan(path, *rest))[1])
     return seen
 
 
 @pytest.mark.parametrize("small", [0, 10**9])
 def test_all_videos_are_scanned_once(videos, scanned, tmp_path, monkeypatch, small):
-    monkeypatch.setattr(video_scan, "_SMALL", small)
+    monkeypatch.setattr(scan, "_SMALL", small)
     scan_all(videos, cache_dir=tmp_path / "cache", num_workers=2)
     here = [path.name for path in videos] if small else []
     assert scanned == here
     for path in videos[:4]:
-        assert video_index.load_index(path, cache_dir=tmp_path / "cache")[0].num_frames == 8
+        assert index.load_index(path, cache_dir=tmp_path / "cache")[0].num_frames == 8
     assert scanned == here  # they were in the cache
     with pytest.raises(ValueError, match="wrong.mp4 cannot be read as a video"):
-        video_index.load_index(videos[4], cache_dir=tmp_path / "cache")
+        index.load_index(videos[4], cache_dir=tmp_path / "cache")
 
 
 def test_sources_are_scanned_by_workers(videos, scanned, tmp_path, monkeypatch):
-    monkeypatch.setattr(video_scan, "_SMALL", 0)
+    monkeypatch.setattr(scan, "_SMALL", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
     clips = sources.open_path(tmp_path / "videos", cache_dir=tmp_path / "cache", faults=(faults := []))
     assert [clip.num_frames for clip in clips] == [8] * 4
@@ -65,7 +64,7 @@ def test_another_process_waits_and_finds_everything(videos, scanned, tmp_path, c
         waiting.join(timeout=1.5)
         assert waiting.is_alive() and not scanned  # it waits
         for path in videos[:4]:
-            video_index.load_index(path, cache_dir=cache)
+            index.load_index(path, cache_dir=cache)
         del scanned[:]
     waiting.join(timeout=30)
     assert not waiting.is_alive() and not scanned
@@ -73,7 +72,7 @@ def test_another_process_waits_and_finds_everything(videos, scanned, tmp_path, c
 
 
 def test_workers_end_with_the_process_that_started_them(videos, tmp_path):
-    command = [sys.executable, "-m", "stvsr_jax.data.video_scan", str(tmp_path / "cache"), "32"]
+    command = [sys.executable, "-m", "stvsr_jax.video.scan", str(tmp_path / "cache"), "32"]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     worker.stdin.write(os.fsencode(videos[2]).hex().encode() + b"\n")
     worker.stdin.flush()
@@ -81,4 +80,4 @@ def test_workers_end_with_the_process_that_started_them(videos, tmp_path):
     worker.stdin.close()  # as by the end of the other process
     assert worker.wait(timeout=30) == 0
     worker.stdout.close()
-    assert video_scan._is_known(videos[2], tmp_path / "cache", 32)
+    assert scan._is_known(videos[2], tmp_path / "cache", 32)

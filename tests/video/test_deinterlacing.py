@@ -7,7 +7,7 @@ import av.filter
 import numpy as np
 import pytest
 
-from stvsr_jax.data.deinterlacing import deinterlace
+from stvsr_jax.video.deinterlacing import deinterlace
 
 TICK = Fraction(1, 25)
 

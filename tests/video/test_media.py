@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.data import media
+from stvsr_jax.video import media
 
 
 def write(path, title="x", **kwargs):

@@ -4,8 +4,8 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.data import colour
-from stvsr_jax.data.colour import ColourTags, RgbConverter, read_tags
+from stvsr_jax.video import colour
+from stvsr_jax.video.colour import ColourTags, RgbConverter, read_tags
 
 
 def _flat_frame(pixel_format, yuv, height=48, width=64):

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 import av
 import numpy as np
 
-from stvsr_jax.data import decoding, deinterlacing, media
-from stvsr_jax.data.colour import UNSPECIFIED, ColourTags, RgbConverter
+from stvsr_jax.video import decoding, deinterlacing, media
+from stvsr_jax.video.colour import UNSPECIFIED, ColourTags, RgbConverter
 
 # Idle readers a process keeps open; one for 720p H.264 holds some 20 MB of reference frames.
 _MAX_IDLE = 64

@@ -1,6 +1,6 @@
 """Scans videos for the first time: several at once, by one of the processes that want them.
 
-A scan decodes a whole video on little more than one core. Worker processes fill the cache of `video_index`, a file each
+A scan decodes a whole video on little more than one core. Worker processes fill the cache of `index`, a file each
 at a time; processes that start together, as those of the GPUs of one machine, take turns with a lock, and find
 everything there. A worker reads one path in a line and answers with a line.
 """
@@ -18,7 +18,8 @@ import filelock
 from absl import logging
 from tqdm import tqdm
 
-from stvsr_jax.data import scan_cache, video_index
+from stvsr_jax import files
+from stvsr_jax.video import index
 
 _SMALL = 4 * 2**20  # bytes of all videos; fewer are scanned in less than it takes to start a process
 
@@ -27,10 +28,10 @@ def scan_all(
     paths: Sequence[str | os.PathLike],
     *,
     cache_dir: str | os.PathLike | None = None,
-    max_keyframe_gap: int = video_index.DEFAULT_MAX_KEYFRAME_GAP,
+    max_keyframe_gap: int = index.DEFAULT_MAX_KEYFRAME_GAP,
     num_workers: int | None = None,
 ) -> None:
-    """Put into the cache what `video_index.load_index` finds in the videos, as far as it is not there.
+    """Put into the cache what `index.load_index` finds in the videos, as far as it is not there.
 
     What is wrong with a video is left for its `load_index` to say.
 
@@ -58,7 +59,7 @@ def scan_all(
 
 @contextlib.contextmanager
 def _turn(cache_dir) -> Iterator[None]:
-    folder = Path(cache_dir) if cache_dir else scan_cache.default_cache_dir()
+    folder = Path(cache_dir) if cache_dir else files.default_cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".scan.lock")
     try:
@@ -74,7 +75,7 @@ def _turn(cache_dir) -> Iterator[None]:
 
 def _is_known(path, cache_dir, max_keyframe_gap):
     try:
-        entry = video_index.entry_of(Path(path).absolute(), cache_dir, max_keyframe_gap)
+        entry = index.entry_of(Path(path).absolute(), cache_dir, max_keyframe_gap)
     except OSError:  # `load_index` will say so
         return True
     return entry.with_suffix(".json").is_file()
@@ -122,7 +123,7 @@ def _feed(worker, left, progress):
 
 def _scan(path, cache_dir, max_keyframe_gap):
     with contextlib.suppress(ValueError, OSError):  # told when the clip is opened
-        video_index.load_index(path, cache_dir=cache_dir, max_keyframe_gap=max_keyframe_gap)
+        index.load_index(path, cache_dir=cache_dir, max_keyframe_gap=max_keyframe_gap)
 
 
 def _work(cache_dir: str, max_keyframe_gap: str) -> None:
