@@ -13,6 +13,7 @@ YCbCr truncates instead of rounding. So both flags are always set and output is 
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from av import VideoFormat, VideoFrame
@@ -249,6 +250,27 @@ def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags, *, thread
         interpolation=_EXACT,
         threads=threads,
     )
+    return _tag(frame, tags)
+
+
+def planes_to_frame(planes: Sequence[np.ndarray], pixel_format: str, tags: ColourTags) -> VideoFrame:
+    """Makes a frame to encode from the planes of its pixel format.
+
+    Args:
+      planes: uint8 or uint16 [H, W] and what chroma has.
+      pixel_format: FFmpeg's name, planar YCbCr.
+      tags: of the output, see `output_tags`.
+    """
+    height, width = planes[0].shape
+    frame = VideoFrame(width, height, pixel_format)
+    for plane, samples in zip(frame.planes, planes, strict=True):
+        lines = np.ascontiguousarray(samples).view(np.uint8).reshape(len(samples), -1)
+        padding = plane.line_size - lines.shape[1]
+        plane.update(np.pad(lines, ((0, 0), (0, padding))) if padding else lines)
+    return _tag(frame, tags)
+
+
+def _tag(frame, tags):
     frame.colorspace = tags.matrix
     frame.color_range = LIMITED_RANGE
     frame.color_primaries = tags.primaries
