@@ -63,7 +63,9 @@ def render(description: Description) -> str:
     facts = description.facts
     network = models.contract_of(description.network)
     megabytes = description.parameters * {"float16": 2, "float32": 4}[description.dtype] / 1e6
-    sizes = ", ".join(f"{key} {value}" for key, value in description.fields.items())
+    # JSON has no tuples: the card of a set that was read back is the same.
+    fields = json.loads(json.dumps(dict(description.fields)))
+    sizes = ", ".join(f"{key} {value}" for key, value in fields.items())
     parts = [
         f"# {description.name}",
         facts["summary"],
