@@ -41,14 +41,8 @@ def open_manager(
       ValueError: the directory cannot be created or written.
     """
     directory = absolute(directory)
-    kept = [
-        policies.LatestN(keep),
-        policies.BestN(n=1, get_metric_fn=rank, keep_checkpoints_without_metrics=False),
-    ]
-    if keep_every:
-        kept.append(policies.EveryNSteps(keep_every))
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(kept),
+        preservation_policy=retention(keep=keep, keep_every=keep_every),
         best_fn=rank,  # has Orbax write the scores
         cleanup_tmp_directories=True,  # of a run that was killed while saving
     )
@@ -61,6 +55,17 @@ def open_manager(
     except OSError as error:
         raise ValueError(f"checkpoint directory {directory} cannot be created or written: {error}") from error
     return manager
+
+
+def retention(*, keep: int | None, keep_every: int) -> policies.PreservationPolicy:
+    """Return the rule of which checkpoints stay; arguments as for `open_manager`."""
+    kept = [
+        policies.LatestN(keep),
+        policies.BestN(n=1, get_metric_fn=rank, keep_checkpoints_without_metrics=False),
+    ]
+    if keep_every:
+        kept.append(policies.EveryNSteps(keep_every))
+    return policies.AnyPreservationPolicy(kept)
 
 
 def save_params(directory: str | pathlib.Path, params: Any, spec: ModelSpec) -> None:

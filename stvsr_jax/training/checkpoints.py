@@ -5,6 +5,7 @@ The position in the data is the step, so the state is all that there is to save.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers as policies
 
 from stvsr_jax import checkpoint
 from stvsr_jax.training.train_state import TrainState
@@ -97,6 +99,32 @@ def restore_latest(
         if not steps:
             raise failure
         _set_aside(manager, step, failure)
+
+
+def remove_surplus(manager: ocp.CheckpointManager, *, keep: int, keep_every: int) -> None:
+    """Remove the checkpoints that are not to stay: a run that is killed after a save leaves what that save replaces.
+
+    Call it with a state restored: what the newest gives way to, if it is damaged, has to be there until then.
+
+    Args:
+      manager: of the directory, opened with the same rule.
+      keep: how many of the newest stay, besides the one with the best score.
+      keep_every: checkpoints of multiples of this step stay, too; 0 for none.
+    """
+    found = [_Scored(step, manager.metrics(step)) for step in sorted(manager.all_steps())]
+    rule = checkpoint.retention(keep=keep, keep_every=keep_every)
+    stays = rule.should_preserve(found, context=policies.PreservationContext())
+    if jax.process_count() > 1:  # no process still reads scores
+        multihost_utils.sync_global_devices("surplus checkpoints")
+    for info in (info for info, is_kept in zip(found, stays, strict=True) if not is_kept):
+        manager.delete(info.step)
+
+
+class _Scored(NamedTuple):
+    """What the rule reads of a checkpoint."""
+
+    step: int
+    metrics: Mapping[str, float] | None
 
 
 def note_rollback(manager: ocp.CheckpointManager, step: int, count: int) -> None:

@@ -236,6 +236,9 @@ def _first_state(run, manager):
     """Returns the state to begin with, and where it is from."""
     if manager.latest_step() is not None:
         state = checkpoints.restore_latest(manager, run.describe_state(), run.spec)
+        checkpoints.remove_surplus(
+            manager, keep=run.loop.keep_checkpoints, keep_every=run.loop.keep_every
+        )
         return state, f"resuming after step {int(state.step)}"
     if run.init_from:
         params = sources.load_params(run.init_from, run.spec, sharding.replicated(run.mesh))

@@ -111,6 +111,37 @@ def test_only_the_newest_are_kept(config, tmp_path):
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"3", "4"}
 
 
+@pytest.mark.parametrize("removed", [None, "metrics", "params", "_CHECKPOINT_METADATA", "model"])
+def test_surplus_of_a_run_that_was_killed_is_removed(linear_config, params, tmp_path, removed):
+    """It was killed after its last save, before the removal of what this replaces, or amid it: of the item `removed`."""
+    states = [make_state(params, step=step) for step in (1, 2, 3, 4)]
+    save_all(tmp_path, states, scores=[20.0, 26.0, 21.0, None])
+    for step in (1, 3) if removed else ():
+        item = tmp_path / str(step) / removed
+        shutil.rmtree(item) if item.is_dir() else item.unlink()
+    with checkpoint.open_manager(tmp_path, keep=1) as manager:
+        checkpoints.remove_surplus(manager, keep=1, keep_every=0)
+        assert sorted(manager.all_steps()) == [2, 4]
+        assert checkpoints.best(manager) == (2, {"psnr_y": 26.0})
+    assert {path.name for path in tmp_path.iterdir()} == {"2", "4"}
+
+
+@pytest.mark.parametrize(("damaged", "kept"), [(None, {"4"}), ("4", {"4", "damaged-4"})])
+def test_run_that_starts_again_removes_surplus_once_it_has_read_its_state(config, tmp_path, damaged, kept):
+    """Also a run that has ended. One that is damaged gives way to the one before, which may have been surplus."""
+    config.train.update({"checkpoint_every": 1, "eval_every": 4, "keep_checkpoints": 4})
+    train.train_and_evaluate(config, tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert {path.name for path in checkpoints.iterdir()} == {"1", "2", "3", "4"}
+    whole = checkpoint.load_for_inference(tmp_path / "run").params
+    if damaged:
+        shutil.rmtree(checkpoints / damaged / "params" / "d")
+    config.train.keep_checkpoints = 1
+    train.train_and_evaluate(config, tmp_path / "run")
+    assert {path.name for path in checkpoints.iterdir()} == kept
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.load_for_inference(tmp_path / "run").params, whole)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
