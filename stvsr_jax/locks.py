@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
+from absl import logging
+
+_PATIENCE = 5.0  # seconds of waiting without a word
+_told = []  # what this process has said that it waits for
 
 
 @contextlib.contextmanager
@@ -30,6 +34,32 @@ def only_one(file: Path, used_for: str) -> Iterator[None]:
         raise BlockingIOError(
             f"{file.parent} is {used_for} by another process, which holds {file.name}"
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def in_turn(file: Path, wait_for: str) -> Iterator[None]:
+    """Hold the lock of a file, which is created and stays; wait as long as another process, or thread, holds it.
+
+    Args:
+      file: of the lock; its folder is created.
+      wait_for: what the other does, for a line that each process prints once, and only after seconds.
+
+    Raises:
+      OSError: it cannot be created.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except filelock.Timeout:
+        if wait_for not in _told:
+            _told.append(wait_for)
+            logging.warning("waiting for %s, into %s", wait_for, file.parent)
+        lock.acquire()
     try:
         yield
     finally:

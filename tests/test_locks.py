@@ -3,10 +3,12 @@
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from stvsr_jax.locks import only_one
+from stvsr_jax import locks
+from stvsr_jax.locks import in_turn, only_one
 
 HOLD = """
 import pathlib, sys, time
@@ -38,3 +40,27 @@ def test_the_lock_is_given_back_after_an_error(tmp_path):
         raise KeyError
     with only_one(tmp_path / "a", "tried"):
         pass
+
+
+def test_others_wait_and_each_process_says_so_once_and_late(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(locks, "_told", [])
+    order = []
+
+    def work():
+        with in_turn(tmp_path / "new" / "a.lock", "another process that tries"):
+            order.append("waited")
+
+    for patience in (60, 0.1, 0.1):
+        monkeypatch.setattr(locks, "_PATIENCE", patience)
+        with in_turn(tmp_path / "new" / "a.lock", "another process that tries"):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(timeout=0.5)
+            assert thread.is_alive()
+            order.append("held")
+        thread.join(timeout=60)
+        told = [record.getMessage() for record in caplog.records]
+        assert told == (
+            [] if patience == 60 else [f"waiting for another process that tries, into {tmp_path}/new"]
+        )
+    assert order == ["held", "waited"] * 3

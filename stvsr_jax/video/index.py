@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from stvsr_jax import files
+from stvsr_jax import files, locks
 from stvsr_jax.video import colour, decoding, deinterlacing, media, scene_cuts
 from stvsr_jax.video.errors import OUT_OF_RESOURCES, ClipError
 from stvsr_jax.video.random_reader import VideoIndex, VideoReader, shrink_upright
@@ -73,16 +73,26 @@ def load_index(
     if status.st_size == 0:
         raise ClipError(f"{path} cannot be read as a video: it has zero bytes")
     entry = entry_of(path, cache_dir, max_keyframe_gap)
+    if (known := _read_entry(entry)) is not None:
+        return known
+    with locks.in_turn(entry.with_suffix(".lock"), "another process that scans a video"):
+        if (known := _read_entry(entry)) is not None:  # by now
+            return known
+        index, thumbnails = _scan(path, entry.with_suffix(".avi"), max_keyframe_gap)
+        files.write_array(entry.with_suffix(".npy"), thumbnails)
+        files.write_json(entry.with_suffix(".json"), index.to_json())
+        return index, thumbnails
+
+
+def _read_entry(entry: Path) -> tuple[VideoIndex, np.ndarray] | None:
+    """Return what is kept of a video, None if it is not all there."""
     known = files.read_json(entry.with_suffix(".json"))
-    if known is not None:
-        index = VideoIndex.from_json(known)
-        thumbnails = files.read_array(entry.with_suffix(".npy"))
-        if thumbnails is not None and len(thumbnails) == index.num_frames and Path(index.media).is_file():
-            return index, thumbnails
-    index, thumbnails = _scan(path, entry.with_suffix(".avi"), max_keyframe_gap)
-    files.write_array(entry.with_suffix(".npy"), thumbnails)
-    files.write_json(entry.with_suffix(".json"), index.to_json())
-    return index, thumbnails
+    if known is None:
+        return None
+    index = VideoIndex.from_json(known)
+    thumbnails = files.read_array(entry.with_suffix(".npy"))
+    is_whole = thumbnails is not None and len(thumbnails) == index.num_frames and Path(index.media).is_file()
+    return (index, thumbnails) if is_whole else None
 
 
 def _scan(path: Path, copy: Path, max_keyframe_gap: int) -> tuple[VideoIndex, np.ndarray]:

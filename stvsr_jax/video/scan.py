@@ -1,8 +1,8 @@
 """Scans videos for the first time: several at once, by one of the processes that want them.
 
-A scan decodes a whole video on little more than one core. Worker processes fill the cache of `index`, a file each
-at a time; processes that start together, as those of the GPUs of one machine, take turns with a lock, and find
-everything there. A worker reads one path in a line and answers with a line.
+A scan decodes a whole video on little more than one core. Worker processes fill the cache of `index`,
+a file each at a time; `index` locks each file. Processes that start together and want the same videos, as those of the GPUs
+of one machine, take turns, and find everything there. A worker reads one path in a line and answers with a line.
 """
 
 import contextlib
@@ -11,14 +11,13 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import filelock
-from absl import logging
 from tqdm import tqdm
 
 from stvsr_jax import files
+from stvsr_jax.locks import in_turn
 from stvsr_jax.video import index
 
 _SMALL = 4 * 2**20  # bytes of all videos; fewer are scanned in less than it takes to start a process
@@ -33,44 +32,34 @@ def scan_all(
 ) -> None:
     """Put into the cache what `index.load_index` finds in the videos, as far as it is not there.
 
-    What is wrong with a video is left for its `load_index` to say.
+    One video, or a few small ones, are left for `load_index`; so is what is wrong with a video.
 
     Args:
       paths: of videos.
       cache_dir, max_keyframe_gap: as of `load_index`.
-      num_workers: processes; None: one for each core. A few small videos are scanned in this one.
+      num_workers: processes; None: one for each core.
     """
 
     def missing():
         return [path for path in paths if not _is_known(path, cache_dir, max_keyframe_gap)]
 
-    if not missing():
+    num_workers = num_workers or len(os.sched_getaffinity(0))
+    waiting = missing()
+    if min(num_workers, len(waiting)) < 2 or sum(os.stat(path).st_size for path in waiting) < _SMALL:
         return
-    with _turn(cache_dir):
-        waiting = missing()  # another process may have been here
-        num_workers = min(num_workers or len(os.sched_getaffinity(0)), len(waiting))
-        if num_workers < 2 or sum(os.stat(path).st_size for path in waiting) < _SMALL:
-            for path in waiting:
-                _scan(path, cache_dir, max_keyframe_gap)
-            return
-        with tqdm(total=len(waiting), desc="scanning", unit="video", leave=False, disable=None) as progress:
-            _share(waiting, cache_dir, max_keyframe_gap, num_workers, progress)
+    with _turn(paths, cache_dir):
+        if waiting := missing():  # another process may have been here
+            with tqdm(
+                total=len(waiting), desc="scanning", unit="video", leave=False, disable=None
+            ) as progress:
+                _share(waiting, cache_dir, max_keyframe_gap, min(num_workers, len(waiting)), progress)
 
 
-@contextlib.contextmanager
-def _turn(cache_dir) -> Iterator[None]:
-    folder = Path(cache_dir) if cache_dir else files.default_cache_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".scan.lock")
-    try:
-        lock.acquire(timeout=1)
-    except filelock.Timeout:
-        logging.warning("waiting for another process that scans videos into %s", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _turn(paths, cache_dir) -> contextlib.AbstractContextManager:
+    """Keeps others that want the same videos from starting as many workers again."""
+    names = sorted(str(Path(path).absolute()) for path in paths)
+    lock = files.entry_path(cache_dir, "scans", names).with_suffix(".lock")
+    return in_turn(lock, "another process that scans the same videos")
 
 
 def _is_known(path, cache_dir, max_keyframe_gap):
@@ -121,14 +110,11 @@ def _feed(worker, left, progress):
             progress.update()
 
 
-def _scan(path, cache_dir, max_keyframe_gap):
-    with contextlib.suppress(ValueError, OSError):  # told when the clip is opened
-        index.load_index(path, cache_dir=cache_dir, max_keyframe_gap=max_keyframe_gap)
-
-
 def _work(cache_dir: str, max_keyframe_gap: str) -> None:
+    options = {"cache_dir": cache_dir or None, "max_keyframe_gap": int(max_keyframe_gap)}
     for line in sys.stdin:  # ends with the process that started this one
-        _scan(os.fsdecode(bytes.fromhex(line)), cache_dir or None, int(max_keyframe_gap))
+        with contextlib.suppress(ValueError, OSError):  # told when the clip is opened
+            index.load_index(os.fsdecode(bytes.fromhex(line)), **options)
         print("done", flush=True)
 
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 
-import filelock
 import pytest
 
 from stvsr_jax.data import sources
@@ -38,11 +37,11 @@ def scanned(monkeypatch):
 def test_all_videos_are_scanned_once(videos, scanned, tmp_path, monkeypatch, small):
     monkeypatch.setattr(scan, "_SMALL", small)
     scan_all(videos, cache_dir=tmp_path / "cache", num_workers=2)
-    here = [path.name for path in videos] if small else []
-    assert scanned == here
-    for path in videos[:4]:
-        assert index.load_index(path, cache_dir=tmp_path / "cache")[0].num_frames == 8
-    assert scanned == here  # they were in the cache
+    assert scanned == []
+    for _ in range(2):
+        for path in videos[:4]:
+            assert index.load_index(path, cache_dir=tmp_path / "cache")[0].num_frames == 8
+        assert scanned == ([path.name for path in videos[:4]] if small else [])  # else in the cache
     with pytest.raises(ValueError, match="wrong.mp4 cannot be read as a video"):
         index.load_index(videos[4], cache_dir=tmp_path / "cache")
 
@@ -55,20 +54,50 @@ def test_sources_are_scanned_by_workers(videos, scanned, tmp_path, monkeypatch):
     assert len(faults) == 1 and "wrong.mp4" in faults[0] and scanned == ["wrong.mp4"]
 
 
-def test_another_process_waits_and_finds_everything(videos, scanned, tmp_path, caplog):
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    with filelock.FileLock(cache / ".scan.lock"):
-        waiting = threading.Thread(target=scan_all, args=(videos[:4],), kwargs={"cache_dir": cache})
+def test_a_process_that_wants_the_same_videos_waits_and_finds_everything(
+    videos, scanned, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scan, "_SMALL", 0)
+    cache, options = tmp_path / "cache", {"cache_dir": tmp_path / "cache", "num_workers": 2}
+    with scan._turn(videos[:4], cache):
+        waiting = threading.Thread(target=scan_all, args=(videos[:4],), kwargs=options)
         waiting.start()
-        waiting.join(timeout=1.5)
-        assert waiting.is_alive() and not scanned  # it waits
-        for path in videos[:4]:
+        waiting.join(timeout=0.3)
+        assert waiting.is_alive()
+        scan_all(videos[2:4], **options)  # others do not wait
+        assert [scan._is_known(path, cache, 32) for path in videos[:4]] == [False, False, True, True]
+        for path in videos[:2]:
             index.load_index(path, cache_dir=cache)
         del scanned[:]
-    waiting.join(timeout=30)
+        monkeypatch.setattr(scan, "_share", None)
+    waiting.join(timeout=60)
     assert not waiting.is_alive() and not scanned
-    assert "waiting for another process that scans videos" in caplog.text
+
+
+def test_each_video_is_locked_while_it_is_scanned(videos, scanned, tmp_path, monkeypatch):
+    """Two that want one video scan it once; another video is scanned meanwhile."""
+    real, may_end, found = index._scan, threading.Event(), []
+
+    def wait(path, *rest):
+        if path == videos[0]:
+            may_end.wait(60)
+        return real(path, *rest)
+
+    monkeypatch.setattr(index, "_scan", wait)
+
+    def load():
+        found.append(index.load_index(videos[0], cache_dir=tmp_path)[0])
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert index.load_index(videos[1], cache_dir=tmp_path)[0].num_frames == 8
+    assert found == []
+    may_end.set()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 2 and found[0] == found[1]
+    assert scanned == [videos[1].name, videos[0].name]
 
 
 def test_workers_end_with_the_process_that_started_them(videos, tmp_path):
