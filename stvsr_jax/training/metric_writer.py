@@ -34,6 +34,9 @@ class MetricWriter:
             folder = epath.Path(workdir)
             folder.mkdir(parents=True, exist_ok=True)
             self._csv = folder / METRICS_FILE
+            self._is_object = "://" in str(
+                self._csv
+            )  # in a bucket: written anew each time, whole or not at all
             self.rewind(first_step)
             self._scalars = tensorboardX.SummaryWriter(
                 str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None
@@ -52,10 +55,15 @@ class MetricWriter:
         """Drop the rows of `metrics.csv` that are of later steps, or were cut off."""
         if self._csv:
             self._text = _format_rows(_read_rows(self._csv, last=step), header=True)
-            self._csv.write_text(self._text)
+            if self._is_object:
+                self._csv.write_text(self._text)
+            else:  # a run that is killed meanwhile keeps its numbers
+                draft = self._csv.with_name(f".{METRICS_FILE}.draft")
+                draft.write_text(self._text)
+                draft.replace(self._csv)
 
     def _append(self, rows):
-        if "://" in str(self._csv):  # an object in a bucket can only be written anew
+        if self._is_object:
             self._text += rows
             self._csv.write_text(self._text)
         else:

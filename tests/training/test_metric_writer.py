@@ -51,6 +51,27 @@ def test_scalars_are_recorded_by_step(tmp_path):
     ]
 
 
+def test_numbers_outlive_a_kill_while_a_run_starts_again(tmp_path, monkeypatch):
+    with make_writer(tmp_path) as writer:
+        for step in (2, 4):
+            writer.write(step, {"train/loss": 0.5, "train/psnr": 20.0})
+    before = (tmp_path / "metrics.csv").read_text()
+
+    def write_half(path, text):
+        with path.open("w") as file:
+            file.write(text[:20])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(epath.Path(tmp_path)), "write_text", write_half)
+        with pytest.raises(KeyboardInterrupt):
+            make_writer(tmp_path, first_step=2)
+    assert (tmp_path / "metrics.csv").read_text() == before
+    with make_writer(tmp_path, first_step=2):
+        assert (tmp_path / "metrics.csv").read_text() == "".join(before.splitlines(keepends=True)[:3])
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.csv", "tensorboard"}
+
+
 def test_lines_are_printed_without_a_terminal(tmp_path, capsys):
     with make_writer(tmp_path) as writer:
         writer.say("hello")
