@@ -28,9 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from stvsr_jax import models
+from stvsr_jax import command_line, models
 from stvsr_jax.inference import predictor
 from stvsr_jax.ops import devices
+from stvsr_jax.parsers.benchmark import make_parser
 from stvsr_jax.runtime import compilation, distributed, sharding
 from stvsr_jax.training import optim, train, train_state, train_step
 
@@ -81,12 +82,13 @@ def make_job(args: argparse.Namespace) -> Job:
     if contract.steps is not None:
         times = contract.count_instants(count)
     least = _fewest_devices()
-    if not least <= args.devices <= jax.device_count():
+    devices = least if args.devices is None else args.devices
+    if not least <= devices <= jax.device_count():
         raise ValueError(
-            f"--devices {args.devices} must be between {least} and {jax.device_count()}: those there are, and "
+            f"--devices {devices} must be between {least} and {jax.device_count()}: those there are, and "
             "all of them where there are several processes"
         )
-    batch *= args.devices
+    batch *= devices
     scale = contract.scale or _SCALE
     out_size = (scale * height, scale * width)
     keys = jax.random.split(jax.random.key(1), _INPUTS)
@@ -100,7 +102,7 @@ def make_job(args: argparse.Namespace) -> Job:
             made["target"] = jax.random.uniform(key, (batch, times, *out_size, 3))
         return made
 
-    mesh = sharding.make_mesh(jax.devices()[: args.devices])
+    mesh = sharding.make_mesh(jax.devices()[:devices])
     place = jax.jit(make_batch, out_shardings=sharding.batch_sharding(mesh))
     batches = [place(key) for key in keys]
     params = _random_params(model)
@@ -263,44 +265,13 @@ def matmul_peak(dtype: Any, size: int) -> float:
     return 2.0 * size**3 / np.median(times[2:]) / 1e12
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one benchmark and prints it; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="stvsr_jax.benchmark", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, choices=sorted(models.MODELS))
-    parser.add_argument("--train", action="store_true", help="a training step: forward, backward and Adam")
-    parser.add_argument("--dtype", choices=sorted(predictor.DTYPES), default="bfloat16")
-    parser.add_argument(
-        "--implementation", help="of ops.sine_mlp (videoinr): xla, pallas_triton or pallas_mosaic"
-    )
-    parser.add_argument("--remat", action="store_true", help="recompute in the backward pass, for memory")
-    parser.add_argument(
-        "--concurrent_kernels",
-        action="store_true",
-        help="side by side where they can: faster, with more memory",
-    )
-    for name in ("batch", "frames", "height", "width", "times"):
-        parser.add_argument(f"--{name}", type=int, help="default: of the README's table")
-    parser.add_argument(
-        "--devices",
-        type=int,
-        default=_fewest_devices(),
-        help="each gets a batch of its own (weak scaling)",
-    )
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument(
-        "--profile", type=int, default=0, metavar="N", help="also list the N kernels with most time"
-    )
-    parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """Runs one benchmark and prints it."""
     if args.dtype == "float32":
         # Real float32: by default a GPU may take TF32 for it.
         jax.config.update("jax_default_matmul_precision", "highest")
-    try:
-        job = make_job(args)
-        result = measure(job, repeats=args.repeats, profiled=args.profile > 0)
-    except (ValueError, NotImplementedError, OverflowError, MemoryError, jax.errors.JaxRuntimeError) as error:
-        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
-        return 2
+    job = make_job(args)
+    result = measure(job, repeats=args.repeats, profiled=args.profile > 0)
     device = jax.local_devices()[0]
     peak = matmul_peak(predictor.DTYPES[args.dtype], 8192 if device.platform != "cpu" else 1024)
     rate = result["teraflops"] / result["milliseconds"] * 1e3
@@ -322,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         record["kernel_milliseconds"] = sum(spent for _, spent, _ in kernels)
         record["kernel_count"] = sum(times for _, _, times in kernels)
     if jax.process_index() > 0:
-        return 0
+        return
     if args.json:
         print(json.dumps(record | ({"kernels": kernels[: args.profile]} if kernels else {})))
     else:
@@ -330,18 +301,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name:28s} {value:.4g}" if isinstance(value, float) else f"{name:28s} {value}")
         for name, spent, times in kernels[: args.profile]:
             print(f"{spent:9.3f} ms {times:7.0f} x  {name[:100]}")
-    return 0
 
 
-def entry() -> int:
-    """Joins the other processes, if there are any, and runs `main`."""
-    try:
-        distributed.initialize()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return main()
+def start(args: argparse.Namespace) -> None:
+    """Joins the other processes, if there are any, and runs."""
+    distributed.initialize()
+    run(args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    return command_line.run(make_parser("python -m stvsr_jax.benchmark"), start, argv)
 
 
 if __name__ == "__main__":
-    sys.exit(entry())
+    sys.exit(main())

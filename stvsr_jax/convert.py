@@ -10,12 +10,13 @@ import pathlib
 import pickle
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from stvsr_jax import checkpoint, models, weights_file
+from stvsr_jax import checkpoint, command_line, weights_file
 from stvsr_jax.models import from_torch
+from stvsr_jax.parsers.convert import make_parser
 
 # Keys of a checkpoint that hold its tensors, the better first: an average of the weights beats the weights.
 _KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "net", "model")
@@ -156,22 +157,17 @@ def _strip(name):
     return name
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Converts; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="stvsr_jax.convert", description=__doc__.splitlines()[0])
-    parser.add_argument("weights", help="the published file: .pth, .npz or .safetensors")
-    parser.add_argument("out", help="directory of the checkpoint, new or empty")
-    parser.add_argument("--model", required=True, choices=sorted(models.MODELS))
-    args = parser.parse_args(argv)
-    try:
-        tensors = read_tensors(args.weights, say=lambda remark: print(f"note: {remark}", file=sys.stderr))
-        params = from_torch.convert(args.model, tensors)
-        checkpoint.save_params(args.out, params, checkpoint.ModelSpec(args.model, {}))
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+def run(args: argparse.Namespace) -> None:
+    """Converts what the command line says."""
+    tensors = read_tensors(args.weights, say=lambda remark: print(f"note: {remark}", file=sys.stderr))
+    params = from_torch.convert(args.model, tensors)
+    checkpoint.save_params(args.out, params, checkpoint.ModelSpec(args.model, {}))
     print(f"{args.model}: wrote {args.out}")
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    return command_line.run(make_parser("python -m stvsr_jax.convert"), run, argv)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ in it and between, uint8 [T, H', W', 3]; examples/run_exported.py loads and runs
 import argparse
 import importlib.util
 import os
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -22,10 +21,10 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from stvsr_jax import checkpoint, models
+from stvsr_jax import command_line, models
 from stvsr_jax.inference import predictor, tiling
-from stvsr_jax.inference.__main__ import parse_size
 from stvsr_jax.ops.devices import without_kernels
+from stvsr_jax.parsers.export import make_parser
 from stvsr_jax.weights import choice, sources
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -89,59 +88,40 @@ def export(
         return jax.export.export(jax.jit(run), platforms=list(platforms))(frames)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the flags."""
-    parser = argparse.ArgumentParser(prog="python -m stvsr_jax.export", allow_abbrev=False)
-    add = parser.add_argument
-    add("output", type=pathlib.Path, help="the file to write")
-    choice.add_flags(parser)
-    add("--size", type=parse_size, required=True, metavar="WxH", help="of the frames that go in")
-    add("--space", type=float, default=4.0, help="enlargement; any number >= 1 with videoinr")
-    add("--time", type=int, default=2, help="output frames per input frame; any with videoinr")
-    add("--weights", choices=checkpoint.WEIGHTS, default="ema", help="of a run: their average, or as trained")
-    add("--platform", action="append", choices=PLATFORMS, help="may be repeated; default: all")
-    add("--overwrite", action="store_true", help="replace the output if it exists")
-    return parser
+def run(args: argparse.Namespace) -> None:
+    """Writes the file that the command line asks for."""
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise ValueError("the flatbuffers package is missing: pip install 'stvsr-jax[export]'")
+    if args.output.exists() and not args.overwrite:
+        raise ValueError(f"output {args.output} exists; --overwrite replaces it")
+    if not args.output.name or args.output.exists() and not args.output.is_file():
+        raise ValueError(f"output {args.output} is no file")
+    if not args.output.parent.is_dir():
+        raise ValueError(f"output folder {args.output.parent} does not exist")
+    chosen = choice.choose(checkpoint=args.checkpoint, model=args.model, space=args.space, time=args.time)
+    if chosen.remark:
+        print(chosen.remark, file=sys.stderr)
+    loaded = sources.load(chosen.source, weights=args.weights)
+    exported = export(
+        loaded.model_name,
+        models.build(loaded.model_name, **loaded.model_kwargs),
+        loaded.params,
+        size=args.size,
+        space=args.space,
+        time=args.time,
+        platforms=args.platform or PLATFORMS,
+    )
+    partial = args.output.with_name(f".{args.output.name}.partial")
+    partial.write_bytes(exported.serialize())
+    os.replace(partial, args.output)
+    print(
+        f"{args.output}: {exported.in_avals[0]} -> {exported.out_avals[0]}, for {', '.join(exported.platforms)}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    try:
-        args = make_parser().parse_args(argv)
-    except SystemExit as stop:  # argparse has printed its own message
-        return int(stop.code or 0)
-    try:
-        if importlib.util.find_spec("flatbuffers") is None:
-            raise ValueError("the flatbuffers package is missing: pip install 'stvsr-jax[export]'")
-        if args.output.exists() and not args.overwrite:
-            raise ValueError(f"output {args.output} exists; --overwrite replaces it")
-        if not args.output.name or args.output.exists() and not args.output.is_file():
-            raise ValueError(f"output {args.output} is no file")
-        if not args.output.parent.is_dir():
-            raise ValueError(f"output folder {args.output.parent} does not exist")
-        chosen = choice.choose(checkpoint=args.checkpoint, model=args.model, space=args.space, time=args.time)
-        if chosen.remark:
-            print(chosen.remark, file=sys.stderr)
-        loaded = sources.load(chosen.source, weights=args.weights)
-        exported = export(
-            loaded.model_name,
-            models.build(loaded.model_name, **loaded.model_kwargs),
-            loaded.params,
-            size=args.size,
-            space=args.space,
-            time=args.time,
-            platforms=args.platform or PLATFORMS,
-        )
-        partial = args.output.with_name(f".{args.output.name}.partial")
-        partial.write_bytes(exported.serialize())
-        os.replace(partial, args.output)
-    except (ValueError, NotImplementedError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    print(
-        f"{args.output}: {exported.in_avals[0]} -> {exported.out_avals[0]}, for {', '.join(exported.platforms)}"
-    )
-    return 0
+    return command_line.run(make_parser("python -m stvsr_jax.export"), run, argv)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stvsr_jax import command_line
+from stvsr_jax.parsers.plot import make_parser
 from stvsr_jax.training.metric_writer import CSV_HEADER, METRICS_FILE
 
 _COLUMNS = 3
@@ -102,9 +104,12 @@ def draw_curves(curves: dict[str, dict[int, float]], path: str | os.PathLike, *,
       title: above all panels.
 
     Raises:
-      ModuleNotFoundError: matplotlib is not installed.
+      ValueError: matplotlib is not installed.
     """
-    from matplotlib.figure import Figure  # an optional dependency
+    try:
+        from matplotlib.figure import Figure  # an optional dependency
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}; install it with: pip install 'stvsr-jax[plot]'") from error
 
     panels = {}
     for name, values in curves.items():
@@ -139,36 +144,22 @@ def draw_curves(curves: dict[str, dict[int, float]], path: str | os.PathLike, *,
         draft.unlink(missing_ok=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draw what the command line says; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="stvsr_jax.plot", description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="directory of a training run"
-    )
-    parser.add_argument(
-        "--metrics", nargs="+", metavar="NAME", help="which panels, as loss or psnr_y; default: all"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="PNG file to write; default: curves.png in the first RUN_DIR"
-    )
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """Draw what the command line says."""
     out = args.out or args.run_dirs[0] / "curves.png"
-    try:
-        if not out.name or out.exists() and not out.is_file():
-            raise ValueError(f"out={out} is no file")
-        if out.suffix.lower() != ".png":
-            raise ValueError(f"out={out} must end in .png")
-        curves = read_runs(args.run_dirs, args.metrics)
-        draw_curves(curves, out, title=", ".join(map(str, args.run_dirs)))
-    except ModuleNotFoundError as error:
-        print(f"error: {error}; install it with: pip install 'stvsr-jax[plot]'", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if not out.name or out.exists() and not out.is_file():
+        raise ValueError(f"out={out} is no file")
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"out={out} must end in .png")
+    curves = read_runs(args.run_dirs, args.metrics)
+    draw_curves(curves, out, title=", ".join(map(str, args.run_dirs)))
     last = max(step for values in curves.values() for step in values)
     print(f"{out}: {len(curves)} curves up to step {last:,}")
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return command_line.run(make_parser("python -m stvsr_jax.plot"), run, argv)
 
 
 if __name__ == "__main__":

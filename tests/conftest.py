@@ -157,13 +157,13 @@ def write_set(facts):
 @pytest.fixture
 def shipped(tmp_path, write_set, monkeypatch):
     """Return ship(*names): from then on the package holds these sets and no others; returns their folder."""
-    from stvsr_jax.weights import sources
+    from stvsr_jax.weights import shipped as sets
 
     def ship(*names):
         folder = tmp_path / "shipped"
         for name in names:
             write_set(folder, name, "videoinr" if name == "videoinr" else "zooming_slowmo", seed=len(name))
-        monkeypatch.setattr(sources, "FOLDER", folder)
+        monkeypatch.setattr(sets, "FOLDER", folder)
         return folder
 
     return ship

@@ -10,6 +10,12 @@ from stvsr_jax import benchmark
 from stvsr_jax.ops import conv2d
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """JAX has run here already, so this process cannot look for others."""
+    monkeypatch.setattr(benchmark.distributed, "initialize", lambda: None)
+
+
 def flops(function, *args):
     return benchmark.count_flops(jax.make_jaxpr(function)(*args).jaxpr)
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 import stvsr_jax
-from stvsr_jax import models
+from stvsr_jax import command, command_line, config_flag, models
 from stvsr_jax.inference import tile_size
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -33,6 +33,7 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
 # Command lines with absl's flags, which are global: what they define is read from their source.
 ABSL = ("stvsr_jax.main", "stvsr_jax.data.benchmark")
+OWN = {"config"}  # of `config_flag`
 
 
 def read(page):
@@ -174,7 +175,7 @@ def import_tool(module, monkeypatch):
 def find_absl_flags(module):
     tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return {
+    return OWN | {
         call.args[0].value
         for call in calls
         if isinstance(call.func, ast.Attribute) and call.func.attr.startswith("DEFINE_")
@@ -190,7 +191,7 @@ def has_key(config, key):
 
 
 def load_config(name):
-    path, _, variant = name.partition(":")
+    path, _, variant = config_flag.find(name).partition(":")
     spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, ROOT / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -249,6 +250,13 @@ def check_command(words, monkeypatch):
             network = "zooming_slowmo" if network == "video" else network
             rest = ["--config", f"configs/{network}.py", *rest] if network else rest
             check_module(variables.get("MODULE", "stvsr_jax.main"), rest, monkeypatch)
+    elif program == "stvsr" and words[:1] == ["train"]:
+        check_absl("stvsr_jax.main", words[1:])
+    elif program == "stvsr":
+        with monkeypatch.context() as patch:
+            patch.setattr(command_line, "run", lambda parser, work, argv: parser.parse_args(argv) and 0)
+            if code := command.main(words):
+                raise ValueError(f"stvsr {shlex.join(words)} is refused with exit code {code}")
     elif re.search(r"python[\d.]*$", program) and words[0] == "-m" and words[1] != "venv":
         check_module(words[1], words[2:], monkeypatch)
     elif re.search(r"python[\d.]*$", program) and words[0].endswith(".py"):
@@ -270,6 +278,10 @@ def check_command(words, monkeypatch):
         "python -m stvsr_jax.main --config configs/videoinr.py --wrokdir X",
         "python -m pytest tests/test_no_such_thing.py",
         "python -m stvsr_jax.no_such_tool",
+        "stvsr upscal in.mp4 out.mp4",
+        "stvsr upscale in.mp4 out.mp4 --spcae 4",
+        "stvsr train --config vidoinr",
+        "stvsr train --config videoinr --config.data.paht=X",
         "NODSE=2 launch/slurm.sh -- --config configs/videoinr.py",
         "launch/gpus.sh --dry-rnu -- --config configs/videoinr.py",
         "launch/gpus.sh -- --config configs/videoinr.py --config.sede=1",
@@ -284,8 +296,8 @@ def test_wrong_commands_are_found(line, monkeypatch, capsys):
 
 @every_page
 def test_commands_are_accepted(page, monkeypatch):
-    for command in find_commands(page):
-        check_command(command, monkeypatch)
+    for words in find_commands(page):
+        check_command(words, monkeypatch)
 
 
 def test_commands_are_found_in_blocks_and_sentences():
@@ -304,7 +316,7 @@ def known_flags(monkeypatch):
     tools = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in (ROOT / "stvsr_jax").rglob("*.py")
-        if "argparse.ArgumentParser(" in path.read_text() and "__name__ ==" in path.read_text()
+        if "command_line.run(" in path.read_text() and "__name__ ==" in path.read_text()
     ]
     assert len(tools) > 10
     with monkeypatch.context() as patch:

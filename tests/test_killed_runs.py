@@ -33,7 +33,7 @@ def start(clips, workdir):
         [sys.executable, "-m", "stvsr_jax.main", *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(clips.parent / "cache")},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -59,29 +59,41 @@ def read(workdir):
     return rows, names, leaves
 
 
+def wait_until_it_trains(process):
+    """Wait for the line that a run prints when its state is there, or for its end."""
+    while (line := process.stdout.readline()) and "writing to" not in line:
+        pass
+
+
 @pytest.mark.parametrize("count", [2, pytest.param(100, marks=pytest.mark.heavy)])
 def test_a_run_that_is_killed_ends_as_one_that_is_not(clip_folder, tmp_path, count):
     began = time.monotonic()
-    finish(start(clip_folder, tmp_path / "undisturbed"))
-    duration = time.monotonic() - began
+    undisturbed = start(clip_folder, tmp_path / "undisturbed")
+    wait_until_it_trains(undisturbed)
+    start_up = time.monotonic() - began
+    finish(undisturbed)
+    training = time.monotonic() - began - start_up
     expected = read(tmp_path / "undisturbed")
     assert len(expected[0]) > 4 * STEPS and len(expected[2]) > 8
 
-    moments, killed, number = random.Random(count), 0, 0
-    while killed < count:
+    moments, killed, number = random.Random(count), [], 0
+    while len(killed) < count:
         workdir = tmp_path / f"killed{number}"
         number += 1
         is_running = True
-        while is_running and killed < count:
+        while is_running and len(killed) < count:
             process = start(clip_folder, workdir)
+            trains = moments.random() < 0.8  # else it is killed while it starts
+            if trains:
+                wait_until_it_trains(process)
             try:
-                # Most of the time goes into starting: half of the kills come after it.
-                process.wait(timeout=duration * moments.choice((moments.random(), moments.uniform(0.6, 1.0))))
-                is_running, duration = False, 0.9 * duration  # the machine is faster than it was
+                process.wait(timeout=moments.random() * (training if trains else start_up))
+                is_running, training = False, 0.9 * training  # the machine is faster than it was, or slower
                 assert process.returncode == 0, process.stderr.read()
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
-                killed += 1
+                killed.append(trains)
+                training *= 1.02
             process.communicate()
         if is_running:
             finish(start(clip_folder, workdir))
@@ -89,4 +101,6 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(clip_folder, tmp_path, cou
         assert found[0] == expected[0]
         assert found[1] == expected[1]
         assert found[2] == expected[2]
-        print(f"{killed} kills, {number} runs that ended as they should")
+        print(
+            f"{sum(killed)} kills while it trained, {len(killed) - sum(killed)} while it started, {number} runs"
+        )

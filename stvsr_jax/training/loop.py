@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from stvsr_jax import checkpoint
+from stvsr_jax import checkpoint, command_line
 from stvsr_jax.runtime import compilation, distributed, sharding
 from stvsr_jax.training import checkpoints, panels, validation
 from stvsr_jax.training.metric_writer import MetricWriter, format_seconds
@@ -39,7 +39,7 @@ def train(run, state: TrainState, services: Services) -> dict[str, float]:
 
     Raises:
       FloatingPointError: too many losses or gradients in a row were not finite, and going back did not help.
-      distributed.StoppedError: the run was asked to stop, and has saved its state.
+      command_line.StoppedError: the run was asked to stop, and has saved its state.
       OSError: a checkpoint or a number cannot be written.
     """
     manager, writer, stop = services
@@ -109,7 +109,7 @@ def _stop(run, state, services):
     checkpoints.save(services.manager, state, run.spec)
     checkpoints.finish(services.manager)
     name = "Ctrl-C" if services.stop.signal_number == 2 else "SIGTERM"
-    raise distributed.StoppedError(
+    raise command_line.StoppedError(
         f"stopped by {name} after step {int(state.step)}, which is saved in {services.manager.directory}; "
         "the same command goes on from there",
         services.stop.signal_number,

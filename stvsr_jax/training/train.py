@@ -170,7 +170,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     Raises:
       ValueError: the config, the data or a checkpoint does not fit; before the first step.
       FloatingPointError: `train.max_skipped_steps` gradients in a row were not finite.
-      distributed.StoppedError: SIGTERM or Ctrl-C came; the state is saved.
+      command_line.StoppedError: SIGTERM or Ctrl-C came; the state is saved.
       OSError: something cannot be written, or another process trains in this directory.
     """
     run = prepare(config)
@@ -236,9 +236,7 @@ def _first_state(run, manager):
     """Returns the state to begin with, and where it is from."""
     if manager.latest_step() is not None:
         state = checkpoints.restore_latest(manager, run.describe_state(), run.spec)
-        checkpoints.remove_surplus(
-            manager, keep=run.loop.keep_checkpoints, keep_every=run.loop.keep_every
-        )
+        checkpoints.remove_surplus(manager, keep=run.loop.keep_checkpoints, keep_every=run.loop.keep_every)
         return state, f"resuming after step {int(state.step)}"
     if run.init_from:
         params = sources.load_params(run.init_from, run.spec, sharding.replicated(run.mesh))

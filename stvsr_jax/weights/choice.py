@@ -1,10 +1,9 @@
 """Which weights a request takes: those that are named, or otherwise the shipped set that fits it."""
 
-import argparse
 import dataclasses
 
 from stvsr_jax import models
-from stvsr_jax.weights import sources
+from stvsr_jax.weights import shipped, sources
 
 # Sets by preference. Zooming Slow-Mo is the better of the two networks where it can do what is asked for; `video` is
 # trained on compressed input, as video files are, `zooming_slowmo` on clean input.
@@ -25,19 +24,6 @@ class Choice:
 
     source: str
     remark: str | None
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add --model and --checkpoint, by which users name weights."""
-    shipped = ", ".join(sources.list_shipped()) or "none in this package"
-    parser.add_argument(
-        "--model", metavar="NAME", help=f"weights that ship: {shipped}; default: by what is asked"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        metavar="WEIGHTS",
-        help="other weights: a training run, converted weights, a .safetensors file, or hf://USER/REPO",
-    )
 
 
 def choose(
@@ -66,13 +52,13 @@ def choose(
     """
     if checkpoint is not None and model is not None:
         raise ValueError("--checkpoint and --model exclude each other")
-    shipped = sources.list_shipped()
+    names = shipped.list_names()
     if checkpoint is not None:
         sources.check_exists(checkpoint)
         return Choice(str(checkpoint), None)
     if model is not None:
-        if model not in shipped:
-            raise ValueError(f"--model {model} is not in this package, {_ways_out(shipped)}")
+        if model not in names:
+            raise ValueError(f"--model {model} is not in this package, {_ways_out(names)}")
         return Choice(model, None)
     space, time = 4 if space is None else space, 2 if time is None else time
     if size is None and fps is None and models.contract_of(_PREFERRED).can_make(space=space, time=time):
@@ -81,17 +67,17 @@ def choose(
     else:
         wanted, reason = FOR_ANY_SCALE, "any size and frame rate"
     for name in wanted:
-        if name in shipped:
+        if name in names:
             return Choice(name, f"weights: {name}, from this package ({reason}); --model names others")
     raise ValueError(
-        f"this takes the weights {wanted[-1]}, which are not in this package, {_ways_out(shipped)}"
+        f"this takes the weights {wanted[-1]}, which are not in this package, {_ways_out(names)}"
     )
 
 
-def _ways_out(shipped):
-    if not shipped:
+def _ways_out(names):
+    if not names:
         return "which has none; --checkpoint takes a training run, converted weights or hf://USER/REPO"
     return (
-        f"which has {', '.join(shipped)} (--model); --checkpoint takes a training run, converted weights or "
+        f"which has {', '.join(names)} (--model); --checkpoint takes a training run, converted weights or "
         "hf://USER/REPO"
     )

@@ -12,6 +12,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from stvsr_jax import command_line
 from stvsr_jax.weights import card, files, sources
 
 
@@ -30,8 +31,8 @@ def export(layout: files.Layout, folder: pathlib.Path, *, overwrite: bool) -> No
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes a folder to upload; returns the exit code."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the flags."""
     parser = argparse.ArgumentParser(
         prog="python -m stvsr_jax.weights.hub",
         description="Writes a set of weights in the layout of the Hugging Face hub.",
@@ -41,18 +42,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("set", help="name of a set in the package, its .safetensors file, or its folder")
     add("folder", type=pathlib.Path, help="what to write")
     add("--overwrite", action="store_true", help="replace files that exist")
-    args = parser.parse_args(argv)
-    try:
-        sources.check_exists(args.set)
-        layout = sources.find_set(args.set)
-        if layout is None:
-            raise ValueError(f"{args.set} is no set of weights; stvsr_jax.weights.publish makes one of a run")
-        export(layout, args.folder, overwrite=args.overwrite)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes a folder to upload."""
+    sources.check_exists(args.set)
+    layout = sources.find_set(args.set)
+    if layout is None:
+        raise ValueError(f"{args.set} is no set of weights; stvsr_jax.weights.publish makes one of a run")
+    export(layout, args.folder, overwrite=args.overwrite)
     print(f"wrote {args.folder}; to upload it: hf upload USER/REPO {args.folder}")
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    return command_line.run(make_parser(), run, argv)
 
 
 if __name__ == "__main__":

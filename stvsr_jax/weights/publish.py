@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from stvsr_jax import checkpoint, models
+from stvsr_jax import checkpoint, command_line, models
 from stvsr_jax.models.spec import ModelSpec
 from stvsr_jax.weights import card, files
 
@@ -98,31 +98,22 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code."""
-    try:
-        args = make_parser().parse_args(argv)
-    except SystemExit as stop:  # argparse has printed its own message
-        return int(stop.code or 0)
-    try:
-        facts = _read_facts(args.card)
-        params, spec = _read_source(args)
-        layout = files.layout_of(args.folder, args.name)
-        description = publish(
-            params,
-            spec,
-            layout,
-            name=args.name,
-            facts=facts,
-            dtype=args.dtype,
-            overwrite=args.overwrite,
-        )
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+def run(args: argparse.Namespace) -> None:
+    """Writes the set that the command line asks for."""
+    facts = _read_facts(args.card)
+    params, spec = _read_source(args)
+    layout = files.layout_of(args.folder, args.name)
+    description = publish(
+        params,
+        spec,
+        layout,
+        name=args.name,
+        facts=facts,
+        dtype=args.dtype,
+        overwrite=args.overwrite,
+    )
     size = layout.params.stat().st_size / 1e6
     print(f"{layout.params}: {description.parameters:,} parameters, {size:.1f} MB, {description.sha256}")
-    return 0
 
 
 def _read_facts(path):
@@ -148,6 +139,11 @@ def _read_source(args):
         raise ValueError(f"--network and --fields go with .npz files; {args.source[0]} knows its network")
     restored = checkpoint.load_for_inference(args.source[0], step=args.step, weights=args.weights)
     return restored.params, ModelSpec(restored.model_name, restored.model_kwargs)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    return command_line.run(make_parser(), run, argv)
 
 
 if __name__ == "__main__":

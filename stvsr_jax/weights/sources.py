@@ -15,15 +15,9 @@ import jax
 from jax.sharding import Sharding
 
 from stvsr_jax.models.spec import ModelSpec, Restored
-from stvsr_jax.weights import files
+from stvsr_jax.weights import files, shipped
 
-FOLDER = pathlib.Path(__file__).parent  # of the sets that ship
 _HUB = "hf://"
-
-
-def list_shipped() -> list[str]:
-    """Return the names of the sets in the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
 def find_set(source: str | os.PathLike) -> files.Layout | None:
@@ -33,8 +27,8 @@ def find_set(source: str | os.PathLike) -> files.Layout | None:
       ValueError: the address or the folder is ambiguous, or the hub cannot be reached.
     """
     source = os.fspath(source)
-    if source in list_shipped():
-        return files.layout_of(FOLDER, source)
+    if source in shipped.list_names():
+        return files.layout_of(shipped.FOLDER, source)
     if source.startswith(_HUB):
         return _fetch(source)
     if "://" in source:
@@ -54,11 +48,11 @@ def find_set(source: str | os.PathLike) -> files.Layout | None:
 def check_exists(source: str | os.PathLike) -> None:
     """Raise ValueError if a source is neither a shipped set, nor an address, nor a file or folder."""
     source = os.fspath(source)
-    if source in list_shipped() or "://" in source or pathlib.Path(source).expanduser().exists():
+    if source in shipped.list_names() or "://" in source or pathlib.Path(source).expanduser().exists():
         return
-    shipped = ", ".join(list_shipped()) or "none"
+    names = ", ".join(shipped.list_names()) or "none"
     raise ValueError(
-        f"weights {source}: there is no such file or folder, and no such set in this package (it has: {shipped})"
+        f"weights {source}: there is no such file or folder, and no such set in this package (it has: {names})"
     )
 
 

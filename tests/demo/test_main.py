@@ -20,8 +20,8 @@ def test_the_folder_goes_with_the_program(tmp_path):
     code = """if True:
         import sys
         from stvsr_jax.demo import __main__, jobs
-        from stvsr_jax.weights import sources
-        sources.list_shipped = lambda: ["videoinr"]
+        from stvsr_jax.weights import shipped
+        shipped.list_names = lambda: ["videoinr"]
         jobs.Networks.name_of = lambda self, source: "videoinr"
         __main__.compilation.keep_compiled_programs = lambda: None
         sys.exit(__main__.main(["--port", sys.argv[1]]))

@@ -13,9 +13,9 @@ from PIL import Image
 
 from stvsr_jax.inference import job, pipeline, predictor, video_reader
 from stvsr_jax.inference import request as requests
-from stvsr_jax.inference.__main__ import main, parse_rate
+from stvsr_jax.inference.__main__ import main
 from stvsr_jax.video import media
-from stvsr_jax.weights import sources
+from stvsr_jax.weights import shipped, sources
 
 SIZE = (32, 48)
 
@@ -84,7 +84,7 @@ def test_videoinr_any_scale_rate_and_folders(tmp_path, write_video, checkpoints,
 @pytest.fixture
 def shipped_fakes(monkeypatch, checkpoints):
     """Makes the package hold two sets, of fake networks."""
-    monkeypatch.setattr(sources, "list_shipped", lambda: ["video", "videoinr"])
+    monkeypatch.setattr(shipped, "list_names", lambda: ["video", "videoinr"])
     networks = {"video": "zooming_slowmo", "videoinr": "videoinr"}
 
     def load(source, *, weights):
@@ -233,31 +233,6 @@ def test_unknown_flags_are_exit_code_2(capsys):
     for value in ("1", "a/b", "1/2/3"):
         assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--shard", value)[0] == 2
     assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--codec", "none")[0] == 2
-
-
-@pytest.mark.parametrize(
-    ("text", "rate"),
-    [
-        ("60", 60),
-        ("60000/1001", Fraction(60000, 1001)),
-        ("59.94005994", Fraction(60000, 1001)),
-        ("59.94", Fraction(60000, 1001)),
-        ("29.97002997", Fraction(30000, 1001)),
-        ("29.9700299", Fraction(30000, 1001)),
-        ("23.976", Fraction(24000, 1001)),
-        ("23.98", Fraction(24000, 1001)),
-        ("119.88", Fraction(120000, 1001)),
-        ("29.96", Fraction(2996, 100)),
-        ("29.98", Fraction(2998, 100)),
-        ("2997/100", Fraction(2997, 100)),
-        ("12.5", Fraction(25, 2)),
-        ("24.0", 24),
-        ("0.1", Fraction(1, 10)),
-        ("0.00001", Fraction(1, 100000)),
-    ],
-)
-def test_rates_are_what_is_meant(text, rate):
-    assert parse_rate(text) == rate
 
 
 def test_decimal_rates_end_in_files_of_that_rate(tmp_path, write_video, checkpoints, capsys):

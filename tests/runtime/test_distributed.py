@@ -77,11 +77,12 @@ def test_errors_of_a_cluster_that_was_found_are_not_hidden(monkeypatch):
 
 BUSY = """
 import hashlib, sys, time
+from stvsr_jax import command_line
 from stvsr_jax.runtime import distributed
 
 def end():
     print("saved", flush=True)
-    raise distributed.StoppedError("stopped after step 7", stop.signal_number)
+    raise command_line.StoppedError("stopped after step 7", stop.signal_number)
 
 def work(count):
     # As in a compiler: no Python runs in this thread, but in others.

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from stvsr_jax import checkpoint
+from stvsr_jax import checkpoint, command_line
 from stvsr_jax.locks import only_one
 from stvsr_jax.runtime import distributed, sharding
 from stvsr_jax.training import checkpoints, train, train_state
@@ -205,7 +205,7 @@ def test_a_run_that_was_stopped_before_its_scores_is_scored_when_it_goes_on(conf
     stop_at = {2}
     monkeypatch.setattr(distributed.StopRequest, "is_due", lambda self, step: step in stop_at)
     monkeypatch.setattr(distributed.StopRequest, "signal_number", 15, raising=False)
-    with pytest.raises(distributed.StoppedError):
+    with pytest.raises(command_line.StoppedError):
         train.train_and_evaluate(config, tmp_path / "run")
     stop_at.clear()
     train.train_and_evaluate(config, tmp_path / "run")

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from stvsr_jax.weights import card, files, sources
+from stvsr_jax.weights import card, files, shipped, sources
 
-SHIPPED = sources.list_shipped()
+SHIPPED = shipped.list_names()
 MAX_BYTES = 75_000_000  # of all sets together; every version stays in the repository's history
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_set_is_whole(name):
-    layout = files.layout_of(sources.FOLDER, name)
+    layout = files.layout_of(shipped.FOLDER, name)
     restored = sources.load(name)  # digest, names and shapes
     leaves = jax.tree.leaves(restored.params)
     assert all(leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in leaves)
@@ -29,17 +29,17 @@ def test_set_is_whole(name):
 
 
 def test_all_sets_together_are_small():
-    assert sum(path.stat().st_size for path in sources.FOLDER.glob("*.safetensors")) <= MAX_BYTES
+    assert sum(path.stat().st_size for path in shipped.FOLDER.glob("*.safetensors")) <= MAX_BYTES
 
 
 def test_every_set_is_complete():
-    others = {path.stem for path in sources.FOLDER.iterdir() if path.suffix in (".json", ".md")}
+    others = {path.stem for path in shipped.FOLDER.iterdir() if path.suffix in (".json", ".md")}
     assert others == set(SHIPPED)
 
 
 def test_the_installer_takes_the_files_of_a_set():
     project = tomllib.loads((pathlib.Path(__file__).parents[2] / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["stvsr_jax.weights"]
-    layout = files.layout_of(sources.FOLDER, "any")
+    layout = files.layout_of(shipped.FOLDER, "any")
     for path in (layout.params, layout.description, layout.card):
         assert any(pathlib.PurePath(path.name).match(pattern) for pattern in patterns), path

@@ -17,6 +17,7 @@ from stvsr_jax.inference.predictor import Predictor
 from stvsr_jax.models.spec import ModelSpec
 from stvsr_jax.runtime import sharding
 from stvsr_jax.weights import files, hub, sources
+from stvsr_jax.weights import shipped as sets
 
 
 def assert_same(params, expected):
@@ -31,7 +32,7 @@ def small(tmp_path, write_set):
 
 def test_shipped_sets_are_found_by_name(shipped):
     shipped("videoinr", "video")
-    assert sources.list_shipped() == ["video", "videoinr"]
+    assert sets.list_names() == ["video", "videoinr"]
     assert sources.load("video").model_name == "zooming_slowmo"
     assert sources.load("videoinr").model_name == "videoinr"
 

@@ -1,0 +1,47 @@
+"""Arguments of `stvsr benchmark`."""
+
+import argparse
+
+from stvsr_jax.parsers import values
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser; `prog` is what the user typed."""
+    parser = argparse.ArgumentParser(prog=prog, description="Times a network on this machine's devices.")
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=values.one_of("stvsr_jax.models", "MODELS"),
+        metavar="NETWORK",
+        help="videoinr or zooming_slowmo",
+    )
+    parser.add_argument("--train", action="store_true", help="a training step: forward, backward and Adam")
+    parser.add_argument(
+        "--dtype",
+        type=values.one_of("stvsr_jax.inference.predictor", "DTYPES"),
+        default="bfloat16",
+        metavar="{bfloat16,float16,float32}",
+        help="default: bfloat16",
+    )
+    parser.add_argument(
+        "--implementation", help="of ops.sine_mlp (videoinr): xla, pallas_triton or pallas_mosaic"
+    )
+    parser.add_argument("--remat", action="store_true", help="recompute in the backward pass, for memory")
+    parser.add_argument(
+        "--concurrent_kernels",
+        action="store_true",
+        help="side by side where they can: faster, with more memory",
+    )
+    for name in ("batch", "frames", "height", "width", "times"):
+        parser.add_argument(f"--{name}", type=int, help="default: of the README's table")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        help="each gets a batch of its own (weak scaling); default: one, or those of all processes",
+    )
+    parser.add_argument("--repeats", type=int, default=20, help="how often it is timed; default: 20")
+    parser.add_argument(
+        "--profile", type=int, default=0, metavar="N", help="also list the N kernels with most time"
+    )
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    return parser

@@ -1,0 +1,87 @@
+"""Values of flags, and flags that several commands have."""
+
+import argparse
+import importlib
+from collections.abc import Callable
+from fractions import Fraction
+
+from stvsr_jax.weights import shipped
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read 'WxH' as (H, W)."""
+    try:
+        width, height = map(int, text.lower().split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, as 1280x720") from error
+    return height, width
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read 'I/N' as (I, N)."""
+    try:
+        number, count = map(int, text.split("/"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, as 0/4") from error
+    return number, count
+
+
+def parse_fraction(text: str) -> Fraction:
+    """Read '2', '0.5' or '1/2'."""
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, as 2, 0.5 or 30000/1001") from error
+
+
+def parse_rate(text: str) -> Fraction:
+    """Read frames per second; a decimal that is short for 60000/1001, say 59.94 or 59.94005994, is that."""
+    rate = parse_fraction(text)
+    digits = len(text.partition(".")[2])
+    if "." not in text or rate <= 0:
+        return rate
+    # 24000/1001, 30000/1001 and their multiples, rounded or cut to the digits given.
+    ntsc = Fraction(6000, 1001) * round(rate * 1001 / 6000)
+    unit = Fraction(1, 10**digits)
+    if digits >= 2 and (abs(ntsc - rate) <= unit / 2 or 0 <= ntsc - rate < unit):
+        return ntsc
+    return rate.limit_denominator(1001) if rate >= 1 else 1 / (1 / rate).limit_denominator(1001)
+
+
+def one_of(module: str, name: str) -> Callable[[str], str]:
+    """Return the type of a flag whose values are the names in a container of another module.
+
+    The module is imported when there is a value to check, so the flag's help has to list the names itself.
+    """
+
+    def check(text: str) -> str:
+        if text not in check.list_names():
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(check.list_names())}")
+        return text
+
+    check.list_names = lambda: sorted(getattr(importlib.import_module(module), name))
+    return check
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add --model and --checkpoint, by which users name weights; see `weights.choice.choose`."""
+    names = ", ".join(shipped.list_names()) or "none in this package"
+    parser.add_argument(
+        "--model", metavar="NAME", help=f"weights that ship: {names}; default: by what is asked"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="WEIGHTS",
+        help="other weights: a training run, converted weights, a .safetensors file, or hf://USER/REPO",
+    )
+
+
+def add_average(parser: argparse.ArgumentParser) -> None:
+    """Add --weights, by which users name the average of a run's weights or the weights."""
+    parser.add_argument(
+        "--weights",
+        type=one_of("stvsr_jax.checkpoint", "WEIGHTS"),
+        default="ema",
+        metavar="{ema,raw}",
+        help="of a run: their average, or as trained; default: ema",
+    )
