@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import os
 import pathlib
 from fractions import Fraction
 
@@ -9,6 +10,10 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+
+# Tests spend their time compiling: LLVM's optimisation is left out, in the processes that they start as well. JAX and XLA
+# do all that they do otherwise. XLA_FLAGS, if set, is taken as it is.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 LINEAR_CONFIG = pathlib.Path(__file__).with_name("linear_config.py")
 

@@ -8,6 +8,7 @@ import pytest
 
 from stvsr_jax import benchmark
 from stvsr_jax.ops import conv2d
+from tests.third_network import NAME, Thirds
 
 
 @pytest.fixture(autouse=True)
@@ -44,23 +45,6 @@ def test_gradient_of_a_convolution_counts_three_times_its_value(stride):
     assert flops(jax.grad(loss, (0, 1)), x, kernel) == pytest.approx(3 * once)
 
 
-def test_command_prints_a_record(capsys, monkeypatch):
-    monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
-    arguments = ["--model", "videoinr", "--dtype", "float32", "--height", "8", "--width", "8", "--times", "2"]
-    assert benchmark.main([*arguments, "--repeats", "2", "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
-    assert record["shapes"] == "1 x 2x8x8 -> 2x32x32"
-    for figure in (
-        "milliseconds",
-        "compile_seconds",
-        "cached_compile_seconds",
-        "gigabytes",
-        "share_of_matmul",
-    ):
-        assert record[figure] > 0
-    assert record["milliseconds_low"] <= record["milliseconds"] <= record["milliseconds_high"]
-
-
 @pytest.mark.parametrize("job", [[], ["--train", "--batch", "1", "--concurrent_kernels"]])
 def test_programs_are_compiled_with_the_options_of_the_device(job, monkeypatch):
     monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
@@ -74,7 +58,8 @@ def test_programs_are_compiled_with_the_options_of_the_device(job, monkeypatch):
         given.append(settings["compiler_options"])
         return real_jit(function, **settings)
 
-    def stop(job, **_):
+    def stop(made, **_):
+        assert made.shapes == "1 x 2x8x8 -> 1x32x32"
         raise ValueError("a training step compiles for a minute")
 
     real_jit = benchmark.compilation.jit
@@ -87,15 +72,42 @@ def test_programs_are_compiled_with_the_options_of_the_device(job, monkeypatch):
     assert given == [{"xla_gpu_enable_command_buffer": "FUSION"}]
 
 
-def test_profile_lists_the_kernels_of_a_call(capsys, monkeypatch):
-    monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
-    arguments = ["--model", "videoinr", "--dtype", "float32", "--height", "8", "--width", "8", "--times", "1"]
-    assert benchmark.main([*arguments, "--repeats", "1", "--profile", "5", "--json"]) == 0
+def test_record_has_all_figures_and_the_kernels_of_a_call(capsys, monkeypatch):
+    monkeypatch.setitem(benchmark.models.MODELS, NAME, Thirds)  # compiles in a moment
+    arguments = [
+        "--model",
+        NAME,
+        "--dtype",
+        "float32",
+        "--train",
+        "--repeats",
+        "2",
+        "--profile",
+        "2",
+        "--json",
+    ]
+    assert benchmark.main(arguments) == 0
     record = json.loads(capsys.readouterr().out)
+    assert record["shapes"] == "2 x 3x4x8 -> 7x8x16"
+    for figure in ("milliseconds", "compile_seconds", "cached_compile_seconds", "gigabytes"):
+        assert record[figure] > 0
+    assert record["milliseconds_low"] <= record["milliseconds"] <= record["milliseconds_high"]
     names, spent, times = zip(*record["kernels"], strict=True)
-    assert len(set(names)) == 5 and list(spent) == sorted(spent, reverse=True)
+    assert len(set(names)) == 2 and list(spent) == sorted(spent, reverse=True)
     assert 0 < sum(spent) <= record["kernel_milliseconds"] and sum(times) <= record["kernel_count"]
     assert min(times) >= 1 and not any(name.startswith(("while", "call", "end:")) for name in names)
+
+
+@pytest.mark.heavy  # two compilations of a real network
+def test_share_of_a_matrix_product_is_that_of_its_operations(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark.models, "build", lambda name, **kwargs: small(name, kwargs))
+    arguments = ["--model", "videoinr", "--dtype", "float32", "--height", "8", "--width", "8", "--times", "2"]
+    assert benchmark.main([*arguments, "--repeats", "2", "--profile", "5", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["teraflops"] > 0 and record["share_of_matmul"] == pytest.approx(
+        record["teraflops"] / record["milliseconds"] * 1e3 / record["matmul_teraflops_per_second"]
+    )
+    assert len(record["kernels"]) == 5
 
 
 def small(name, kwargs):

@@ -95,6 +95,13 @@ def test_help_lists_the_names_that_a_flag_takes():
     assert found > 8
 
 
+def test_weights_are_those_of_checkpoints():
+    from stvsr_jax.checkpoint import WEIGHTS
+
+    found = [action.choices for p in find_parsers() for action in p._actions if action.dest == "weights"]
+    assert found[0] == WEIGHTS and len(found) > 2  # one is the file that is converted
+
+
 def test_help_of_evaluate_lists_the_baselines():
     from stvsr_jax.evaluation.baselines import BASELINES
     from stvsr_jax.parsers.evaluate import make_parser

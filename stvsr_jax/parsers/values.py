@@ -80,8 +80,10 @@ def add_average(parser: argparse.ArgumentParser) -> None:
     """Add --weights, by which users name the average of a run's weights or the weights."""
     parser.add_argument(
         "--weights",
-        type=one_of("stvsr_jax.checkpoint", "WEIGHTS"),
+        choices=(
+            "ema",
+            "raw",
+        ),  # not those of `checkpoint`: it takes a second to import, and sets do not need it
         default="ema",
-        metavar="{ema,raw}",
         help="of a run: their average, or as trained; default: ema",
     )

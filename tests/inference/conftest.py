@@ -71,7 +71,7 @@ def checkpoints(tmp_path, monkeypatch):
     return folders
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_video():
     """Returns write(path, images, fps=, stamps=, has_audio=, codec=, metadata=, rotation=)."""
     return _write_video

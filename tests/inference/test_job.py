@@ -22,20 +22,26 @@ SIZE = (32, 48)
 COUNT = 60  # windows take 50 ms each: the whole takes one to three seconds
 
 
-@pytest.fixture
-def source(tmp_path, write_video):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the tests share; they write elsewhere."""
+    return tmp_path_factory.mktemp("jobs")
+
+
+@pytest.fixture(scope="module")
+def source(folder, write_video):
     """A video of moving noise with a cut in its middle, and sound."""
     rng = np.random.default_rng(0)
     scenes = rng.integers(0, 256, (2, 8, 12, 3), np.uint8).repeat(4, 1).repeat(4, 2)
     images = np.stack([np.roll(scenes[i * 2 // COUNT], i, axis=1) for i in range(COUNT)])
-    return write_video(tmp_path / "in.mp4", images, has_audio=True)
+    return write_video(folder / "in.mp4", images, has_audio=True)
 
 
-@pytest.fixture
-def model(tmp_path):
-    folder = tmp_path / "models" / "zooming_slowmo"
-    folder.mkdir(parents=True)
-    return folder
+@pytest.fixture(scope="module")
+def model(folder):
+    network = folder / "models" / "zooming_slowmo"
+    network.mkdir(parents=True)
+    return network
 
 
 def start(*args, limit=None):
@@ -82,10 +88,10 @@ def names(folder):
     return sorted(child.name for child in folder.iterdir())
 
 
-@pytest.fixture
-def whole(tmp_path, source, model):
+@pytest.fixture(scope="module")
+def whole(folder, source, model):
     """The output of a job that is never stopped."""
-    output = tmp_path / "whole.mp4"
+    output = folder / "whole.mp4"
     assert finish(start(source, output, "--checkpoint", model))[0] == 0
     return output
 
@@ -102,7 +108,7 @@ def test_killed_jobs_go_on_and_give_the_same_file(tmp_path, source, model, whole
     assert code == 0 and "120/120" in errors
     assert output.read_bytes() == whole.read_bytes()
     assert len(list(video_reader.read_frames(video_reader.probe(tmp_path / "both.mp4")))) == 2 * COUNT
-    assert names(tmp_path) == ["both.mp4", "in.mp4", "models", "out.mp4", "whole.mp4"]
+    assert names(tmp_path) == ["both.mp4", "out.mp4"]
 
 
 def test_killed_before_anything_is_safe_starts_anew(tmp_path, source, model, whole):
@@ -138,7 +144,7 @@ def test_stopped_jobs_leave_a_file_that_plays_and_go_on(tmp_path, source, model,
     process.send_signal(number)
     found, errors = finish(process)
     assert found == code and "the same command goes on" in errors and not output.exists()
-    assert names(tmp_path) == ["in.mp4", "models", "out.mp4.unfinished", "whole.mp4"]
+    assert names(tmp_path) == ["out.mp4.unfinished"]
     partial = tmp_path / "out.mp4.unfinished" / "out.partial.mp4"
     info = video_reader.probe(partial)
     frames = list(video_reader.read_frames(info))
@@ -154,7 +160,7 @@ def test_stopped_jobs_leave_a_file_that_plays_and_go_on(tmp_path, source, model,
     assert other[0] == 1 and "differs in crf" in other[1]
     assert finish(start(*arguments))[0] == 0
     assert output.read_bytes() == whole.read_bytes()
-    assert names(tmp_path) == ["in.mp4", "models", "out.mp4", "whole.mp4"]
+    assert names(tmp_path) == ["out.mp4"]
 
 
 def test_a_full_disk_stops_the_job_and_it_goes_on_later(tmp_path, source, model, whole):

@@ -79,6 +79,16 @@ def test_bidirectional_equals_loop_in_both_directions(sequence):
 
 def test_a_stack_of_all_alignments_equals_one_after_the_other(sequence, monkeypatch):
     x, params = sequence
+    module = BidirectionalConvLSTM(FEATURES, GROUPS)
+    want = jit(lambda params, x: module.apply({"params": params}, x))(params, x)
+    monkeypatch.setattr(ops, "prefers_stacks", lambda dtype: True)
+    got = jit(lambda params, x: module.apply({"params": params}, x))(params, x)
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.heavy  # two gradients of the whole scan to compile
+def test_a_stack_of_all_alignments_has_the_same_gradient(sequence, monkeypatch):
+    x, params = sequence
 
     def value_and_gradient():
         def loss(params, x):

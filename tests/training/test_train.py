@@ -98,15 +98,15 @@ def test_run_learns(config, tmp_path):
     assert after["psnr_y_bicubic"] == before["psnr_y_bicubic"]
 
 
-@pytest.mark.parametrize("workers", [(0, 0), (1, 1), (2, 0), (0, 2)])
-def test_resumed_run_is_bitwise_equal_with_any_number_of_workers(config, tmp_path, monkeypatch, workers):
-    """Four steps, then two and two; the number of workers changes in between."""
+def test_resumed_run_is_bitwise_equal_with_any_number_of_workers(config, tmp_path, monkeypatch):
+    """Four steps, then one, one and two; the number of workers changes in between."""
     config.optimizer.ema_decay = 0.9
+    config.train.update({"eval_every": 1, "checkpoint_every": 1})
     seen = poison(monkeypatch, set())
     whole = train.train_and_evaluate(config, tmp_path / "whole")
     batches = list(seen)
     seen.clear()
-    for config.train.num_steps, config.data.num_workers in zip((2, 4), workers, strict=True):
+    for config.train.num_steps, config.data.num_workers in ((1, 2), (2, 0), (4, 1)):
         parts = train.train_and_evaluate(config, tmp_path / "parts")
     assert whole == parts
     assert len(seen) == len(batches) == 4
