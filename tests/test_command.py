@@ -13,6 +13,7 @@ import pytest
 
 import stvsr_jax
 from stvsr_jax import command, command_line
+from tests.limits import HANG
 
 ROOT = pathlib.Path(__file__).parents[1]
 HEAVY = (
@@ -33,7 +34,11 @@ HEAVY = (
 def run_python(code, *arguments):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=200
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=HANG,
     )
 
 

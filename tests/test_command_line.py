@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from stvsr_jax import command_line
+from tests.limits import HANG
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_second_sigterm_ends_the_process_at_once():
     for word in ("ready", "cleaning"):
         assert process.stdout.readline() == f"{word}\n"
         process.terminate()
-    assert process.wait(30) == -signal.SIGTERM
+    assert process.wait(HANG) == -signal.SIGTERM
     process.stdout.close()
 
 

@@ -20,6 +20,7 @@ import yaml
 import stvsr_jax
 from stvsr_jax import command, command_line, config_flag, models
 from stvsr_jax.inference import tile_size
+from tests.limits import HANG
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -111,7 +112,7 @@ def test_every_page_is_in_the_navigation_once():
 
 def test_site_is_built_without_warnings(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert built.returncode == 0, built.stderr
     api = (tmp_path / "site" / "api" / "predictor" / "index.html").read_text()
     assert 'id="stvsr_jax.inference.predictor.Predictor.predict"' in api

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from stvsr_jax import checkpoint
+from tests.limits import HANG
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 40
@@ -40,7 +41,7 @@ def start(clips, workdir):
 
 
 def finish(process):
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=HANG)
     assert process.returncode == 0, err
     assert "damaged" not in err
 

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from stvsr_jax.data import datasets, mixture, windows
+from tests.limits import HANG
 
 LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
 CLOUD = {"PROJECT": "my-project", "ZONE": "us-east5-b", "BUCKET": "gs://my-bucket"}
@@ -111,7 +112,7 @@ def launch(world, script, *arguments, **settings):
         cwd=world,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
         check=False,
     )
 
@@ -405,11 +406,11 @@ def test_signal_reaches_all_gpus(world):
     write_program(world / "python", PROCESS)
     environment = os.environ | {"WORLD": str(world), "DEVICES": "0,1", "PYTHON": str(world / "python")}
     run = subprocess.Popen(["bash", str(LAUNCH / "gpus.sh"), *TRAIN], env=environment, cwd=world)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANG
     while len(list(world.glob("ready*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     run.terminate()
-    assert run.wait(timeout=20) == 143
+    assert run.wait(timeout=HANG) == 143
 
 
 @pytest.mark.parametrize("network", ["zooming_slowmo", "video", "videoinr"])

@@ -9,6 +9,7 @@ import pytest
 
 from stvsr_jax import locks
 from stvsr_jax.locks import in_turn, only_one
+from tests.limits import HANG
 
 HOLD = """
 import pathlib, sys, time
@@ -58,7 +59,7 @@ def test_others_wait_and_each_process_says_so_once_and_late(tmp_path, monkeypatc
             thread.join(timeout=0.5)
             assert thread.is_alive()
             order.append("held")
-        thread.join(timeout=60)
+        thread.join(timeout=HANG)
         told = [record.getMessage() for record in caplog.records]
         assert told == (
             [] if patience == 60 else [f"waiting for another process that tries, into {tmp_path}/new"]

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from stvsr_jax.data import prepare, prepared, tiles
 from stvsr_jax.data.builders import Vimeo90k, shards
 from stvsr_jax.locks import only_one
+from tests.limits import HANG
 
 
 def run(vimeo_root, data_dir, *arguments):
@@ -131,7 +132,7 @@ def test_killed_nothing_looks_complete(vimeo, tmp_path):
         str(folder.parent),
     ]
     with subprocess.Popen([*command, "--num_workers", "1"], stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG
         while not list(folder.glob("unfinished-*/*.json")) and time.monotonic() < deadline:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)

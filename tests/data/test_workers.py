@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from tests.limits import HANG
+
 FOLDER = os.path.dirname(__file__)
 # A worker of each pool that there is; it prints its number and keeps working.
 POOLS = {
@@ -70,7 +72,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, pool):
     finally:
         parent.kill()
         parent.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG
     while is_running(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_running(worker)

@@ -14,6 +14,7 @@ pytest.importorskip("gradio", reason="the page is an extra")
 
 import stvsr_jax  # noqa: E402
 from stvsr_jax.demo.__main__ import main  # noqa: E402
+from tests.limits import HANG  # noqa: E402
 
 
 def test_the_folder_goes_with_the_program(tmp_path):
@@ -42,7 +43,7 @@ def test_the_folder_goes_with_the_program(tmp_path):
         assert len(list(tmp_path.glob("stvsr-demo-*/jobs"))) == 1
         time.sleep(1)
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(HANG) == 0
     finally:
         process.kill()
     assert list(tmp_path.glob("stvsr-demo-*")) == []

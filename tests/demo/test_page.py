@@ -11,6 +11,7 @@ gradio = pytest.importorskip("gradio", reason="the page is an extra")
 
 from stvsr_jax.demo import jobs, page  # noqa: E402
 from stvsr_jax.inference import video_reader  # noqa: E402
+from tests.limits import HANG  # noqa: E402
 
 
 class FakeNetworks:
@@ -231,12 +232,12 @@ def test_a_job_is_stopped_by_the_button_and_by_closing_the_page(
     wait = open_with(browser, address, source)
     wait(lambda b: "output: " in text_of(b))
     press(browser, "Enlarge")
-    assert started.wait(60)
+    assert started.wait(HANG)
     wait(lambda b: "memory: " in text_of(b))  # said before the work begins
     if how == "button":
         press(browser, "Stop")
         wait(lambda b: "Stopped." in text_of(b))
     else:
         browser.get("about:blank")
-    assert ended.wait(20)
+    assert ended.wait(HANG)
     assert left_in(folder) == []

@@ -17,6 +17,7 @@ from stvsr_jax import metrics
 from stvsr_jax.evaluation import datasets, methods, rendering
 from stvsr_jax.evaluation.protocols import PROTOCOLS
 from stvsr_jax.inference import predictor
+from tests.limits import HANG
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -164,6 +165,6 @@ def test_every_device_is_used_and_gives_the_same_numbers(tmp_path, write_clip):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=HANG,
     )
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ import pytest
 
 from stvsr_jax.inference import video_reader, work_folder
 from stvsr_jax.inference.__main__ import main
+from tests.limits import HANG
 
 SCRIPT = pathlib.Path(__file__).with_name("interrupted.py")
 SIZE = (32, 48)
@@ -60,7 +61,7 @@ def start(*args, limit=None):
 
 def finish(process):
     """Returns (exit code, stderr)."""
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=HANG)
     return process.returncode, errors
 
 

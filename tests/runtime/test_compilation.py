@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from stvsr_jax.runtime import compilation
+from tests.limits import HANG
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ def test_an_entry_is_not_read_while_another_process_writes_it(tmp_path):
         assert second.poll() is None  # it waits
         for path, content in entries.items():
             path.write_bytes(content)
-    out, err = second.communicate(timeout=60)
+    out, err = second.communicate(timeout=HANG)
     assert out.split() == ["ready", "7.0"] and second.returncode == 0, err
 
 

@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import pytest
 
 from stvsr_jax.runtime import distributed
+from tests.limits import HANG
 
 COMPLETE = {"COORDINATOR_ADDRESS": "host:1234", "NUM_PROCESSES": "4", "PROCESS_ID": "3"}
 
@@ -115,11 +115,9 @@ def test_a_signal_is_answered_while_the_main_thread_is_busy(number, where):
     )
     assert process.stdout.readline() == "ready\n" and process.stdout.readline() == "busy\n"
     process.send_signal(number)
-    began = time.monotonic()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANG)
     if where == "inside":
         assert (process.returncode, out, err) == (128 + number, "saved\n", "stopped after step 7\n")
-        assert time.monotonic() - began < 3
     else:
         assert (process.returncode, out, err) == (0, "True\n", "")
 

@@ -16,6 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import stvsr_jax
 from stvsr_jax.runtime import compilation, program_store
+from tests.limits import HANG
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +144,7 @@ def test_threads_leave_the_setting_of_jax_as_it_was():
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for future in [pool.submit(first), pool.submit(second)]:
-            future.result(timeout=60)
+            future.result(timeout=HANG)
     assert getattr(jax.config, name) == 2.5
 
 

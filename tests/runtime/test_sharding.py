@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax.runtime import sharding
+from tests.limits import HANG
 
 
 class Eight:
@@ -130,7 +131,7 @@ def run_on_eight_devices(pytestconfig, script, *arguments):
         | {"PYTHONPATH": str(pytestconfig.rootpath)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout

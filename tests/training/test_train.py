@@ -13,6 +13,7 @@ from stvsr_jax.locks import only_one
 from stvsr_jax.runtime import distributed, sharding
 from stvsr_jax.training import checkpoints, train, train_state
 from stvsr_jax.weights import files
+from tests.limits import HANG
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,8 @@ from stvsr_jax.runtime import compilation
 
 def work():  # no Python runs in this thread, as in a compiler
     print("busy", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**8)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**8)  # about a minute
+    print("idle", flush=True)
 
 def prepare(self, *args, **kwargs):
     if sys.argv[3] == "compilation":
@@ -260,8 +262,8 @@ def test_a_signal_while_it_compiles_or_is_scored_is_answered_at_once(
     )
     assert any(line == "busy\n" for line in run.stdout)
     run.terminate()
-    _, err = run.communicate(timeout=20)
-    assert run.returncode == 143, err
+    out, err = run.communicate(timeout=HANG)
+    assert run.returncode == 143 and "idle" not in out, err
     assert f"stopped by SIGTERM after step {step}, which is saved in" in err
     assert checkpoint.load_for_inference(tmp_path / "run").step == step
     whole = train.train_and_evaluate(config, tmp_path / "whole")

@@ -10,6 +10,7 @@ import pytest
 from stvsr_jax.data import sources
 from stvsr_jax.video import index, scan
 from stvsr_jax.video.scan import scan_all
+from tests.limits import HANG
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_a_process_that_wants_the_same_videos_waits_and_finds_everything(
             index.load_index(path, cache_dir=cache)
         del scanned[:]
         monkeypatch.setattr(scan, "_share", None)
-    waiting.join(timeout=60)
+    waiting.join(timeout=HANG)
     assert not waiting.is_alive() and not scanned
 
 
@@ -80,7 +81,7 @@ def test_each_video_is_locked_while_it_is_scanned(videos, scanned, tmp_path, mon
 
     def wait(path, *rest):
         if path == videos[0]:
-            may_end.wait(60)
+            may_end.wait(HANG)
         return real(path, *rest)
 
     monkeypatch.setattr(index, "_scan", wait)
@@ -95,7 +96,7 @@ def test_each_video_is_locked_while_it_is_scanned(videos, scanned, tmp_path, mon
     assert found == []
     may_end.set()
     for thread in threads:
-        thread.join(60)
+        thread.join(HANG)
     assert len(found) == 2 and found[0] == found[1]
     assert scanned == [videos[1].name, videos[0].name]
 
@@ -107,6 +108,6 @@ def test_workers_end_with_the_process_that_started_them(videos, tmp_path):
     worker.stdin.flush()
     assert worker.stdout.readline() == b"done\n"
     worker.stdin.close()  # as by the end of the other process
-    assert worker.wait(timeout=30) == 0
+    assert worker.wait(timeout=HANG) == 0
     worker.stdout.close()
     assert scan._is_known(videos[2], tmp_path / "cache", 32)
