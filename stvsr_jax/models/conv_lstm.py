@@ -17,41 +17,26 @@ import jax
 import jax.numpy as jnp
 
 from stvsr_jax import ops
-from stvsr_jax.models import offsets, pcd, recurrence
-from stvsr_jax.models.layers import Conv, Weights, convolve
-
-
-class StateWeights(NamedTuple):
-    """The parameters that align one of the two states, or both."""
-
-    pyramid: pcd.Layers
-    fusion: pcd.PairWeights | pcd.PairStack
+from stvsr_jax.models import offsets, pcd
+from stvsr_jax.models.layers import Conv, convolve
+from stvsr_jax.ops import ConvWeights, stacks
+from stvsr_jax.ops.stacks import Stack
 
 
 class CellWeights(NamedTuple):
-    """The parameters of the cell; the gates' kernel is split into what reads the feature and the hidden state."""
+    """The parameters of the cell.
 
-    hidden: StateWeights
-    cell: StateWeights
-    gates_of_feature: Weights
-    gates_of_hidden: Weights
+    Attributes:
+      pyramid: a stack of two, for the hidden and for the cell state.
+      fusion: the same.
+      gates_of_feature: the rows of the gates' kernel that read the feature, and the bias.
+      gates_of_hidden: those that read the hidden state, without.
+    """
 
-
-class CellStack(NamedTuple):
-    """The parameters of the cell with those of both states side by side, which are then aligned as one."""
-
-    states: StateWeights
-    gates_of_feature: Weights
-    gates_of_hidden: Weights
-
-
-def stack_states(weights: CellWeights) -> CellStack:
-    """Returns the same parameters side by side."""
-    states = (weights.hidden, weights.cell)
-    both = StateWeights(
-        pcd.stack_weights([w.pyramid for w in states]), pcd.stack_pairs([w.fusion for w in states])
-    )
-    return CellStack(both, weights.gates_of_feature, weights.gates_of_hidden)
+    pyramid: Stack
+    fusion: pcd.PairStack
+    gates_of_feature: ConvWeights
+    gates_of_hidden: ConvWeights
 
 
 class DeformableConvLSTMCell(nn.Module):
@@ -65,20 +50,22 @@ class DeformableConvLSTMCell(nn.Module):
     def __call__(self) -> CellWeights:
         """Returns the parameters."""
         sizes = dict(features=self.features, dtype=self.dtype)
-        states = []
+        pyramids, fusions = [], []
         for name in ("hidden", "cell"):
-            pyramid = pcd.FeaturePyramid(**sizes, name=f"pyramid_{name}").weights()
-            fusion = pcd.PairFusion(**sizes, groups=self.groups, name=f"fusion_{name}").weights()
-            states.append(StateWeights(pyramid, fusion))
+            pyramids.append(pcd.FeaturePyramid(**sizes, name=f"pyramid_{name}").weights())
+            fusions.append(pcd.PairFusion(**sizes, groups=self.groups, name=f"fusion_{name}").weights())
         gates = Conv(4 * self.features, dtype=self.dtype, name="gates").weights(2 * self.features)
         of_feature, of_hidden = jnp.split(gates.kernel, 2, axis=2)
         return CellWeights(
-            *states, Weights(of_feature, gates.bias), Weights(of_hidden, jnp.zeros_like(gates.bias))
+            pyramid=stacks.stack(pyramids, self.dtype),
+            fusion=pcd.stack_pairs(fusions, self.dtype),
+            gates_of_feature=ConvWeights(of_feature, gates.bias),
+            gates_of_hidden=ConvWeights(of_hidden, jnp.zeros_like(gates.bias)),
         )
 
 
 class BidirectionalConvLSTM(nn.Module):
-    """The cell over a sequence and over its reverse, joined by a 1x1 convolution at each time."""
+    """The cell over a sequence and over its reverse, then a 1x1 convolution of both at each time."""
 
     features: int
     groups: int = 8
@@ -90,8 +77,6 @@ class BidirectionalConvLSTM(nn.Module):
         """Maps features [B, T, H, W, C] in time order to [B, T, H, W, C]."""
         batch, times, *frame = x.shape
         weights = DeformableConvLSTMCell(self.features, self.groups, dtype=self.dtype, name="cell")()
-        if ops.prefers_stacks(self.dtype):
-            weights = stack_states(weights)
         known = read_features(weights, x.reshape(batch * times, *frame))
 
         def both_directions(y):  # [.., B T, h, w, .] -> [T, .., 2B, h, w, .]
@@ -110,7 +95,7 @@ class BidirectionalConvLSTM(nn.Module):
             step = functools.partial(jax.checkpoint(step, prevent_cse=False), weights)
             _, (hidden, found) = jax.lax.scan(step, (zeros, zeros), known)
         else:
-            _, (hidden, found) = recurrence.scan(step, weights, (zeros, zeros), known)
+            _, (hidden, found) = ops.scan(step, weights, (zeros, zeros), known)
         offsets.record_means(found)
 
         forward, backward = hidden[:, :batch], hidden[::-1, batch:]  # [T, B, H, W, C]
@@ -123,31 +108,26 @@ class KnownBeforehand(NamedTuple):
     """What one step needs of its feature.
 
     Attributes:
-      pyramids: that align the hidden and the cell state; of a stack one with both, levels [2 or 1, B, h, w, C].
-      reads: what the two fusions' first layers make of them; of a stack [4, B, h, w, C].
-      gates: what the gates make of the feature, with the bias.
+      pyramid: two pyramids, for aligning the hidden and the cell state: stacks of 1 (full resolution) or 2.
+      reads: what the first layers of both fusions make of it: stacks, see `pcd.read`.
+      gates: what the gates make of the feature, with the bias, [B, H, W, 4C].
     """
 
-    pyramids: tuple[pcd.Pyramid, pcd.Pyramid] | pcd.Pyramid
-    reads: tuple[pcd.Pyramid, pcd.Pyramid] | pcd.Pyramid
+    pyramid: pcd.Pyramid
+    reads: pcd.Pyramid
     gates: jax.Array
 
 
-def read_features(weights: CellWeights | CellStack, x: jax.Array) -> KnownBeforehand:
+def read_features(weights: CellWeights, x: jax.Array) -> KnownBeforehand:
     """Computes all that depends on the features [B, H, W, C] alone."""
     x = x.astype(weights.gates_of_feature.kernel.dtype)
     gates = convolve(weights.gates_of_feature, x)
-    if isinstance(weights, CellStack):
-        pyramid = pcd.build_pyramid(weights.states.pyramid, x[None])
-        return KnownBeforehand(pyramid, pcd.read(weights.states.fusion.read_a, pyramid), gates)
-    states = (weights.hidden, weights.cell)
-    pyramids = tuple(pcd.build_pyramid(w.pyramid, x) for w in states)
-    reads = tuple(pcd.read(w.fusion.read_a, p) for w, p in zip(states, pyramids, strict=True))
-    return KnownBeforehand(pyramids, reads, gates)
+    pyramid = pcd.build_pyramid(weights.pyramid, stacks.like(weights.pyramid, [x]))
+    return KnownBeforehand(pyramid, pcd.read(weights.fusion.read_a, pyramid), gates)
 
 
 def advance(
-    weights: CellWeights | CellStack, states: tuple[jax.Array, jax.Array], known: KnownBeforehand
+    weights: CellWeights, states: tuple[jax.Array, jax.Array], known: KnownBeforehand
 ) -> tuple[jax.Array, jax.Array]:
     """Advances one step.
 
@@ -159,21 +139,9 @@ def advance(
     Returns:
       The next states.
     """
-    hidden, cell = _align_states(weights, states, known)
+    _, level2, level3 = pcd.build_pyramid(weights.pyramid, stacks.like(weights.pyramid, states))
+    hidden, cell = pcd.fuse(weights.fusion, known.pyramid, (states, level2, level3), known.reads)
     gates = convolve(weights.gates_of_hidden, hidden, addend=known.gates)
     i, f, o, g = jnp.split(gates, 4, axis=-1)
     cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
     return nn.sigmoid(o) * jnp.tanh(cell), cell
-
-
-def _align_states(weights, states, known):
-    if isinstance(weights, CellStack):
-        _, level2, level3 = pcd.build_pyramid(weights.states.pyramid, jnp.stack(states))
-        pyramid = (states, level2, level3)
-        return pcd.fuse_pairs(weights.states.fusion, known.pyramids, pyramid, known.reads)
-    return [
-        pcd.fuse_pair(w.fusion, pyramid, pcd.build_pyramid(w.pyramid, state), read)
-        for w, state, pyramid, read in zip(
-            (weights.hidden, weights.cell), states, known.pyramids, known.reads, strict=True
-        )
-    ]

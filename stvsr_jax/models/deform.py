@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stvsr_jax import ops
-from stvsr_jax.models import offsets, recurrence
-from stvsr_jax.models.layers import Conv, Weights, convolve, fan_in_uniform
+from stvsr_jax.models import offsets
+from stvsr_jax.models.layers import Conv, convolve, fan_in_uniform
+from stvsr_jax.ops import ConvWeights
 
 TAPS = 9
 
@@ -20,8 +20,8 @@ class DeformWeights(NamedTuple):
     Their channels are in the order of `ops.deform_columns`.
     """
 
-    conv: Weights
-    head: Weights
+    conv: ConvWeights
+    head: ConvWeights
 
 
 class DeformConv(nn.Module):
@@ -43,9 +43,9 @@ class DeformConv(nn.Module):
         kernel = self.param("kernel", fan_in_uniform(TAPS * channels), (3, 3, channels, self.features))
         bias = self.param("bias", zeros, (self.features,))
         kernel = kernel.reshape(1, 1, TAPS * channels, self.features)
-        conv = Weights(kernel.astype(self.dtype), bias.astype(self.dtype))
+        conv = ConvWeights(kernel.astype(self.dtype), bias.astype(self.dtype))
         order = _channel_order(self.groups)
-        return DeformWeights(conv, Weights(*(w[..., order] for w in head.weights(guide_channels))))
+        return DeformWeights(conv, ConvWeights(*(w[..., order] for w in head.weights(guide_channels))))
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Samples x [B, H, W, C] as the guide [B, H, W, C'] says; returns [B, H, W, features]."""
@@ -67,7 +67,7 @@ def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array, slope: float 
       weights: of it, or of S.
       x: [B, H, W, C], what is sampled; for S convolutions [S, B, H, W, C].
       guide: [B, H, W, C'], or [S, B, H, W, C'].
-      slope: of a rectifier at the end, see `convolve`.
+      slope: of a ReLU at the end, see `convolve`.
 
     Returns:
       [B, H, W, features] in the dtype of the weights, or S of that.
@@ -77,10 +77,4 @@ def deform(weights: DeformWeights, x: jax.Array, guide: jax.Array, slope: float 
     displacements = head.reshape(*head.shape[:-1], TAPS, 3, groups)[..., :2, :].astype(jnp.float32)
     for each in displacements if head.ndim == 5 else [displacements]:
         offsets.record(each)
-    x = x.astype(head.dtype)
-    if not recurrence.is_recording():
-        return ops.deform_conv2d_of_head(x, head, *weights.conv, groups=groups, slope=slope)
-    # The gradient of the kernel, from all times of a loop, needs the columns.
-    images, heads = (a.reshape(-1, *a.shape[-3:]) for a in (x, head))
-    columns = ops.deform_columns(images, heads, groups=groups)
-    return convolve(weights.conv, columns.reshape(*head.shape[:-1], -1), slope=slope)
+    return weights.conv.deform(x.astype(head.dtype), head, groups=groups, slope=slope)

@@ -4,16 +4,14 @@ Parameters are float32; `dtype` is the dtype of the computation. Initial values 
 defaults, which the published networks started from, unless a layer says otherwise.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from stvsr_jax import ops
-from stvsr_jax.models import recurrence
+from stvsr_jax.ops import ConvWeights
 from stvsr_jax.ops.devices import loop_unroll
 
 Initializer = Callable[..., jax.Array]
@@ -29,7 +27,7 @@ def fan_in_uniform(fan_in: int) -> Initializer:
     return init
 
 
-# Slopes of rectifiers where their input is negative; both networks use the second.
+# Negative slopes of ReLU and of the leaky ReLU that both networks use.
 RELU = 0.0
 LEAKY_RELU = 0.1
 
@@ -49,13 +47,13 @@ class Conv(nn.Module):
     bias_init: Initializer | None = None
 
     @nn.compact
-    def weights(self, channels: int) -> "Weights":
+    def weights(self, channels: int) -> ConvWeights:
         """Returns the parameters for inputs of this many channels, in the dtype of the computation."""
         size = self.kernel_size
         default = fan_in_uniform(size * size * channels)
         kernel = self.param("kernel", self.kernel_init or default, (size, size, channels, self.features))
         bias = self.param("bias", self.bias_init or default, (self.features,))
-        return Weights(kernel.astype(self.dtype), bias.astype(self.dtype))
+        return ConvWeights(kernel.astype(self.dtype), bias.astype(self.dtype))
 
     def __call__(self, *inputs: jax.Array, **after: Any) -> jax.Array:
         """Maps inputs [B, H, W, C_i] to [B, ceil(H / stride), ceil(W / stride), features]."""
@@ -63,49 +61,32 @@ class Conv(nn.Module):
         return convolve(weights, *inputs, stride=self.stride, **after)
 
 
-class Weights(NamedTuple):
-    """Kernel [k, k, C, C'] and bias [C'] of a convolution, as plain arrays; of S convolutions with S in front."""
-
-    kernel: jax.Array
-    bias: jax.Array
-
-
 def convolve(
-    weights: Weights,
+    weights: ConvWeights,
     *inputs: jax.Array,
     stride: int = 1,
     slope: float | None = None,
     addend: jax.Array | None = None,
     shuffle: int = 1,
 ) -> jax.Array:
-    """Convolves the inputs, joined along the channels, in the dtype of the weights; S convolutions as `ops.conv2d`.
+    """Convolves the concatenated inputs in the dtype of the weights; S convolutions as `ops.conv2d`.
 
     Args:
       weights: of the convolution, or of S.
       *inputs: [B, H, W, C_i] each, for S convolutions [G_i, B, H, W, C_i].
       stride: in both directions; the padding is (k - 1) // 2 zeros on each side.
-      slope: of a rectifier at the end where its input is negative (RELU, LEAKY_RELU), None for no rectifier.
-      addend: added before the rectifier, [B, ceil(H / stride), ceil(W / stride), C'] or None.
-      shuffle: factor of a `ops.pixel_shuffle` at the end.
+      slope: of a ReLU at the end (RELU, LEAKY_RELU), None: linear.
+      addend: added before the ReLU, [B, ceil(H / stride), ceil(W / stride), C'] or None.
+      shuffle: factor of an `ops.pixel_shuffle` at the end.
 
     Returns:
-      [B, ceil(H / stride), ceil(W / stride), C'].
+      [B, ceil(H / stride), ceil(W / stride), C'] in the dtype of the weights.
     """
-    kernel, bias = weights
-    inputs = tuple(x.astype(kernel.dtype) for x in inputs)
-    place = dict(stride=stride, padding=(kernel.shape[-4] - 1) // 2)
-    run = functools.partial(_convolve, **place)
-    gradient = functools.partial(_kernel_gradient, **place)
-    after = dict(bias=bias, slope=slope, addend=addend, shuffle=shuffle)
-    return recurrence.apply(run, kernel, inputs, gradient=gradient, **after)
-
-
-def _convolve(kernel, inputs, **options):
-    return ops.conv2d(inputs, kernel, **options)
-
-
-def _kernel_gradient(kernel, inputs, cotangent, **place):
-    return ops.conv2d_kernel_gradient(inputs, kernel, cotangent, **place)
+    inputs = tuple(x.astype(weights.kernel.dtype) for x in inputs)
+    padding = (weights.kernel.shape[-4] - 1) // 2
+    return weights.convolve(
+        inputs, stride=stride, padding=padding, slope=slope, addend=addend, shuffle=shuffle
+    )
 
 
 class ResidualBlock(nn.Module):
@@ -140,7 +121,7 @@ class ResidualStack(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, H, W, C] to [B, H, W, C]."""
         block = nn.remat(ResidualBlock, prevent_cse=False) if self.remat else ResidualBlock
-        # Without a loop XLA would not make again what it has made before.
+        # Unrolled, XLA's CSE would undo the rematerialisation: it finds the forward's results in the same computation.
         unroll = loop_unroll() if self.remat else loop_unroll(self.num_blocks)
         scan = nn.scan(
             lambda module, carry, _: (module(carry), None),

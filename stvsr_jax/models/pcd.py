@@ -3,11 +3,12 @@
 Zooming Slow-Mo (arXiv 2002.11616, sec. 3.2) runs it both ways round to make the feature between two frames, and
 inside its ConvLSTM to align the two states.
 
-The first layer of an alignment reads both features. It is the sum of what it makes of each (`read`), and both
-alignments of a pair read the same two, so that is one wide convolution for each feature, and a feature which is
-known beforehand can be read beforehand.
+The first layer of an alignment reads both features. It is linear, so it is the sum of what it makes of each (`read`).
+Both alignments of a pair read the same two features: one wide convolution for each. A feature that is known
+beforehand is read beforehand.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,10 +18,12 @@ import jax.numpy as jnp
 
 from stvsr_jax import ops
 from stvsr_jax.models.deform import DeformConv, deform
-from stvsr_jax.models.layers import LEAKY_RELU, Conv, Weights, convolve
+from stvsr_jax.models.layers import LEAKY_RELU, Conv, convolve
+from stvsr_jax.ops import ConvWeights, stacks
+from stvsr_jax.ops.stacks import Stack
 
-# A feature at full, half and quarter resolution: [B, H, W, C], [B, H/2, W/2, C], [B, H/4, W/4, C].
-Pyramid = tuple[jax.Array, jax.Array, jax.Array]
+# A feature at full, half and quarter resolution: [B, H, W, C], [B, H/2, W/2, C], [B, H/4, W/4, C], or stacks of these.
+Pyramid = tuple[Any, Any, Any]
 # Weights of one FeaturePyramid or one alignment by layer name.
 Layers = dict[str, Any]
 
@@ -44,17 +47,22 @@ class FeaturePyramid(nn.Module):
         return build_pyramid(self.weights(), level1)
 
 
-def build_pyramid(weights: Layers, level1: jax.Array) -> Pyramid:
-    """Builds the pyramid of [B, H, W, C], or with stacked weights of [S or 1, B, H, W, C]."""
+def build_pyramid(weights: Layers | Stack, level1: jax.Array | Stack) -> Pyramid:
+    """Builds the pyramid of [B, H, W, C], or with a stack of weights the pyramids of a stack."""
+
+    def conv(name, x, **options):
+        layers = stacks.apply(operator.itemgetter(name), weights)
+        return stacks.run(convolve, layers, x, slope=LEAKY_RELU, **options)
+
     levels = [level1]
     for level in (2, 3):
-        half = convolve(weights[f"level{level}_conv1"], levels[-1], stride=2, slope=LEAKY_RELU)
-        levels.append(convolve(weights[f"level{level}_conv2"], half, slope=LEAKY_RELU))
+        half = conv(f"level{level}_conv1", levels[-1], stride=2)
+        levels.append(conv(f"level{level}_conv2", half))
     return tuple(levels)
 
 
 class PCDAlign(nn.Module):
-    """The parameters of one alignment; `fuse_pair` runs it.
+    """The parameters of one alignment; `fuse` runs it.
 
     Source feature a is sampled so that it lies over reference b, coarse to fine (up: bilinear x2):
 
@@ -88,18 +96,18 @@ class PairWeights(NamedTuple):
     """Parameters of one PairFusion.
 
     Attributes:
-      read_a: for each level, what the first layers of both alignments make of a, with their biases.
-      read_b: the same of b, without.
+      read_a: for each level, what the first layers of the alignments of a over b and of b over a make of a; with bias.
+      read_b: the same of b; without.
       align_a: the other layers of the alignment of a over b.
       align_b: of b over a.
       fuse: the 1x1 convolution of both.
     """
 
-    read_a: tuple[Weights, Weights, Weights]
-    read_b: tuple[Weights, Weights, Weights]
+    read_a: tuple[tuple[ConvWeights, ConvWeights], ...]
+    read_b: tuple[tuple[ConvWeights, ConvWeights], ...]
     align_a: Layers
     align_b: Layers
-    fuse: Weights
+    fuse: ConvWeights
 
 
 class PairFusion(nn.Module):
@@ -120,128 +128,97 @@ class PairFusion(nn.Module):
             # The first layer of an alignment reads its source, then its reference.
             of_a, over_b = jnp.split(kernel_a, 2, axis=2)
             of_b, over_a = jnp.split(kernel_b, 2, axis=2)
-            bias = jnp.concatenate([bias_a, bias_b])
-            read_a.append(Weights(jnp.concatenate([of_a, over_a], axis=-1), bias))
-            read_b.append(Weights(jnp.concatenate([over_b, of_b], axis=-1), jnp.zeros_like(bias)))
+            read_a.append((ConvWeights(of_a, bias_a), ConvWeights(over_a, bias_b)))
+            no_bias = jnp.zeros_like(bias_a)
+            read_b.append((ConvWeights(over_b, no_bias), ConvWeights(of_b, no_bias)))
         fuse = Conv(self.features, kernel_size=1, dtype=self.dtype, name="fuse").weights(2 * self.features)
         return PairWeights(tuple(read_a), tuple(read_b), align_a, align_b, fuse)
 
     def __call__(self, a: Pyramid, b: Pyramid) -> jax.Array:
         """Maps the pyramids of two features to [B, H, W, C]."""
-        weights = self.weights()
-        if not ops.prefers_stacks(self.dtype):
-            return fuse_pair(weights, a, b, read(weights.read_a, a))
-        stack = stack_pairs([weights])
-        a, b = (tuple(level[None] for level in pyramid) for pyramid in (a, b))
-        return fuse_pairs(stack, a, b, read(stack.read_a, a))[0]
+        weights = stack_pairs([self.weights()], self.dtype)
+        a, b = (tuple(stacks.like(weights.fuse, [level]) for level in pyramid) for pyramid in (a, b))
+        return fuse(weights, a, b, read(weights.read_a, a))[0]
 
 
 class PairStack(NamedTuple):
-    """Parameters of P PairFusions that run as one; of each layer those of all alignments, or of all pairs.
+    """Parameters of P PairFusions that run together.
 
     Attributes:
-      read_a, read_b: as of PairWeights; for a over b of each pair, then for b over a: 2P.
-      align: the other layers of the alignments, 2P.
+      read_a, read_b: for each level, stacks for P features, whose results are unfolded to 2P: first those of a over b.
+      align: the other layers of the alignments, 2P in the same order.
       fuse: P.
     """
 
-    read_a: tuple[Weights, Weights, Weights]
-    read_b: tuple[Weights, Weights, Weights]
-    align: Layers
-    fuse: Weights
+    read_a: tuple[Stack, Stack, Stack]
+    read_b: tuple[Stack, Stack, Stack]
+    align: Stack
+    fuse: Stack
 
 
-def stack_pairs(pairs: Sequence[PairWeights]) -> PairStack:
-    """Returns the parameters of all pairs side by side."""
+def stack_pairs(pairs: Sequence[PairWeights], dtype: Any) -> PairStack:
+    """Returns the parameters of all pairs as stacks for computing in `dtype`."""
 
-    def halves(of_level):  # of one pair, for a over b and for b over a
-        return zip(*(jnp.split(x, 2, axis=-1) for x in of_level), strict=True)
-
-    def stack_reads(reads):  # [pairs][levels]
-        over_b, over_a = zip(*([Weights(*w) for w in halves(read)] for read in reads), strict=True)
-        return stack_weights([*over_b, *over_a])
+    def stack_reads(reads):  # [pairs][levels][a over b, b over a]
+        of_levels = zip(*reads, strict=True)
+        return tuple(stacks.stack_outputs(list(zip(*level, strict=True)), dtype) for level in of_levels)
 
     return PairStack(
-        *(
-            tuple(stack_reads(of_level) for of_level in zip(*of_pairs, strict=True))
-            for of_pairs in ([pair.read_a for pair in pairs], [pair.read_b for pair in pairs])
-        ),
-        stack_weights([*(pair.align_a for pair in pairs), *(pair.align_b for pair in pairs)]),
-        stack_weights([pair.fuse for pair in pairs]),
+        read_a=stack_reads([pair.read_a for pair in pairs]),
+        read_b=stack_reads([pair.read_b for pair in pairs]),
+        align=stacks.stack([pair.align_a for pair in pairs] + [pair.align_b for pair in pairs], dtype),
+        fuse=stacks.stack([pair.fuse for pair in pairs], dtype),
     )
 
 
-def stack_weights(trees: Sequence[Any]) -> Any:
-    """Returns one tree of arrays with those of all trees side by side."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def read(weights: tuple[Weights, Weights, Weights], pyramid: Pyramid) -> Pyramid:
-    """Returns what the first layers of a pair's alignments make of one feature: levels [B, h, w, 2C] or [2P, B, h, w, C].
+def read(weights: tuple[Stack, Stack, Stack], pyramid: Pyramid) -> Pyramid:
+    """Returns what the first layers of the alignments make of one feature of each pair.
 
     Args:
-      weights: `read_a` or `read_b` of PairWeights or PairStack.
-      pyramid: of a or b.
+      weights: `read_a` or `read_b` of PairStack.
+      pyramid: of a or b, stacks of P, or of 1 feature that is in all pairs.
     """
-    return tuple(convolve(w, x) for w, x in zip(weights, pyramid, strict=True))
+    return tuple(stacks.run(convolve, w, x) for w, x in zip(weights, pyramid, strict=True))
 
 
-def fuse_pair(weights: PairWeights, a: Pyramid, b: Pyramid, read_a: Pyramid) -> jax.Array:
-    """Runs a PairFusion.
-
-    Args:
-      weights: of it.
-      a, b: pyramids of the two features.
-      read_a: of a, from `read`.
-
-    Returns:
-      [B, H, W, C].
-    """
-    both = (
-        convolve(w, level, addend=x, slope=LEAKY_RELU)
-        for w, level, x in zip(weights.read_b, b, read_a, strict=True)
-    )
-    for_a, for_b = zip(*(jnp.split(x, 2, axis=-1) for x in both), strict=True)
-    return convolve(weights.fuse, _align(weights.align_a, a, for_a), _align(weights.align_b, b, for_b))
-
-
-def fuse_pairs(weights: PairStack, a: Pyramid, b: Pyramid, read_a: Pyramid) -> jax.Array:
-    """Runs P PairFusions as one; the same as `fuse_pair` for each.
+def fuse(weights: PairStack, a: Pyramid, b: Pyramid, read_a: Pyramid) -> Stack:
+    """Runs P PairFusions.
 
     Args:
       weights: of all.
-      a: pyramids of the first features, levels [P or 1, B, h, w, C].
-      b: of the second ones, [P, B, h, w, C] or P arrays [B, h, w, C].
+      a: pyramids of the first features: stacks of P, or of 1 that is in all pairs.
+      b: of the second ones: stacks of P, or P arrays [B, h, w, C].
       read_a: of a, from `read`.
 
     Returns:
-      [P, B, H, W, C].
+      A stack of P arrays [B, H, W, C].
     """
-    sources = [ops.arrange(_join, x, *y) for x, y in zip(a, b, strict=True)]
+    sources = [stacks.append(x, y) for x, y in zip(a, b, strict=True)]
     guides = [
-        convolve(w, source[len(source) // 2 :], addend=x, slope=LEAKY_RELU)
+        stacks.unfold(stacks.run(convolve, w, stacks.halves(source)[1], addend=x, slope=LEAKY_RELU), 2)
         for w, source, x in zip(weights.read_b, sources, read_a, strict=True)
     ]
-    return convolve(weights.fuse, *jnp.split(_align(weights.align, sources, guides), 2))
+    return stacks.run(convolve, weights.fuse, *stacks.halves(_align(weights.align, sources, guides)))
 
 
-def _join(a, *b):
-    return jnp.concatenate([jnp.broadcast_to(a, (len(b), *a.shape[1:])), jnp.stack(b)])
+def _align(weights, source, guides):
+    """Runs a stack of alignments from the outputs of their first layers; see PCDAlign."""
 
-
-def _align(layers, source, guides):
-    """Runs an alignment, or a stack of them, from the outputs of its first layers; see PCDAlign."""
+    def layer(name):
+        return stacks.apply(operator.itemgetter(name), weights)
 
     def conv(name, *inputs, slope=LEAKY_RELU):
-        return convolve(layers[name], *inputs, slope=slope)
+        return stacks.run(convolve, layer(name), *inputs, slope=slope)
 
-    up = ops.upsample_bilinear_2x
+    def up(images, scale=1.0):
+        return stacks.apply(lambda x: ops.upsample_bilinear_2x(x, scale), images)
+
     guide = conv("level3_offset2", guides[2])
-    aligned = deform(layers["level3_deform"], source[2], guide, slope=LEAKY_RELU)
+    aligned = stacks.run(deform, layer("level3_deform"), source[2], guide, slope=LEAKY_RELU)
     for level in (2, 1):
-        # What is doubled is the offset feature: displacements in pixels grow with the resolution.
+        # The offset feature doubles with the resolution: displacements are in pixels.
         guide = conv(f"level{level}_offset2", guides[level - 1], up(guide, 2.0))
         guide = conv(f"level{level}_offset3", guide)
-        sampled = deform(layers[f"level{level}_deform"], source[level - 1], guide)
+        sampled = stacks.run(deform, layer(f"level{level}_deform"), source[level - 1], guide)
         aligned = conv(f"level{level}_merge", sampled, up(aligned), slope=LEAKY_RELU if level == 2 else None)
     return aligned

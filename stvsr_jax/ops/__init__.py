@@ -1,10 +1,11 @@
 """Pure array operations, NHWC; coordinates are (y, x) in pixels with centres at integers."""
 
 from stvsr_jax.ops.arrange import arrange
-from stvsr_jax.ops.conv import conv2d, conv2d_kernel_gradient, prefers_stacks
+from stvsr_jax.ops.conv import conv2d, conv2d_deferred, conv2d_kernel_gradient
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d, deform_conv2d_of_head
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
 from stvsr_jax.ops.sampling import Samples, bilinear_sample, grid_sample, nearest_sample
+from stvsr_jax.ops.scan import ConvWeights, scan
 from stvsr_jax.ops.shuffle import pixel_shuffle
 from stvsr_jax.ops.sine import sine
 from stvsr_jax.ops.sine_mlp import sine_mlp
@@ -13,7 +14,9 @@ __all__ = [
     "Samples",
     "arrange",
     "bilinear_sample",
+    "ConvWeights",
     "conv2d",
+    "conv2d_deferred",
     "conv2d_kernel_gradient",
     "deform_columns",
     "deform_conv2d",
@@ -22,7 +25,7 @@ __all__ = [
     "imresize",
     "nearest_sample",
     "pixel_shuffle",
-    "prefers_stacks",
+    "scan",
     "sine",
     "sine_mlp",
     "upsample_bilinear_2x",

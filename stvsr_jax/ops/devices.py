@@ -37,8 +37,8 @@ def allows_kernels() -> bool:
     return mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names)
 
 
-def count_hopper_multiprocessors() -> int | None:
-    """Return how many multiprocessors the NVIDIA Hopper GPU has that what is traced now will run on, None if none."""
+def count_hopper_sms() -> int | None:
+    """Return how many sms the NVIDIA Hopper GPU has that what is traced now will run on, None if none."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is None:
         device = jax.devices()[0]
@@ -48,14 +48,14 @@ def count_hopper_multiprocessors() -> int | None:
     return cores if re.search(r"\bG?H(100|200|20|800)\b", device.device_kind) else None
 
 
-def count_mosaic_multiprocessors() -> int | None:
+def count_mosaic_sms() -> int | None:
     """Return the same where the kernels of Mosaic GPU can be part of what is traced now, None where not.
 
     They are written for Hopper GPUs and for jax 0.11 and later.
     """
     if jax.__version_info__ < (0, 11) or not allows_kernels():
         return None
-    return count_hopper_multiprocessors()
+    return count_hopper_sms()
 
 
 def loop_unroll(most: int = 8) -> int:

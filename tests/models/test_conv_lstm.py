@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax import ops
 from stvsr_jax.models.conv_lstm import BidirectionalConvLSTM
 from stvsr_jax.models.pcd import FeaturePyramid, PairFusion
+from stvsr_jax.ops import stacks
 
 # These tests spend their time compiling: leave the optimisation out.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -97,7 +97,7 @@ def test_a_stack_of_all_alignments_has_the_same_gradient(sequence, monkeypatch):
         return jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
 
     value, gradients = value_and_gradient()
-    monkeypatch.setattr(ops, "prefers_stacks", lambda dtype: True)
+    monkeypatch.setattr(stacks, "prefers_stacks", lambda dtype: True)
     stacked_value, stacked_gradients = value_and_gradient()
     np.testing.assert_allclose(stacked_value, value, rtol=1e-5)
     for got, want in zip(*map(jax.tree.leaves, (stacked_gradients, gradients)), strict=True):

@@ -10,10 +10,10 @@ from stvsr_jax.models.layers import (
     Conv,
     ResidualBlock,
     ResidualStack,
-    Weights,
     convolve,
     fan_in_uniform,
 )
+from stvsr_jax.ops import ConvWeights
 
 
 def normal(seed, *shape):
@@ -84,7 +84,7 @@ def test_fan_in_uniform_is_bounded_by_the_root():
 
 def test_leaky_relu_slope_is_a_tenth():
     def rectify(x):
-        weights = Weights(jnp.ones((1, 1, 1, 1), x.dtype), jnp.zeros(1, x.dtype))
+        weights = ConvWeights(jnp.ones((1, 1, 1, 1), x.dtype), jnp.zeros(1, x.dtype))
         return convolve(weights, x.reshape(1, 1, -1, 1), slope=LEAKY_RELU).ravel()
 
     np.testing.assert_allclose(rectify(jnp.array([-2.0, 0.0, 3.0])), [-0.2, 0, 3], atol=1e-7)

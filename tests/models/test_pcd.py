@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax import ops
 from stvsr_jax.models.deform import DeformConv
 from stvsr_jax.models.pcd import FeaturePyramid, PairFusion
+from stvsr_jax.ops import stacks
 
 # These tests spend their time compiling: leave the optimisation out.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -94,9 +94,9 @@ def test_pyramid_halves_twice_with_two_convolutions_each():
     np.testing.assert_allclose(level3, halve(3, halve(2, x)), atol=1e-5)
 
 
-@pytest.mark.parametrize("stacks", [False, True])
-def test_fusion_aligns_both_ways_with_two_weight_sets(pair, stacks, monkeypatch):
-    monkeypatch.setattr(ops, "prefers_stacks", lambda dtype: stacks)
+@pytest.mark.parametrize("is_array", [False, True])
+def test_fusion_aligns_both_ways_with_two_weight_sets(pair, is_array, monkeypatch):
+    monkeypatch.setattr(stacks, "prefers_stacks", lambda dtype: is_array)
     a, b = pair
     module = PairFusion(FEATURES, GROUPS)
     params = random_params(jax.eval_shape(module.init, jax.random.key(0), a, b)["params"])

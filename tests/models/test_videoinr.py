@@ -240,7 +240,7 @@ def test_decode_by_the_kernels_of_hopper_gpus_equals_that_of_xla_and_so_do_its_g
             sine_mlp_mosaic, name, functools.partial(getattr(sine_mlp_mosaic, name), **options)
         )
     # `ops.sine_mlp` is the function, not its module.
-    monkeypatch.setattr(sys.modules[module.__module__], "count_mosaic_multiprocessors", lambda: 1)
+    monkeypatch.setattr(sys.modules[module.__module__], "count_mosaic_sms", lambda: 1)
     model = VideoINR(features=64, dtype=jnp.float16, implementation="xla")
     params, encoded = random_decoder(model)
     # In-between positions: a sample at the very border of a pixel has another slope on its other side.

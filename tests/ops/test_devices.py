@@ -8,7 +8,7 @@ import jax
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from stvsr_jax.ops.devices import allows_kernels, count_hopper_multiprocessors, loop_unroll
+from stvsr_jax.ops.devices import allows_kernels, count_hopper_sms, loop_unroll
 
 PROGRAM = """
 import jax, jax.numpy as jnp
@@ -71,5 +71,5 @@ def test_loops_are_written_out_for_a_gpu_only():
 def test_hopper_gpus_are_known_by_their_name(kind, count):
     device = AbstractDevice(device_kind=kind, num_cores=132, platform="cuda")
     with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("device",), abstract_device=device)):
-        assert count_hopper_multiprocessors() == count
-    assert count_hopper_multiprocessors() is None  # these tests run on a CPU
+        assert count_hopper_sms() == count
+    assert count_hopper_sms() is None  # these tests run on a CPU

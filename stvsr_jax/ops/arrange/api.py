@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from stvsr_jax.ops.devices import count_mosaic_multiprocessors
+from stvsr_jax.ops.devices import count_mosaic_sms
 
 
 def arrange(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
@@ -26,29 +26,29 @@ def arrange(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array
       function(*arrays), [.., H, W, C].
     """
     functions = {"default": function}
-    if (multiprocessors := count_mosaic_multiprocessors()) is not None:
+    if (sms := count_mosaic_sms()) is not None:
         from stvsr_jax.ops.arrange import mosaic  # with all of Mosaic, which nobody else needs
 
         if mosaic.is_supported(arrays):
-            functions["cuda"] = lambda *arrays: _arrange_by_kernel(function, arrays, multiprocessors)
+            functions["cuda"] = lambda *arrays: _arrange_by_kernel(function, arrays, sms)
     return jax.lax.platform_dependent(*arrays, **functions)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 2, 3))
-def _arrange_by_kernel(function, arrays, multiprocessors, interpret=None):
+def _arrange_by_kernel(function, arrays, sms, interpret=None):
     counts = [math.prod(x.shape[:-3]) for x in arrays]
     numbers = np.split(np.arange(sum(counts), dtype=np.int32), np.cumsum(counts)[:-1])
     table = function(*(n.reshape(*x.shape[:-3], 1, 1, 1) for n, x in zip(numbers, arrays, strict=True)))
-    images = _copy(arrays, table.reshape(-1), multiprocessors, interpret)
+    images = _copy(arrays, table.reshape(-1), sms, interpret)
     return images.reshape(*table.shape[:-3], *images.shape[1:])
 
 
 # Traced and lowered once for equal shapes.
-@functools.partial(jax.jit, static_argnames=("multiprocessors", "interpret"))
-def _copy(arrays, table, multiprocessors, interpret):
+@functools.partial(jax.jit, static_argnames=("sms", "interpret"))
+def _copy(arrays, table, sms, interpret):
     from stvsr_jax.ops.arrange import mosaic
 
-    return mosaic.run(arrays, table, multiprocessors=multiprocessors, interpret=interpret)
+    return mosaic.run(arrays, table, sms=sms, interpret=interpret)
 
 
 def _forward(function, arrays, *options):
@@ -56,7 +56,7 @@ def _forward(function, arrays, *options):
     return _arrange_by_kernel(function, arrays, *options), derivative
 
 
-def _backward(function, multiprocessors, interpret, derivative, cotangent):
+def _backward(function, sms, interpret, derivative, cotangent):
     return (derivative(cotangent),)
 
 

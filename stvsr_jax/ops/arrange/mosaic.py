@@ -41,15 +41,13 @@ def lines_of_block(lines: int) -> int:
     return next(size for size in range(min(lines, _MOST_LINES), 0, -1) if lines % size == 0)
 
 
-def run(
-    arrays: Sequence[jax.Array], table: jax.Array, *, multiprocessors: int, interpret: Any = None
-) -> jax.Array:
+def run(arrays: Sequence[jax.Array], table: jax.Array, *, sms: int, interpret: Any = None) -> jax.Array:
     """Runs the kernel.
 
     Args:
       arrays: [.., H, W, C] each.
       table: [M] int32, which image each of the results is, counted through all arrays.
-      multiprocessors: of the GPU.
+      sms: of the GPU.
       interpret: Mosaic GPU's `InterpretGPUParams` to run anywhere, very slowly, for tests.
 
     Returns:
@@ -59,7 +57,7 @@ def run(
     lines = math.prod(shape) // _VALUES
     size = lines_of_block(lines)
     blocks = lines // size
-    programs = min(max(_PROGRAMS * multiprocessors // len(table), 1), blocks)  # of each result
+    programs = min(max(_PROGRAMS * sms // len(table), 1), blocks)  # of each result
     arrays = [x.reshape(-1, lines, _VALUES) for x in arrays]
     begins = np.cumsum([0, *(len(x) for x in arrays)]).tolist()
 

@@ -86,7 +86,7 @@ def run(
     addend: jax.Array | None,
     *,
     slope: float | None,
-    multiprocessors: int,
+    sms: int,
     shuffles: bool = False,
     plan: Plan | None = None,
     interpret: Any = None,
@@ -100,7 +100,7 @@ def run(
       bias: [S, C'] or None.
       addend: [S, B, H, W, C'] or None.
       slope: of the rectifier where its input is negative, None for no rectifier.
-      multiprocessors: of the GPU.
+      sms: of the GPU.
       shuffles: whether the result goes through `ops.pixel_shuffle` with a factor of 2 as it is stored; C' must be a
         multiple of 256.
       plan: None: the one that is made for these shapes.
@@ -122,7 +122,7 @@ def run(
         for first in range(0, x.shape[-1], most * CHUNK):
             sources.append(_Source(x, first, min(most * CHUNK, x.shape[-1] - first), row + first))
         row += x.shape[-1]
-    call = functools.partial(_run_sources, multiprocessors=multiprocessors, plan=plan, interpret=interpret)
+    call = functools.partial(_run_sources, sms=sms, plan=plan, interpret=interpret)
     while sum(source.chunks for source in sources) > most:
         addend = call(sources[:1], kernel, None, addend, slope=None, shuffles=False)
         sources = sources[1:]
@@ -152,7 +152,7 @@ class _Source(NamedTuple):
         return pl.cdiv(self.channels, CHUNK)
 
 
-def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocessors, plan, interpret):
+def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, sms, plan, interpret):
     batch, height, width = sources[0].x.shape[1:4]
     sets, size, _, channels, features = kernel.shape
     dtype = kernel.dtype
@@ -164,7 +164,7 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, multiprocess
     blocks = pl.cdiv(features, CHUNK)
     across, down = pl.cdiv(width, COLUMNS), pl.cdiv(height, _LINES)
     windows = batch * down * across
-    programs = min(max(multiprocessors // (sets * blocks), 1), windows)
+    programs = min(max(sms // (sets * blocks), 1), windows)
     margin = 0 if interpret is None else 1  # interpreted, a copy knows no places before the beginning
     start, multiply_tap = _make_products(interpret)
     out_shape = (sets * batch, height, width, features)

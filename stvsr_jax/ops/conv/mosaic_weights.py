@@ -56,13 +56,13 @@ class Plan(NamedTuple):
     programs: int
 
 
-def make_plan(parts: int, images: int, height: int, width: int, multiprocessors: int) -> Plan:
+def make_plan(parts: int, images: int, height: int, width: int, sms: int) -> Plan:
     """Returns how to add so many images' products for so many parts of 64 inputs and 64 outputs."""
     lines = 8
     windows = images * pl.cdiv(height, lines) * pl.cdiv(width, COLUMNS)
     # More programs have fewer windows each, but more sums to write and to add.
     best = math.isqrt(_WINDOWS_AS_SUMS * windows * parts)
-    programs = min(max(min(multiprocessors, best) // parts, 1), windows)
+    programs = min(max(min(sms, best) // parts, 1), windows)
     stage = math.prod(window_shape(lines, _SIZE)) + lines * COLUMNS * CHUNK
     return Plan(lines, SHARED_BYTES // (2 * stage), programs)
 
@@ -83,7 +83,7 @@ def run(
     inputs: Sequence[jax.Array],
     cotangents: Sequence[jax.Array],
     *,
-    multiprocessors: int,
+    sms: int,
     plan: Plan | None = None,
     interpret: Any = None,
 ) -> jax.Array:
@@ -92,7 +92,7 @@ def run(
     Args:
       inputs: T arrays [G, B, H, W, C], all of them were convolved; set s reads the part s % G.
       cotangents: of the T outputs, [S, B, H, W, F], in the dtype of the inputs.
-      multiprocessors: of the GPU.
+      sms: of the GPU.
       plan: None: the one that is made for these shapes.
       interpret: Mosaic GPU's `InterpretGPUParams` to run anywhere, very slowly, for tests.
 
@@ -104,7 +104,7 @@ def run(
     sets, features = cotangents[0].shape[0], cotangents[0].shape[-1]
     chunks, blocks = channels // CHUNK, pl.cdiv(features, CHUNK)
     parts = sets * chunks * blocks
-    lines, stages, programs = plan or make_plan(parts, times * batch, height, width, multiprocessors)
+    lines, stages, programs = plan or make_plan(parts, times * batch, height, width, sms)
     across, down = pl.cdiv(width, COLUMNS), pl.cdiv(height, lines)
     windows = times * batch * down * across
     margin = 0 if interpret is None else 1  # interpreted, a copy knows no places before the beginning

@@ -22,7 +22,7 @@ from stvsr_jax.ops import triton
 from stvsr_jax.ops.conv import conv2d
 from stvsr_jax.ops.deform_conv import windowed
 from stvsr_jax.ops.deform_conv.windowed import Geometry
-from stvsr_jax.ops.devices import count_mosaic_multiprocessors
+from stvsr_jax.ops.devices import count_mosaic_sms
 from stvsr_jax.ops.sampling import sample_groups, spread_groups
 
 
@@ -140,14 +140,14 @@ def deform_conv2d_of_head(
     Returns:
       [B, H, W, C'] or [S, B, H, W, C'].
     """
-    return _run_whole(x, head, kernel, bias, groups, slope, count_mosaic_multiprocessors())
+    return _run_whole(x, head, kernel, bias, groups, slope, count_mosaic_sms())
 
 
 # Traced and lowered once for equal shapes.
-@functools.partial(jax.jit, static_argnames=("groups", "slope", "multiprocessors"))
-def _run_whole(x, head, kernel, bias, groups, slope, multiprocessors):
+@functools.partial(jax.jit, static_argnames=("groups", "slope", "sms"))
+def _run_whole(x, head, kernel, bias, groups, slope, sms):
     plain = functools.partial(_run_in_two, groups=groups, slope=slope)
-    if multiprocessors is None:
+    if sms is None:
         return plain(x, head, kernel, bias)
     from stvsr_jax.ops.deform_conv import mosaic  # with all of Mosaic, which nobody else needs
 
@@ -161,7 +161,7 @@ def _run_whole(x, head, kernel, bias, groups, slope, multiprocessors):
         return plain(x, head, kernel, bias)
 
     def run_kernel(*operands):
-        out = mosaic.run(*in_sets(*operands), slope=slope, multiprocessors=multiprocessors)
+        out = mosaic.run(*in_sets(*operands), slope=slope, sms=sms)
         return out.reshape(operands[0].shape)
 
     @jax.custom_vjp

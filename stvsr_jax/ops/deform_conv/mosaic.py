@@ -45,7 +45,7 @@ def run(
     bias: jax.Array,
     *,
     slope: float | None,
-    multiprocessors: int,
+    sms: int,
     interpret: Any = None,
 ) -> jax.Array:
     """Run the kernel.
@@ -56,7 +56,7 @@ def run(
       kernel: [S, 576, 64]: tap, then channel.
       bias: [S, 64].
       slope: of a rectifier at the end, or None.
-      multiprocessors: of the GPU.
+      sms: of the GPU.
       interpret: Mosaic GPU's `InterpretGPUParams` to run anywhere, very slowly, for tests.
 
     Returns:
@@ -65,7 +65,7 @@ def run(
     sets, batch, *size, _ = x.shape
     count, dtype = batch * size[0] * size[1], x.dtype
     blocks = pl.cdiv(count, POINTS)
-    programs = min(max(multiprocessors // sets, 1), pl.cdiv(blocks, _GROUPS))
+    programs = min(max(sms // sets, 1), pl.cdiv(blocks, _GROUPS))
     registers = points.make(count, dtype, interpret)
     sample, finish = _make_operations(_Images(*size, count), slope, dtype, interpret)
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax.ops import triton
-from stvsr_jax.ops.devices import allows_kernels, count_mosaic_multiprocessors
+from stvsr_jax.ops.devices import allows_kernels, count_mosaic_sms
 from stvsr_jax.ops.sampling import Samples, values_of
 from stvsr_jax.ops.sine import sine
 from stvsr_jax.ops.sine_mlp.inputs import Inputs, is_narrow
@@ -74,7 +74,7 @@ def _choose_kernel(inputs, kernels, dtype):
     """Returns the implementation for a CUDA device, None: that of all others."""
     if not allows_kernels():
         return None
-    if count_mosaic_multiprocessors() is not None:
+    if count_mosaic_sms() is not None:
         from stvsr_jax.ops.sine_mlp import mosaic
 
         if mosaic.is_supported(inputs, kernels, dtype):
@@ -158,8 +158,8 @@ def _pallas_triton(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
 
 
 def _pallas_mosaic(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
-    multiprocessors = count_mosaic_multiprocessors()
-    if multiprocessors is None:
+    sms = count_mosaic_sms()
+    if sms is None:
         raise NotImplementedError(
             "sine_mlp: pallas_mosaic runs on one NVIDIA Hopper GPU, with jax 0.11 or later"
         )
@@ -171,7 +171,7 @@ def _pallas_mosaic(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
             f"{_describe(kernels, dtype)}"
         )
     modules = mosaic.run, mosaic.run_backward
-    functions = [functools.partial(function, multiprocessors=multiprocessors) for function in modules]
+    functions = [functools.partial(function, sms=sms) for function in modules]
     return _run_kernels(*functions, terms, inputs, kernels, biases, frequency, dtype, out_dtype)
 
 

@@ -61,7 +61,7 @@ def run(
     dtype: Any,
     out_dtype: Any,
     *,
-    multiprocessors: int,
+    sms: int,
     interpret: Any = None,
 ) -> jax.Array:
     """Run the kernel.
@@ -73,7 +73,7 @@ def run(
       frequency: factor of the sines' arguments.
       dtype: of the products' operands.
       out_dtype: of the result.
-      multiprocessors: of the GPU.
+      sms: of the GPU.
       interpret: Mosaic GPU's `InterpretGPUParams` to run anywhere, very slowly, for tests.
 
     Returns:
@@ -90,7 +90,7 @@ def run(
         _run_block(registers, layers, terms, wide, refs[-1], point)
 
     out = jax.ShapeDtypeStruct((inputs.count, outputs), out_dtype)
-    problem = _Problem("sine_mlp", inputs.count, _GROUPS, multiprocessors, interpret)
+    problem = _Problem("sine_mlp", inputs.count, _GROUPS, sms, interpret)
     return _call(problem, weights, operands, [out], run_block)[0].reshape(*inputs.shape, outputs)
 
 
@@ -102,7 +102,7 @@ def run_backward(
     frequency: float,
     dtype: Any,
     *,
-    multiprocessors: int,
+    sms: int,
     interpret: Any = None,
 ) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     """Return the gradients of x, kernels and biases from the cotangent [..., outputs] of what `run` returns.
@@ -125,7 +125,7 @@ def run_backward(
         x_ref, above_ref, d_x_ref, *kept_refs = refs
         _Backward(registers, layers, x_ref, kept_refs, totals, point).run(above_ref, d_x_ref)
 
-    problem = _Problem("sine_mlp_backward", count, _BACKWARD_GROUPS, multiprocessors, interpret)
+    problem = _Problem("sine_mlp_backward", count, _BACKWARD_GROUPS, sms, interpret)
     d_x, *kept, totals = _call(
         problem, weights, [rows, above], out_types, run_block, totals=sum(hidden) // CHUNK
     )
@@ -146,7 +146,7 @@ class _Problem(NamedTuple):
     name: str
     count: int
     groups: int
-    multiprocessors: int
+    sms: int
     interpret: Any
 
 
@@ -157,7 +157,7 @@ def _call(problem, weights, operands, out_types, run_block, totals=None):
     [programs, groups, totals, warps, 64] is then one more result.
     """
     blocks = pl.cdiv(problem.count, POINTS)
-    programs = min(problem.multiprocessors, pl.cdiv(blocks, problem.groups))
+    programs = min(problem.sms, pl.cdiv(blocks, problem.groups))
     shape = (problem.groups, totals, WARPS, CHUNK)
     out_types = list(out_types)
     scratch = [weights.scratch(), plgpu.Barrier(num_arrivals=len(weights.arrays))]

@@ -47,7 +47,7 @@ def example(case, dtype=jnp.bfloat16):
 def by_kernel(function, *arrays):
     from jax.experimental.pallas import mosaic_gpu
 
-    # So few multiprocessors that programs copy several blocks.
+    # So few sms that programs copy several blocks.
     return _arrange_by_kernel(function, arrays, 1, mosaic_gpu.InterpretGPUParams())
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax.ops.conv import conv2d
+from stvsr_jax.ops.conv import conv2d, conv2d_deferred, conv2d_kernel_gradient
 from stvsr_jax.ops.shuffle import pixel_shuffle
 
 # (size, kernel size, stride, padding); the last windows of some do not reach the end of the image.
@@ -219,15 +219,35 @@ def test_rectifier_has_at_zero_the_derivative_of_its_negative_side(slope):
     np.testing.assert_allclose(vjp(jnp.ones_like(x))[0].ravel(), [slope, slope, 1], atol=1e-7)
 
 
-def test_tap_is_not_read_and_gets_the_gradient_of_the_rectifiers_input():
+def test_probe_is_not_read_and_gets_the_gradient_before_the_rectifier():
     inputs, kernel, bias, addend = joined_example()
 
-    def loss(addend, tap):
-        out = conv2d(inputs, kernel, bias=bias, addend=addend, slope=0.1, tap=tap)
+    def loss(addend, probe):
+        out = conv2d_deferred(inputs, kernel, 1, 1, probe=probe, bias=bias, addend=addend, slope=0.1)
         return jnp.sum(jnp.sin(out)), out
 
-    tap = jnp.full(addend.shape, jnp.nan)
-    (of_addend, of_tap), out = jax.grad(loss, (0, 1), has_aux=True)(addend, tap)
-    np.testing.assert_array_equal(of_addend, of_tap)
-    np.testing.assert_array_equal(out, loss(addend, None)[1])
-    assert np.abs(np.asarray(of_tap)).max() > 0.1
+    probe = jnp.full(addend.shape, jnp.nan)
+    (of_addend, of_probe), out = jax.grad(loss, (0, 1), has_aux=True)(addend, probe)
+    np.testing.assert_array_equal(of_addend, of_probe)
+    np.testing.assert_array_equal(out, conv2d(inputs, kernel, bias=bias, addend=addend, slope=0.1))
+    assert np.abs(np.asarray(of_probe)).max() > 0.1
+
+
+def test_the_probes_gradient_gives_the_kernels():
+    inputs, kernel, bias, addend = joined_example()
+
+    def loss(kernel, probe=None):
+        if probe is None:
+            return jnp.sum(jnp.sin(conv2d(inputs, kernel, bias=bias, addend=addend, slope=0.1)))
+        deferred = conv2d_deferred(inputs, kernel, 1, 1, probe=probe, bias=bias, addend=addend, slope=0.1)
+        return jnp.sum(jnp.sin(deferred))
+
+    of_probe = jax.grad(loss, 1)(kernel, jnp.zeros(addend.shape))
+    got = conv2d_kernel_gradient(tuple(x[None] for x in inputs), kernel, of_probe[None])
+    np.testing.assert_allclose(got, jax.grad(loss)(kernel), rtol=1e-4, atol=1e-4)
+
+
+def test_no_kernel_gradient_is_silently_zero():
+    inputs, kernel, *_ = joined_example()
+    with pytest.raises(NotImplementedError, match="conv2d_kernel_gradient"):
+        jax.grad(lambda kernel: jnp.sum(conv2d_deferred(inputs, kernel, 1, 1, probe=None)))(kernel)

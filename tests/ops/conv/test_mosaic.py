@@ -68,10 +68,8 @@ def test_kernel_equals_the_definition(shape, channels, features, kernel_size, op
     from jax.experimental.pallas import mosaic_gpu
 
     operands = example(shape, channels, features, kernel_size, **options)
-    # So few multiprocessors that programs make several windows.
-    got = conv_mosaic.run(
-        *operands, slope=slope, multiprocessors=4, interpret=mosaic_gpu.InterpretGPUParams()
-    )
+    # So few sms that programs make several windows.
+    got = conv_mosaic.run(*operands, slope=slope, sms=4, interpret=mosaic_gpu.InterpretGPUParams())
     assert got.shape == (options.get("sets", 1), *shape, features) and got.dtype == jnp.bfloat16
 
     inputs, kernel, bias, addend = jax.tree.map(lambda x: x.astype(jnp.float32), operands)
@@ -85,9 +83,7 @@ def test_kernel_shuffles_as_it_stores():
     from jax.experimental.pallas import mosaic_gpu
 
     inputs, kernel, bias, _ = example((1, 9, 12), (64,), 256, 3, has_addend=False)
-    run = functools.partial(
-        conv_mosaic.run, slope=0.1, multiprocessors=4, interpret=mosaic_gpu.InterpretGPUParams()
-    )
+    run = functools.partial(conv_mosaic.run, slope=0.1, sms=4, interpret=mosaic_gpu.InterpretGPUParams())
     got = run(inputs, kernel, bias, None, shuffles=True)
     np.testing.assert_array_equal(got, pixel_shuffle(run(inputs, kernel, bias, None), 2))
 

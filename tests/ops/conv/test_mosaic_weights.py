@@ -62,10 +62,8 @@ def test_kernel_equals_the_derivative(times, groups, sets, shape, channels, feat
         *(example(groups, sets, shape, channels, features, dtype, seed=seed) for seed in range(times)),
         strict=True,
     )
-    # So few multiprocessors that programs add several windows.
-    got = mosaic_weights.run(
-        inputs, cotangents, multiprocessors=3, plan=plan, interpret=mosaic_gpu.InterpretGPUParams()
-    )
+    # So few sms that programs add several windows.
+    got = mosaic_weights.run(inputs, cotangents, sms=3, plan=plan, interpret=mosaic_gpu.InterpretGPUParams())
     assert got.shape == (sets, 3, 3, channels, features) and got.dtype == jnp.float32
     want = sum(expected(*pair) for pair in zip(inputs, cotangents, strict=True))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
@@ -76,7 +74,7 @@ def test_it_can_be_lowered_for_a_hopper_gpu(channels, features):
     operands = example(1, 2, (4, 8, 12), channels, features)
     assert mosaic_weights.is_supported(*operands)
 
-    function = jax.jit(functools.partial(mosaic_weights.run, multiprocessors=132))
+    function = jax.jit(functools.partial(mosaic_weights.run, sms=132))
     with jax.sharding.use_abstract_mesh(H200):
         program = function.trace(*([x] for x in operands)).lower(lowering_platforms=("cuda",)).as_text()
     assert program.count("stablehlo.custom_call @mosaic_gpu") == 1

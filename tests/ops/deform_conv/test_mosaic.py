@@ -44,7 +44,7 @@ def test_kernel_equals_the_definition(shape, dtype, spread, slope):
     from stvsr_jax.ops.deform_conv import mosaic as deform_conv_mosaic
 
     x, head, kernel, bias = example(shape, dtype, spread)
-    options = dict(slope=slope, multiprocessors=1, interpret=mosaic_gpu.InterpretGPUParams())
+    options = dict(slope=slope, sms=1, interpret=mosaic_gpu.InterpretGPUParams())
     got = deform_conv_mosaic.run(x, head, kernel[:, 0, 0], bias, **options)
     assert got.shape == x.shape and got.dtype == dtype
     operands = (a.astype(jnp.float32) for a in (x, head, kernel, bias))

@@ -33,8 +33,8 @@ def interpreted(back_end):
 
         from stvsr_jax.ops.sine_mlp import mosaic as module
 
-        # So few multiprocessors that a group of threads takes several blocks of points.
-        options = dict(multiprocessors=1, interpret=mosaic_gpu.InterpretGPUParams())
+        # So few sms that a group of threads takes several blocks of points.
+        options = dict(sms=1, interpret=mosaic_gpu.InterpretGPUParams())
     return tuple(functools.partial(f, **options) for f in (module.run, module.run_backward))
 
 

@@ -1,0 +1,162 @@
+"""A scan over time that takes the gradients w.r.t. convolution kernels once, from all times together.
+
+The VJP of `jax.lax.scan` makes a gradient w.r.t. every weight in every step and adds it to a running total. For small
+frames these are many small kernels. Here a step's convolutions keep what they have read and the cotangent of what they
+have made. After the loop one reduction over all T times makes the kernel's gradient: the same sum, rounded once.
+
+A step reads its kernels through `ConvWeights.convolve` and `.deform`. While `scan` differentiates, it hands the step
+`_DeferredWeights` in their place, which do the same and write down what the reduction needs.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from stvsr_jax.ops.conv import conv2d, conv2d_deferred, conv2d_kernel_gradient
+from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d_of_head
+from stvsr_jax.ops.devices import loop_unroll
+
+
+class ConvWeights(NamedTuple):
+    """Kernel [k, k, C, C'] and bias [C'] of a convolution; of S convolutions [S, ...]."""
+
+    kernel: jax.Array
+    bias: jax.Array
+
+    def convolve(self, inputs: tuple[jax.Array, ...], *, stride: int, padding: int, **epilogue) -> jax.Array:
+        """Returns `ops.conv2d` with these weights."""
+        return conv2d(inputs, self.kernel, stride, padding, bias=self.bias, **epilogue)
+
+    def deform(self, x: jax.Array, head: jax.Array, *, groups: int, slope: float | None) -> jax.Array:
+        """Returns `ops.deform_conv2d_of_head` with these weights, a kernel [1, 1, K C, C']."""
+        return deform_conv2d_of_head(x, head, self.kernel, self.bias, groups=groups, slope=slope)
+
+
+class _Place(NamedTuple):
+    """Where a convolution stands in a step; static.
+
+    Attributes:
+      number: of its weights among all `ConvWeights` of the loop.
+      stride, padding: of the convolution.
+    """
+
+    number: int
+    stride: int
+    padding: int
+
+
+class _Record(NamedTuple):
+    """What one step's convolutions leave behind, in their order."""
+
+    places: list[_Place]
+    inputs: list[tuple[jax.Array, ...]]
+    outputs: list[jax.Array]
+    probes: Iterator[jax.Array] | None
+
+
+class _DeferredWeights:
+    """`ConvWeights` in a step that `scan` differentiates. The kernel has a shape and a dtype but no value to read."""
+
+    def __init__(self, weights: ConvWeights, number: int, record: _Record):
+        self._kernel, self.bias = jax.lax.stop_gradient(weights.kernel), weights.bias
+        self.kernel = jax.ShapeDtypeStruct(weights.kernel.shape, weights.kernel.dtype)
+        self._number, self._record = number, record
+
+    def convolve(self, inputs, *, stride, padding, shuffle=1, **epilogue):
+        if shuffle != 1:
+            raise NotImplementedError(
+                "scan: a convolution with a pixel shuffle cannot be differentiated in a step"
+            )
+        record = self._record
+        probe = None if record.probes is None else next(record.probes)
+        y = conv2d_deferred(inputs, self._kernel, stride, padding, probe=probe, bias=self.bias, **epilogue)
+        record.places.append(_Place(self._number, stride, padding))
+        record.inputs.append(inputs)
+        record.outputs.append(y)
+        return y
+
+    def deform(self, x, head, *, groups, slope):
+        # The reduction reads the samples. The fused kernel keeps none, so they are made here, as columns.
+        images, heads = (a.reshape(-1, *a.shape[-3:]) for a in (x, head))
+        columns = deform_columns(images, heads, groups=groups).reshape(*head.shape[:-1], -1)
+        return self.convolve((columns.astype(self.kernel.dtype),), stride=1, padding=0, slope=slope)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def scan(
+    step: Callable[[Any, Any, Any], tuple[Any, Any]], weights: Any, carry: Any, xs: Any
+) -> tuple[Any, Any]:
+    """Loops like `jax.lax.scan`.
+
+    Args:
+      step: of (weights, carry, x), returns (next carry, y); it may close over no array.
+      weights: a pytree of `ConvWeights` and other arrays, the same in every step. Other arrays, and biases, get their
+        gradients as from `jax.lax.scan`.
+      carry: before the first step.
+      xs: a pytree of arrays [T, ...].
+
+    Returns:
+      The last carry and the stacked ys.
+    """
+    return jax.lax.scan(functools.partial(step, weights), carry, xs, unroll=loop_unroll())
+
+
+def _forward(step, weights, carry, xs):
+    def one_step(weights, carry, x, probes=None):
+        record = _Record([], [], [], None if probes is None else iter(probes))
+        return step(_defer(weights, record), carry, x), record
+
+    # A probe is an input whose gradient is a convolution's cotangent. Its shape is that of the output.
+    x = jax.tree.map(lambda x: x[0], xs)
+    outputs = jax.eval_shape(lambda *args: one_step(*args)[1].outputs, weights, carry, x)
+    length = len(jax.tree.leaves(xs)[0])
+    probes = [jnp.zeros((length, *y.shape), y.dtype) for y in outputs]
+    places = []
+
+    def all_steps(weights, carry, xs, probes):
+        def body(carry, x_and_probes):
+            (carry, y), record = one_step(weights, carry, *x_and_probes)
+            places[:] = record.places
+            return carry, (y, record.inputs)
+
+        carry, (ys, inputs) = jax.lax.scan(body, carry, (xs, probes), unroll=loop_unroll())
+        return (carry, ys), inputs
+
+    results, vjp, inputs = jax.vjp(all_steps, weights, carry, xs, probes, has_aux=True)
+    reduce = jax.tree_util.Partial(functools.partial(_reduce_all, tuple(places)), weights, inputs)
+    return results, (vjp, reduce)
+
+
+def _backward(step, residuals, cotangents):
+    vjp, reduce = residuals
+    d_weights, d_carry, d_xs, d_outputs = vjp(cotangents)
+    return jax.tree.map(jnp.add, d_weights, reduce(d_outputs)), d_carry, d_xs
+
+
+scan.defvjp(_forward, _backward)
+
+
+def _is_conv(node):
+    return isinstance(node, ConvWeights)
+
+
+def _defer(weights, record):
+    """Returns the weights with `_DeferredWeights` in the place of `ConvWeights`."""
+    nodes, structure = jax.tree.flatten(weights, is_leaf=_is_conv)
+    nodes = [_DeferredWeights(x, i, record) if _is_conv(x) else x for i, x in enumerate(nodes)]
+    return structure.unflatten(nodes)
+
+
+def _reduce_all(places, weights, inputs, cotangents):
+    """Returns the gradients w.r.t. the kernels that the convolutions have read, zero for all other weights."""
+    nodes, structure = jax.tree.flatten(weights, is_leaf=_is_conv)
+    totals = jax.tree.map(jnp.zeros_like, nodes)
+    for place, x, cotangent in zip(places, inputs, cotangents, strict=True):
+        kernel = nodes[place.number].kernel
+        gradient = conv2d_kernel_gradient(x, kernel, cotangent, place.stride, place.padding)
+        total = totals[place.number]
+        totals[place.number] = total._replace(kernel=total.kernel + gradient)
+    return structure.unflatten(totals)
