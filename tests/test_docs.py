@@ -218,11 +218,16 @@ def check_module(module, words, monkeypatch):
     if module in ABSL:
         check_absl(module, words)
         return
+    if module == "stvsr_jax":
+        check_stvsr(words or [command.NAMES[0]], monkeypatch)
+        return
     if module == "pytest":
         missing = [word for word in words if word.startswith("tests") and not (ROOT / word).exists()]
         assert not missing
         return
     tool = import_tool(module, monkeypatch)
+    if not words:  # its name
+        return
     with monkeypatch.context() as patch:
         capture(patch, lambda parser, parse: parse())
         try:
@@ -230,6 +235,20 @@ def check_module(module, words, monkeypatch):
         except ParsedError:
             return
         raise ValueError(f"python -m {module} {shlex.join(words)} is refused with exit code {code}")
+
+
+def check_stvsr(words, monkeypatch):
+    """Raises an error if arguments are refused; a command's name alone, as in a table, must exist."""
+    if len(words) == 1 and words[0] in (*command.NAMES, "COMMAND"):
+        return
+    if words[0] == "train":
+        check_absl("stvsr_jax.main", words[1:])
+        return
+    words = [command.NAMES[0] if word == "COMMAND" else word for word in words]
+    with monkeypatch.context() as patch:
+        patch.setattr(command_line, "guard", lambda work: 0)
+        if code := command.main(words):
+            raise ValueError(f"stvsr {shlex.join(words)} is refused with exit code {code}")
 
 
 def check_command(words, monkeypatch):
@@ -251,13 +270,8 @@ def check_command(words, monkeypatch):
             network = "zooming_slowmo" if network == "video" else network
             rest = ["--config", f"configs/{network}.py", *rest] if network else rest
             check_module(variables.get("MODULE", "stvsr_jax.main"), rest, monkeypatch)
-    elif program == "stvsr" and words[:1] == ["train"]:
-        check_absl("stvsr_jax.main", words[1:])
     elif program == "stvsr":
-        with monkeypatch.context() as patch:
-            patch.setattr(command_line, "run", lambda parser, work, argv: parser.parse_args(argv) and 0)
-            if code := command.main(words):
-                raise ValueError(f"stvsr {shlex.join(words)} is refused with exit code {code}")
+        check_stvsr(words, monkeypatch)
     elif re.search(r"python[\d.]*$", program) and words[0] == "-m" and words[1] != "venv":
         check_module(words[1], words[2:], monkeypatch)
     elif re.search(r"python[\d.]*$", program) and words[0].endswith(".py"):
