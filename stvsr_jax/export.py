@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax import command_line, models
-from stvsr_jax.inference import predictor, tiling
+from stvsr_jax.inference import predictor, programs, tiling
 from stvsr_jax.ops.devices import without_kernels
 from stvsr_jax.parsers.export import make_parser
 from stvsr_jax.weights import choice, sources
@@ -72,8 +72,8 @@ def export(
     def run(frames):
         pad = [(0, -side % tiling.MULTIPLE) for side in size]
         padded = jnp.pad(frames, ((0, 0), *pad, (0, 0)), mode="edge")
-        unit = predictor.to_unit(padded)[None]
-        full = predictor.padded_out_size(padded.shape[1:3], size, (out_height, out_width))
+        unit = programs.to_unit(padded)[None]
+        full = programs.padded_out_size(padded.shape[1:3], size, (out_height, out_width))
         grid = contract.make_grid(full, whole_size=(out_height, out_width))
         encoded = model.apply({"params": params}, unit, method="encode")
         options = dict(out_size=full, grid=grid, method="decode")
@@ -81,7 +81,7 @@ def export(
             lambda t: model.apply({"params": params}, encoded, t.reshape(1, 1), **options)[0, 0],
             jnp.asarray(times / (count - 1)),
         )
-        return predictor.to_uint8(rendered[:, :out_height, :out_width])
+        return programs.to_uint8(rendered[:, :out_height, :out_width])
 
     frames = jax.ShapeDtypeStruct((count, height, width, 3), jnp.uint8)
     with without_kernels():

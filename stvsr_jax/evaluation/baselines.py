@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax import ops
-from stvsr_jax.inference import predictor
+from stvsr_jax.inference import predictor, programs
 
 BASELINES = {
     "bicubic_blend": ("bicubic", "blend"),
@@ -56,7 +56,7 @@ class Baseline:
 def _render(frames, times, *, out_size, rules, rounded):
     """[N, H, W, 3] and [T] in given frames -> [T, H', W', 3]."""
     space, time = rules
-    frames = predictor.to_unit(frames)
+    frames = programs.to_unit(frames)
     if space == "bicubic":
         large = ops.imresize(frames, out_size=out_size)
     else:
@@ -67,4 +67,4 @@ def _render(frames, times, *, out_size, rules, rounded):
         share = (times - before)[:, None, None, None]
         after = jnp.minimum(before + 1, len(frames) - 1)
         rendered = rendered * (1.0 - share) + large[after] * share
-    return predictor.to_uint8(rendered) if rounded else rendered
+    return programs.to_uint8(rendered) if rounded else rendered

@@ -70,7 +70,7 @@ def picture_of_two_moments(
             break
     window, moments = chosen
     instants = [instant for instant, _ in moments]
-    images = predict(np.stack([frame.image for frame in window.frames]), instants, 0)
+    images = predict(np.stack([frame.image for frame in window.frames])[None], [instants], 0)[0]
     rows = []
     for image, instant in zip(images, instants, strict=True):
         offset = instant - int(instant)

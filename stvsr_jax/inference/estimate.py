@@ -41,7 +41,7 @@ def measure(plan: Plan, network: predictor.Predictor) -> list[str]:
     spans = []
     for _ in range(2):
         start = time.perf_counter()
-        rendered = predict(images, window.times, 0)
+        rendered = predict(images[None], [window.times], 0)
         spans.append(time.perf_counter() - start)
     # A window has its first frame in common with the one before.
     windows = max(1, math.ceil((plan.input_frames - 1) / (network.window_size - 1)))

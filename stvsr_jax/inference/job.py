@@ -3,16 +3,23 @@
 The output is made in segments that begin and end with windows of the network. Going on reads the input again from
 its beginning, which finds the same scenes and the same windows, and computes only those that are not in a
 finished segment; so the result is that of a run that was never stopped.
+
+Its stages overlap: reading, the network, converting its pictures, encoding and storing. The main thread passes the
+pictures on, in order.
 """
 
+import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 import stvsr_jax
@@ -22,6 +29,8 @@ from stvsr_jax.inference import (
     packet_store,
     pipeline,
     predictor,
+    segment_encoder,
+    stages,
     video_reader,
     video_writer,
     work_folder,
@@ -29,6 +38,14 @@ from stvsr_jax.inference import (
 from stvsr_jax.inference.pipeline import Output
 from stvsr_jax.inference.request import Plan, check_targets
 from stvsr_jax.inference.video_assembly import VideoFile
+
+# Windows that are read ahead.
+_READ_AHEAD = 4
+# Threads that convert pictures.
+_CONVERTERS = 4
+# Calls under way on a device that is not a CPU, whose results take at most so many bytes.
+_CALLS = 3
+_CALL_BYTES = 2**28
 
 
 class Stopped(Exception):
@@ -45,10 +62,10 @@ class Stopped(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class _Sink:
-    """A writer and what it is given of an output."""
+    """A writer and the picture that it is given of an output."""
 
     writer: Any
-    add: Callable[[Output], None]
+    choose: Callable[[Output], np.ndarray]
 
 
 def open_files(plan: Plan) -> list[VideoFile | pathlib.Path]:
@@ -93,6 +110,7 @@ def run(
     *,
     on_progress: Callable[[int, bool], None] = lambda done, is_new: None,
     should_stop: Callable[[], bool] = lambda: False,
+    timers: stages.Timers | None = None,
 ) -> list[str]:
     """Makes the output, or goes on making it.
 
@@ -102,6 +120,7 @@ def run(
       files: from `open_files`.
       on_progress: called with how many output frames are done and whether this run did them.
       should_stop: asked after every window.
+      timers: that the stages are added to.
 
     Returns:
       Notes on what is not as was planned, one line each.
@@ -112,6 +131,7 @@ def run(
       OSError: reading or writing failed (a full disk, say); the finished segments wait to be gone on with.
     """
     request = plan.request
+    timers = timers or stages.Timers()
     folder = work_folder.WorkFolder(request.output, identify(plan, network), overwrite=request.overwrite)
     with contextlib.ExitStack() as stack:
         stack.callback(folder.close)
@@ -119,11 +139,13 @@ def run(
         network.tile = progress.get("tile", request.tile)  # what has been begun with a tile keeps it
         sinks = []
         for number, file in enumerate(files):
-            sinks.append(_open_sink(file, folder.path, number, progress["marks"][number]))
+            sinks.append(
+                _open_sink(file, folder.path, number, progress["marks"][number], plan.segment, timers)
+            )
             stack.callback(sinks[-1].writer.close)
         on_progress(progress["outputs"], False)
         if not progress["is_complete"]:
-            _render(plan, network, folder, progress, sinks, on_progress, should_stop)
+            _render(plan, network, folder, progress, sinks, on_progress, should_stop, timers)
         if request.compare and _is_picture(request.compare):
             _save_picture(plan, network)
         notes = [note for sink in sinks for note in sink.writer.finish()]
@@ -148,7 +170,19 @@ def windows_of(plan: Plan, network: predictor.Predictor):
 
 def predict_with(plan: Plan, network: predictor.Predictor) -> pipeline.Predict:
     """Returns the network at the plan's size."""
-    return lambda images, times, device: network.predict(images, times, out_size=plan.out_size, device=device)
+    instants = _instants(plan)
+
+    def predict(frames, times, device):
+        return network.predict_windows(
+            frames, times, out_size=plan.out_size, device=device, instants=instants
+        )
+
+    return predict
+
+
+def _instants(plan):
+    """Returns how many outputs an input frame usually has."""
+    return plan.time or math.ceil(plan.fps / plan.info.rate)
 
 
 def identify(plan: Plan, network: predictor.Predictor) -> dict[str, Any]:
@@ -172,48 +206,131 @@ def identify(plan: Plan, network: predictor.Predictor) -> dict[str, Any]:
     }
 
 
-def _render(plan, network, folder, progress, sinks, on_progress, should_stop):
+def _render(plan, network, folder, progress, sinks, on_progress, should_stop, timers):
     count = safe = progress["outputs"]
-
-    def save(is_complete):
-        marks = [sink.writer.end_segment() for sink in sinks]
-        folder.save({"outputs": count, "is_complete": is_complete, "marks": marks, "tile": network.tile})
-
-    windows = pipeline.skip_outputs(windows_of(plan, network), count)
-    rendered = pipeline.render(windows, predict_with(plan, network), devices=len(network.devices))
-    with contextlib.closing(rendered):
-        for outputs in rendered:
-            for output in outputs:
-                for sink in sinks:
-                    sink.add(output)
-            count += len(outputs)
+    with contextlib.ExitStack() as stack:
+        prepared = stack.enter_context(contextlib.closing(_prepare(plan, network, sinks, count, timers)))
+        saver = stack.enter_context(_Saver(folder, sinks, network, timers.add("store")))
+        for output, is_last_of_window, pictures in prepared:
+            for sink, picture in zip(sinks, pictures, strict=True):
+                sink.writer.write(picture, output.frame.time, output.frame.duration)
+            count += 1
+            if not is_last_of_window:
+                continue
             on_progress(count, True)
             if count - safe >= plan.segment:
-                save(False)
+                saver.save(count)
                 safe = count
             if should_stop():
+                prepared.close()
+                saver.wait()
                 folder.save(folder.progress or progress)  # the partial output stays with it
+                for sink in sinks:
+                    sink.writer.store(sink.writer.cut())
                 raise Stopped([sink.writer.finish_partial() for sink in sinks][0])
-    save(True)
+        saver.save(count, is_complete=True)
+        saver.wait()
+
+
+def _prepare(plan, network, sinks, done, timers) -> Iterator[tuple[Output, bool, list[Any]]]:
+    """Yields the outputs that are not done, whether each is the last of its window, and what each sink writes of it."""
+    on_cpu = network.devices[0].platform == "cpu"
+    height, width = plan.out_size
+    outputs = (network.window_size - 1) * _instants(plan)
+    call_bytes = outputs * height * width * 3 * (2 if plan.video.is_deep else 1)
+    calls = 1 if on_cpu else max(2, min(_CALLS, _CALL_BYTES // call_bytes))
+    devices, converters = len(network.devices), min(_CONVERTERS, stages.count_cores())
+    # In the order of the work.
+    read, run, convert = timers.add("read"), timers.add("network", devices), timers.add("convert", converters)
+
+    def prepare(item):
+        number, output, is_last = item
+        return output, is_last, [sink.writer.prepare(sink.choose(output), number) for sink in sinks]
+
+    with contextlib.ExitStack() as stack:
+        windows = stages.read_ahead(windows_of(plan, network), _READ_AHEAD * devices, read)
+        stack.callback(windows.close)
+        groups = pipeline.group(windows, skip=done)
+        rendered = pipeline.render(
+            groups, predict_with(plan, network), devices=devices, calls=calls, timer=run
+        )
+        stack.callback(rendered.close)
+        yield from stages.map_ahead(
+            prepare, _number(rendered, done), workers=converters, ahead=2 * converters, timer=convert
+        )
+
+
+def _number(rendered: Iterable[list[Output]], first: int) -> Iterator[tuple[int, Output, bool]]:
+    """Yields (number, output, whether it is the last of its window)."""
+    for outputs in rendered:
+        for place, output in enumerate(outputs, 1):
+            yield first, output, place == len(outputs)
+            first += 1
+
+
+class _Saver:
+    """Stores finished segments in order, in a thread of its own, and then the progress that speaks of them."""
+
+    def __init__(self, folder, sinks, network, timer):
+        self._folder, self._sinks, self._network, self._timer = folder, sinks, network, timer
+        self._pool = concurrent.futures.ThreadPoolExecutor(1)
+        self._waiting = collections.deque()
+        self._has_failed = False
+
+    def save(self, count, *, is_complete=False):
+        """Ends a segment of every sink, `count` outputs in; raises what storing earlier ones raised."""
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft().result()
+        segments = [sink.writer.cut() for sink in self._sinks]
+        tile = self._network.tile
+        self._waiting.append(self._pool.submit(self._store, segments, count, is_complete, tile))
+
+    def wait(self):
+        """Waits until all is stored."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def _store(self, segments, count, is_complete, tile):
+        if self._has_failed:
+            return  # nothing may follow a segment that is not stored
+        self._has_failed = True
+        for segment in segments:
+            segment.wait()
+        with self._timer.busy():
+            pairs = zip(self._sinks, segments, strict=True)
+            marks = [sink.writer.store(segment) for sink, segment in pairs]
+            self._folder.save({"outputs": count, "is_complete": is_complete, "marks": marks, "tile": tile})
+        self._has_failed = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind is not None and issubclass(kind, Exception):
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                self.wait()
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _is_picture(path):
     return path.suffix.lower() == ".png"
 
 
-def _open_sink(file, folder, number, mark):
+def _open_sink(file, folder, number, mark, segment, timers):
     if isinstance(file, pathlib.Path):
         writer = video_writer.PictureWriter(file, folder / "pictures", mark)
     else:
-        writer = video_writer.VideoWriter(file, folder / f"{number}.packets", mark)
-
-    def add(output):
-        image = output.frame.image
-        if number:  # the first is the output, the second the comparison
-            image = compare.side_by_side(image, output.source.image, "output")
-        writer.write(image, output.frame.time, output.frame.duration)
-
-    return _Sink(writer, add)
+        side_by_side = segment_encoder.choose_workers(file.video, segment)
+        writer = video_writer.VideoWriter(
+            file,
+            folder / f"{number}.packets",
+            mark,
+            side_by_side=side_by_side,
+            timer=timers.add("compare" if number else "encode", side_by_side),
+        )
+    if number:  # the first is the output, the second the comparison
+        return _Sink(writer, lambda o: compare.side_by_side(o.frame.image, o.source.image, "output"))
+    return _Sink(writer, lambda output: output.frame.image)
 
 
 def _save_picture(plan, network):

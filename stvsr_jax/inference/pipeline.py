@@ -1,19 +1,17 @@
 """Frames in, enlarged and interpolated frames out: windows, network, times."""
 
-import collections
-import concurrent.futures
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
 
-from stvsr_jax.inference import moments, scenes, streaming
+from stvsr_jax.inference import moments, scenes, stages, streaming
 from stvsr_jax.inference.video_reader import TimedFrame
 
-# predict(frames [N, H, W, 3], times, device number) -> [T, H', W', 3] of the same type
-Predict = Callable[[np.ndarray, tuple[Fraction, ...], int], np.ndarray]
+# predict(frames [B, N, H, W, 3], T times of each window, device number) -> [B, T, H', W', 3] of the same type
+Predict = Callable[[np.ndarray, Sequence[Sequence[Fraction]], int], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,50 +53,88 @@ def plan(
     return streaming.plan_windows(timed, size=window_size, keep_earlier=keep_earlier)
 
 
-def skip_outputs(windows: Iterable[streaming.Window], count: int) -> Iterator[streaming.Window]:
-    """Leaves out the first windows, which hold `count` outputs.
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Windows that go to a device together.
+
+    Attributes:
+      windows: at most as many as go together.
+      skipped: so many of the first are done already; they are computed again and left out.
+    """
+
+    windows: tuple[streaming.Window, ...]
+    skipped: int = 0
+
+
+def group(windows: Iterable[streaming.Window], *, size: int = 1, skip: int = 0) -> Iterator[Group]:
+    """Puts windows together, always the same ones wherever a job goes on: what a device computes may depend on it.
+
+    Args:
+      windows: of the whole input.
+      size: windows of a group; the last may have fewer.
+      skip: outputs that are done already; groups of which all are done are left out.
 
     Raises:
-      ValueError: no window ends after `count` outputs.
+      ValueError: no window ends after `skip` outputs.
     """
     windows = iter(windows)
-    while count > 0:
-        window = next(windows, None)
-        count -= len(window.outputs) if window else count + 1
-    if count:
+    while together := tuple(itertools.islice(windows, size)):
+        skipped = 0
+        while skip > 0 and skipped < len(together):
+            skip -= len(together[skipped].outputs)
+            skipped += 1
+        if skip < 0:
+            break
+        if skipped < len(together):
+            yield Group(together, skipped)
+    if skip:
         raise ValueError("the input is not the one of which a part is done")
-    return windows
 
 
 def render(
-    windows: Iterable[streaming.Window], predict: Predict, *, devices: int = 1
+    groups: Iterable[Group],
+    predict: Predict,
+    *,
+    size: int = 1,
+    devices: int = 1,
+    calls: int = 1,
+    timer: stages.Timer | None = None,
 ) -> Iterator[list[Output]]:
-    """Runs windows, as many at a time as there are devices, and yields the outputs of each in order.
+    """Runs groups on all devices and yields the outputs of each window in order.
 
-    While the caller handles the outputs of one window the next are computed already.
+    Args:
+      groups: from `group`.
+      predict: the network.
+      size: windows of a group; a smaller one is filled up, so that there is one program.
+      devices: groups are spread over so many.
+      calls: how many are under way on each device: while the results of one are fetched it runs the next.
+      timer: of the calls.
     """
-    numbers = itertools.count()
-    with concurrent.futures.ThreadPoolExecutor(devices) as pool:
-        waiting = collections.deque()
-        try:
-            for window in windows:
-                images = np.stack([frame.image for frame in window.frames])
-                task = pool.submit(predict, images, window.times, next(numbers) % devices)
-                waiting.append((window, task))
-                if len(waiting) > devices:
-                    yield _outputs(*waiting.popleft())
-            while waiting:
-                yield _outputs(*waiting.popleft())
-        finally:
-            for _, task in waiting:
-                task.cancel()
+
+    def run(numbered):
+        number, one = numbered
+        windows = one.windows + one.windows[-1:] * (size - len(one.windows))
+        frames = np.stack([np.stack([frame.image for frame in window.frames]) for window in windows])
+        most = max(len(window.times) for window in windows)
+        times = [window.times + window.times[-1:] * (most - len(window.times)) for window in windows]
+        count = sum(len(window.outputs) for window in one.windows[one.skipped :])
+        with timer.busy(count):
+            rendered = predict(frames, times, number % devices)
+        kept = list(zip(one.windows, rendered, strict=False))[one.skipped :]
+        return [_outputs(window, images) for window, images in kept]
+
+    timer = timer or stages.Timer("network", devices)
+    workers = devices * calls
+    for outputs in stages.map_ahead(run, enumerate(groups), workers=workers, ahead=workers, timer=None):
+        yield from outputs
 
 
-def _outputs(window: streaming.Window, task: concurrent.futures.Future) -> list[Output]:
-    images = dict(zip(window.times, task.result(), strict=True))
+def _outputs(window: streaming.Window, images: np.ndarray) -> list[Output]:
+    """Returns the outputs of a window from its different instants, [T, H', W', 3], perhaps filled up."""
+    found = dict(zip(window.times, images, strict=False))
     return [
         Output(
-            TimedFrame(images[instant], moment.time, moment.duration),
+            TimedFrame(found[instant], moment.time, moment.duration),
             instant - int(instant),
             window.frames[int(instant)],
         )

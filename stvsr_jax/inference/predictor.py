@@ -19,17 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax import models
-from stvsr_jax.inference import tile_size, tiling
-from stvsr_jax.ops.devices import on_one_device
-from stvsr_jax.runtime import compilation
+from stvsr_jax.inference import programs, tile_size, tiling
 from stvsr_jax.weights import sources
 
 # What networks compute in. float16 is as fast as bfloat16 on a GPU and rounds an eighth as much, enough for networks
 # that are only run; it has no range to train in.
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
-
-# An instant is decoded in rows of about this many output pixels.
-_CHUNK_PIXELS = 2**18
 
 
 def check_request(model_name: str, *, space: float, time: int) -> None:
@@ -209,26 +204,46 @@ class Predictor:
         Raises:
           ValueError: an argument does not fit the network.
         """
-        contract = self._contract
-        count = max(2, frames.shape[0]) if contract.takes_any_window else self.window_size
-        is_image = frames.dtype in (np.uint8, np.uint16, np.float32) and frames.ndim == 4
-        if not is_image or frames.shape[0] != count or frames.shape[3] != 3:
-            raise ValueError(
-                f"frames are {frames.dtype} {frames.shape}; they must be uint8, uint16 or float32 "
-                f"[{count}, H, W, 3]"
-            )
-        if not all(0 <= t <= count - 1 for t in times):
-            raise ValueError(f"times={list(map(float, times))} must lie in [0, {count - 1}]")
-        if not all(map(contract.can_render, times)):
-            raise ValueError(
-                f"times={list(map(float, times))} must be multiples of 1/{contract.steps} for {self.name}"
-            )
-        height, width = frames.shape[1:3]
         if (space is None) == (out_size is None):
             raise ValueError(f"exactly one of space={space} and out_size={out_size} has to be given")
+        self._check_frames(frames[None], [times])
         if out_size is None:
             check_request(self.name, space=space, time=1)
-            out_size = output_size(height, width, space)
+            out_size = output_size(*frames.shape[1:3], space)
+        rendered = self.predict_windows(
+            frames[None], [times], out_size=out_size, rounded=rounded, device=device
+        )
+        return np.require(rendered[0], requirements="W")  # what comes from a CPU device cannot be written to
+
+    def predict_windows(
+        self,
+        frames: np.ndarray,
+        times: Sequence[Sequence[float]],
+        *,
+        out_size: tuple[int, int],
+        rounded: bool = True,
+        device: int = 0,
+        instants: int | None = None,
+    ) -> np.ndarray:
+        """Renders instants of several windows at once, which small frames need to fill a device.
+
+        Args:
+          frames: [B, N, H, W, 3], as `predict` takes.
+          times: for each window T instants, as `predict` takes.
+          out_size: (H', W').
+          rounded: as of `predict`.
+          device: number in `devices`.
+          instants: how many one program renders, if memory allows, where their number is part of the program; fewer
+            are filled up. None: T.
+
+        Returns:
+          [B, T, H', W', 3], see `predict`; perhaps read-only.
+
+        Raises:
+          ValueError: an argument does not fit the network.
+        """
+        self._check_frames(frames, times)
+        height, width = frames.shape[2:4]
         check_size(self.name, height, width, out_size)
         dtype = (np.uint16 if frames.dtype == np.uint16 else np.uint8) if rounded else np.float32
         while True:
@@ -236,109 +251,99 @@ class Predictor:
             if tile is None:
                 tile = self.tile = tile_size.choose_tile(self.name, height, width)
             try:
-                return tiling.render_tiled(
-                    lambda part, size, origin: self._render_part(
-                        part, times, _Place(size, origin, out_size), dtype, device
-                    ),
-                    frames,
-                    out_size=out_size,
-                    tile=tile,
+                if tiling.is_whole(height, width, tile):
+                    place = _Place(out_size, (0, 0), out_size)
+                    return self._render_part(frames, times, place, dtype, device, instants)
+                return np.stack(
+                    [
+                        self._render_tiled(*window, out_size, tile, dtype, device, instants)
+                        for window in zip(frames, times, strict=True)
+                    ]
                 )
             except jax.errors.JaxRuntimeError as error:
+                if len(frames) > 1 and tile_size.is_out_of_memory(error):
+                    one_by_one = (
+                        self.predict_windows(
+                            frames[i : i + 1], times[i : i + 1], out_size=out_size, rounded=rounded,
+                            device=device, instants=instants,
+                        )
+                        for i in range(len(frames))
+                    )  # fmt: skip
+                    return np.concatenate(list(one_by_one))
                 smaller = tile_size.smaller_tile(tile, height, width, error)
                 self.tile = min(smaller, self.tile or smaller)  # another device may have been there before
 
-    def _render_part(self, frames, times, place, dtype, device):
+    def _check_frames(self, frames, times):
+        contract = self._contract
+        is_image = frames.dtype in (np.uint8, np.uint16, np.float32) and frames.ndim == 5
+        count = self.window_size
+        if contract.takes_any_window and is_image:
+            count = max(2, frames.shape[1])
+        if not is_image or frames.shape[1] != count or frames.shape[4] != 3:
+            raise ValueError(
+                f"frames are {frames.dtype} {frames.shape[1:]}; they must be uint8, uint16 or float32 "
+                f"[{count}, H, W, 3]"
+            )
+        for row in times:
+            if not all(0 <= t <= count - 1 for t in row):
+                raise ValueError(f"times={list(map(float, row))} must lie in [0, {count - 1}]")
+            if not all(map(contract.can_render, row)):
+                raise ValueError(
+                    f"times={list(map(float, row))} must be multiples of 1/{contract.steps} for {self.name}"
+                )
+
+    def _render_tiled(self, frames, times, out_size, tile, dtype, device, instants):
+        """Renders one window, [N, H, W, 3] -> [T, H', W', 3]."""
+
+        def render(part, size, origin):
+            place = _Place(size, origin, out_size)
+            return self._render_part(part[None], [times], place, dtype, device, instants)[0]
+
+        return tiling.render_tiled(render, frames, out_size=out_size, tile=tile)
+
+    def _render_part(self, frames, times, place, dtype, device, instants):
         if not self._is_ensemble:
-            return self._render(frames, times, place, dtype, device)
+            return self._render(frames, times, place, dtype, device, instants)
         total = 0.0
         for rows in (1, -1):
             for columns in (1, -1):
-                flipped = np.ascontiguousarray(frames[:, ::rows, ::columns])
-                rendered = self._render(flipped, times, place.flip(rows, columns), np.float32, device)
-                total = total + rendered[:, ::rows, ::columns]
-        return np.asarray(to_dtype(total / 4, dtype))
+                flipped = np.ascontiguousarray(frames[:, :, ::rows, ::columns])
+                rendered = self._render(
+                    flipped, times, place.flip(rows, columns), np.float32, device, instants
+                )
+                total = total + rendered[:, :, ::rows, ::columns]
+        return np.asarray(programs.finish(total / 4, dtype))
 
-    def _render(self, frames, times, place, dtype, device):
-        padded = pad_to_multiple(frames)
-        full = padded_out_size(padded.shape[1:3], frames.shape[1:3], place.size)
-        chunk_rows = min(max(1, _CHUNK_PIXELS // full[1]), full[0])
+    def _render(self, frames, times, place, dtype, device, instants):
+        """[B, N, h, w, 3] -> [B, T, h', w', 3]: one program encodes, others decode the instants."""
+        padded = programs.pad_to_multiple(frames)
+        full = programs.padded_out_size(padded.shape[2:4], frames.shape[2:4], place.size)
         grid = self._contract.make_grid(full, origin=place.origin, whole_size=place.whole_size)
-        params = self._params[device]
-        encoded = _encode(self._model, params, jax.device_put(padded, self.devices[device]))
-        result = np.empty((len(times), *place.size, 3), dtype)
-        for i, time in enumerate(times):
-            image = _decode(
+        params, home = self._params[device], self.devices[device]
+        # 1: the last frame of the window.
+        times = np.array([[np.float32(t / (frames.shape[1] - 1)) for t in row] for row in times])
+        count = times.shape[1]
+        step = min(instants or count, programs.most_instants(full, len(frames), home.platform))
+        if self._contract.steps is not None:  # it has rendered all of them and only chooses
+            step = count
+        times = np.pad(times, ((0, 0), (0, -count % step)), mode="edge")
+        encoded = programs.encode(self._model, params, jax.device_put(padded, home))
+        parts = [
+            programs.decode(
                 self._model,
                 params,
                 encoded,
-                np.float32(time / (len(frames) - 1)),  # 1: the last frame of the window
+                times[:, first : first + step],
                 grid,
                 out_size=full,
-                chunk_rows=chunk_rows,
+                kept_size=place.size,
+                rows=programs.chunk_rows(full, home.platform),
                 dtype=dtype,
             )
-            result[i] = np.asarray(image)[: place.size[0], : place.size[1]]
-        return result
-
-
-def pad_to_multiple(frames: np.ndarray) -> np.ndarray:
-    """Repeats the last rows and columns of [N, H, W, 3] until both sides are multiples of four."""
-    pad = [(0, -side % tiling.MULTIPLE) for side in frames.shape[1:3]]
-    return np.pad(frames, ((0, 0), *pad, (0, 0)), mode="edge") if any(p[1] for p in pad) else frames
-
-
-def padded_out_size(
-    padded: tuple[int, int], size: tuple[int, int], out_size: tuple[int, int]
-) -> tuple[int, int]:
-    """Returns the output size (H', W') of padded frames at the scale that takes frames of `size` to `out_size`.
-
-    VideoINR's coordinates span the padded frame, so it is rendered whole and cropped. Rounding its size leaves at
-    most half an output pixel of mismatch at the far border, none at whole scales.
-    """
-    sides = zip(padded, out_size, size, strict=True)
-    return tuple(round(side * out / unpadded) for side, out, unpadded in sides)
-
-
-def to_unit(frames: jax.Array) -> jax.Array:
-    """Integers to float32 in [0, 1]; float32 stays."""
-    if frames.dtype == jnp.float32:
-        return frames
-    return frames.astype(jnp.float32) / float(jnp.iinfo(frames.dtype).max)
-
-
-def to_uint8(frames: jax.Array) -> jax.Array:
-    """[0, 1] to uint8, clamped, rounded to nearest, halves upwards."""
-    return to_dtype(frames, np.uint8)
-
-
-def to_dtype(frames: jax.Array, dtype: Any) -> jax.Array:
-    """[0, 1] to a type of integers like `to_uint8`; float32 stays as it is."""
-    if dtype == np.float32:
-        return frames
-    largest = float(np.iinfo(dtype).max)
-    return jnp.floor(jnp.clip(frames, 0.0, 1.0) * largest + 0.5).astype(dtype)
-
-
-@functools.partial(compilation.jit, static_argnums=(0,))
-@on_one_device
-def _encode(model, params, frames):
-    """[N, H, W, 3] -> whatever the model's `decode` takes."""
-    return model.apply({"params": params}, to_unit(frames)[None], method="encode")
-
-
-@functools.partial(compilation.jit, static_argnums=(0,), static_argnames=("out_size", "chunk_rows", "dtype"))
-@on_one_device
-def _decode(model, params, encoded, time, grid, *, out_size, chunk_rows, dtype):
-    """One instant in [0, 1] -> [H', W', 3]."""
-    times = jnp.reshape(time, (1, 1))
-    rendered = model.apply(
-        {"params": params},
-        encoded,
-        times,
-        out_size=out_size,
-        chunk_rows=chunk_rows,
-        grid=grid,
-        method="decode",
-    )
-    return to_dtype(rendered[0, 0], dtype)
+            for first in range(0, count, step)
+        ]
+        for part in parts:  # they are copied while the next are computed
+            part.copy_to_host_async()
+        if len(parts) == 1:
+            return np.asarray(parts[0])[:, :count]
+        return np.concatenate([np.asarray(part) for part in parts], axis=1)[:, :count]

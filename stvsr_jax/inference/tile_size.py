@@ -38,6 +38,11 @@ def available_memory() -> float:
     return stats["bytes_limit"] if "bytes_limit" in stats else host_memory.available_memory()
 
 
+def is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+    """Returns whether the device had too little memory."""
+    return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
+
+
 def smaller_tile(tile: int, height: int, width: int, error: jax.errors.JaxRuntimeError) -> int:
     """Returns half the tile after an out-of-memory error, and says so; raises any other error again.
 
@@ -47,7 +52,7 @@ def smaller_tile(tile: int, height: int, width: int, error: jax.errors.JaxRuntim
       width: columns of the frame.
       error: from the device.
     """
-    if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
+    if not is_out_of_memory(error):
         raise error
     tried = tile or max(height, width)
     smaller = max(SMALLEST_TILE, tried // 2 // tiling.MULTIPLE * tiling.MULTIPLE)

@@ -20,6 +20,11 @@ class Span:
     out_stop: int
 
 
+def is_whole(height: int, width: int, tile: int) -> bool:
+    """Returns whether a frame goes through as a whole: `tile` is 0, or no side is longer."""
+    return not tile or (tile >= height and tile >= width)
+
+
 def plan_axis(size: int, out_size: int, *, tile: int, overlap: int = OVERLAP) -> list[Span]:
     """Covers an axis with tiles.
 
@@ -99,7 +104,7 @@ def render_tiled(
       [T, H', W', 3].
     """
     height, width = frames.shape[1:3]
-    if not tile or (tile >= height and tile >= width):
+    if is_whole(height, width, tile):
         return render(frames, out_size, (0, 0))
     rows = plan_axis(height, out_size[0], tile=tile, overlap=overlap)
     columns = plan_axis(width, out_size[1], tile=tile, overlap=overlap)

@@ -232,8 +232,9 @@ def _encode_trial(video, has_global_header):
     """Yields the packets of one black frame."""
     encoder = video_encoder.VideoEncoder(video, has_global_header=has_global_header)
     black = np.zeros((video.height, video.width, 3), np.uint16 if video.is_deep else np.uint8)
+    frame = video_encoder.FrameMaker(video).make(black)
     duration = max(1, round(1 / video.rate / video.time_base))
-    for packet in (*encoder.encode(black, 0, duration), *encoder.flush()):
+    for packet in (*encoder.encode(frame, 0, duration), *encoder.flush()):
         packet.dts, packet.time_base = packet.pts, video.time_base
         yield packet
 

@@ -6,6 +6,7 @@ keeps every pixel).
 
 import dataclasses
 import os
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -30,6 +31,7 @@ class Codec:
       tag: code that players expect in MP4 and MOV, or None.
       smallest: rows and columns that it needs.
       parameters: name of the option that holds the encoder's own parameters, or None.
+      side_by_side: how many encoders may run at a time: they keep many cores busy, or take much memory.
     """
 
     encoder: str
@@ -41,6 +43,7 @@ class Codec:
     tag: str | None = None
     smallest: int = 2
     parameters: str | None = None
+    side_by_side: int = 2
 
 
 _YUV_8 = ("yuv420p", "yuv422p", "yuv444p")
@@ -57,6 +60,7 @@ CODECS = {
         51,
         {"preset": "medium", "x264-params": "mbtree=0"},
         parameters="x264-params",
+        side_by_side=4,
     ),
     "hevc": Codec(
         "libx265",
@@ -199,6 +203,22 @@ def configure(context: av.VideoCodecContext, video: VideoFormat, *, is_tagged: b
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
 
 
+class FrameMaker:
+    """Makes of pictures what an encoder is given, in any thread: each has a converter of its own."""
+
+    def __init__(self, video: VideoFormat):
+        self._video = video
+        self._own = threading.local()
+
+    def make(self, image: np.ndarray) -> av.VideoFrame:
+        """Returns a frame of uint8 or uint16 [H, W, 3], cropped to the size that is encoded."""
+        if not hasattr(self._own, "maker"):
+            tags = colour.output_tags(self._video.colour_tags)
+            self._own.maker = colour.FrameMaker(self._video.encoded_format, tags)
+        height, width = self._video.encoded_size
+        return self._own.maker.make(image[:height, :width])
+
+
 class VideoEncoder:
     """Turns frames into packets that stand alone: the first begins with a key frame.
 
@@ -212,23 +232,20 @@ class VideoEncoder:
     def __init__(self, video: VideoFormat, *, has_global_header: bool):
         self._video = video
         self._durations = {}  # stamp -> duration, for packets that leave the encoder later
-        self._tags = colour.output_tags(video.colour_tags)
         self._context = av.CodecContext.create(CODECS[video.codec].encoder, "w")
         configure(self._context, video)
         self._context.options = encoder_options(video)
         if has_global_header:
             self._context.flags |= av.codec.context.Flags.global_header
 
-    def encode(self, image: np.ndarray, stamp: int, duration: int) -> Iterator[av.Packet]:
+    def encode(self, frame: av.VideoFrame, stamp: int, duration: int) -> Iterator[av.Packet]:
         """Yields the packets that are ready after one more frame.
 
         Args:
-          image: uint8 or uint16 [H, W, 3].
+          frame: from `FrameMaker`.
           stamp: when it is shown in units of the format's time base; must rise.
           duration: for how long, in the same units.
         """
-        height, width = self._video.encoded_size
-        frame = colour.rgb_to_frame(image[:height, :width], self._context.pix_fmt, self._tags)
         frame.pts, frame.time_base = stamp, self._video.time_base
         self._durations[stamp] = duration
         yield from self._finish(self._context.encode(frame))

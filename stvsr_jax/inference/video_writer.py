@@ -1,11 +1,13 @@
 """Writes the output: frames in segments into a work folder, and the finished file or folder from there.
 
-Each writer takes frames (`write`), makes what it has safe (`end_segment`, which returns a mark as JSON data), is
-opened again with such a mark after a crash, and puts the result in place (`finish`). Video is encoded in
-segments that stand alone, each with its own encoder, so a job that was stopped and one that was not write the
-same packets.
+Each writer converts frames (`prepare`, in any thread), takes them in order (`write`), ends segments (`cut`) and makes
+them safe (`store`, which returns a mark as JSON data). It is opened again with such a mark after a crash, and puts the
+result in place (`finish`). Video is encoded in segments that stand alone, each with its own encoder, so a job that was
+stopped and one that was not write the same packets.
 """
 
+import concurrent.futures
+import dataclasses
 import os
 import pathlib
 import re
@@ -16,7 +18,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.inference import packet_store, remux, video_encoder, work_folder
+from stvsr_jax.inference import packet_store, remux, segment_encoder, stages, video_encoder, work_folder
 from stvsr_jax.inference.video_assembly import VideoFile
 from stvsr_jax.video import colour
 
@@ -47,53 +49,92 @@ def is_picture_folder(path: pathlib.Path) -> bool:
     return path.is_dir() or not path.suffix
 
 
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A part of the output that is complete, or will be without more frames.
+
+    Attributes:
+      packets: of a video; None of pictures.
+      mark: to go on behind it, without what only the store knows.
+    """
+
+    packets: concurrent.futures.Future | None
+    mark: int | None
+
+    def wait(self) -> None:
+        """Waits until it is encoded; raises what encoding raised."""
+        if self.packets is not None:
+            self.packets.result()
+
+
 class VideoWriter:
     """Encodes frames into packets in a work folder, and makes the file of them.
 
     Args:
       file: what the packets are for.
       store: path of the packets.
-      mark: of `end_segment`, to go on from there; None starts anew.
+      mark: of `store`, to go on from there; None starts anew.
+      side_by_side: how many segments are encoded at a time.
+      timer: of encoding.
     """
 
-    def __init__(self, file: VideoFile, store: pathlib.Path, mark: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        file: VideoFile,
+        store: pathlib.Path,
+        mark: dict[str, Any] | None = None,
+        *,
+        side_by_side: int = 1,
+        timer: stages.Timer | None = None,
+    ):
         self._file = file
         self._work = store.parent
-        self._encoder = None
+        self._maker = video_encoder.FrameMaker(file.video)
+        self._encoder = segment_encoder.SegmentEncoder(
+            file.video,
+            has_global_header=file.has_global_header,
+            workers=side_by_side,
+            timer=timer or stages.Timer("encode", side_by_side),
+        )
         self._last_stamp = mark["last_stamp"] if mark else None
         self._packets = packet_store.PacketStore(store, file.video.time_base, mark["sizes"] if mark else None)
 
-    def write(self, image: np.ndarray, time: Fraction, duration: Fraction) -> None:
-        """Appends a frame.
+    def prepare(self, image: np.ndarray, number: int) -> av.VideoFrame:
+        """Returns what `write` takes of uint8 or uint16 [H, W, 3], the `number`-th; from any thread, in any order."""
+        del number
+        return self._maker.make(image)
+
+    def write(self, frame: av.VideoFrame, time: Fraction, duration: Fraction) -> None:
+        """Appends a frame; waits while many wait to be encoded.
 
         Args:
-          image: uint8 or uint16 [H, W, 3].
+          frame: from `prepare`.
           time: when it is shown, seconds; must rise.
           duration: for how long, seconds.
         """
-        video = self._file.video
-        stamp = round(time / video.time_base)
+        base = self._file.video.time_base
+        stamp = round(time / base)
         if self._last_stamp is not None:
             stamp = max(stamp, self._last_stamp + 1)
         self._last_stamp = stamp
-        if self._encoder is None:
-            self._encoder = video_encoder.VideoEncoder(video, has_global_header=self._file.has_global_header)
-        for packet in self._encoder.encode(image, stamp, max(1, round(duration / video.time_base))):
-            self._packets.append(packet)
+        self._encoder.add(frame, stamp, max(1, round(duration / base)))
 
-    def end_segment(self) -> dict[str, Any]:
-        """Completes the packets, makes them safe and returns the mark to go on from."""
-        self._flush()
-        return {"last_stamp": self._last_stamp, "sizes": self._packets.flush()}
+    def cut(self) -> Segment:
+        """Ends a segment: what is written now belongs to the next."""
+        return Segment(self._encoder.cut(), self._last_stamp)
+
+    def store(self, segment: Segment) -> dict[str, Any]:
+        """Makes a segment, in order, safe and returns the mark to go on from."""
+        for packet in segment.packets.result():
+            self._packets.append(packet)
+        return {"last_stamp": segment.mark, "sizes": self._packets.flush()}
 
     def finish(self) -> list[str]:
-        """Makes the file and gives it its name; returns notes on what is not as was planned."""
-        self._flush()
+        """Makes the file of what is stored and gives it its name; returns notes on what is not as was planned."""
         return self._file.deliver(self._work, self._packets.read)
 
     def finish_partial(self) -> pathlib.Path:
-        """Makes a file of what there is in the work folder and returns its name, or the folder's if it fails."""
-        self._flush()
+        """Makes a file of what is stored in the work folder and returns its name, or the folder's if it fails."""
         target = work_folder.fit(self._work / self._file.path.stem, f".partial{self._file.path.suffix}")
         try:
             self._file.assemble(target, self._packets.read())
@@ -104,12 +145,8 @@ class VideoWriter:
         return target
 
     def close(self) -> None:
+        self._encoder.close()
         self._packets.close()
-
-    def _flush(self):
-        encoder, self._encoder = self._encoder, None
-        for packet in encoder.flush() if encoder else ():
-            self._packets.append(packet)
 
 
 class PictureWriter:
@@ -118,7 +155,7 @@ class PictureWriter:
     Args:
       path: the final folder.
       work: where they wait; other numbered PNGs there are of a run that was stopped.
-      mark: of `end_segment`, to go on from there; None starts anew.
+      mark: of `store`, to go on from there; None starts anew.
     """
 
     def __init__(self, path: pathlib.Path, work: pathlib.Path, mark: int | None = None):
@@ -126,17 +163,25 @@ class PictureWriter:
         self._count = mark or 0
         work.mkdir(exist_ok=True)
 
-    def write(self, image: np.ndarray, time: Fraction, duration: Fraction) -> None:
-        """Appends a frame, uint8 or uint16 [H, W, 3]; times do not matter to pictures, which have 8 bits."""
-        del time, duration
-        picture = Image.fromarray(colour.to_8_bits(image))
-        picture.save(self._work / f"{self._count:08d}.png", compress_level=1)
+    def prepare(self, image: np.ndarray, number: int) -> pathlib.Path:
+        """Writes uint8 or uint16 [H, W, 3], of which the file has 8 bits, as the `number`-th picture; from any thread."""
+        path = self._work / f"{number:08d}.png"
+        Image.fromarray(colour.to_8_bits(image)).save(path, compress_level=1)
+        return path
+
+    def write(self, picture: pathlib.Path, time: Fraction, duration: Fraction) -> None:
+        """Appends a picture from `prepare`; times do not matter."""
+        del picture, time, duration
         self._count += 1
 
-    def end_segment(self) -> int:
-        """Makes the pictures safe and returns the mark to go on from."""
+    def cut(self) -> Segment:
+        """Ends a segment."""
+        return Segment(None, self._count)
+
+    def store(self, segment: Segment) -> int:
+        """Makes a segment safe and returns the mark to go on from."""
         os.sync()
-        return self._count
+        return segment.mark
 
     def finish(self) -> list[str]:
         """Puts the pictures in place of the numbered PNGs there; other files are left alone.

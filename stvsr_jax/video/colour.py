@@ -230,27 +230,43 @@ def _widen(crop: tuple[int, int, int, int], frame: VideoFrame) -> tuple[int, int
     return row, column, bottom - row, right - column
 
 
-def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags, *, threads: int = 0) -> VideoFrame:
-    """Makes a frame to encode from RGB.
+class FrameMaker:
+    """Makes frames to encode from RGB of one size; keeps the converter's tables between frames. For one thread.
 
     Args:
-      rgb: uint8 or uint16 [H, W, 3].
       pixel_format: FFmpeg's name, YCbCr or RGB.
       tags: of the output, see `output_tags`.
       threads: of the converter, 0 for as many as there are processors.
     """
-    given = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
-    frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=given)
-    if VideoFormat(pixel_format).is_rgb:
-        return frame.reformat(format=pixel_format, interpolation=_EXACT, threads=threads)
-    frame = frame.reformat(
-        format=pixel_format,
-        dst_colorspace=MATRICES[tags.matrix],
-        dst_color_range=ColorRange.MPEG,
-        interpolation=_EXACT,
-        threads=threads,
-    )
-    return _tag(frame, tags)
+
+    def __init__(self, pixel_format: str, tags: ColourTags, *, threads: int = 1):
+        self._tags = None if VideoFormat(pixel_format).is_rgb else tags
+        self._settings = {"format": pixel_format, "interpolation": _EXACT, "threads": threads}
+        if self._tags:
+            self._settings["dst_colorspace"] = MATRICES[tags.matrix]
+            self._settings["dst_color_range"] = ColorRange.MPEG
+        self._reformatter = VideoReformatter()
+        self._given: VideoFrame | None = None
+
+    def make(self, rgb: np.ndarray) -> VideoFrame:
+        """Returns a frame of uint8 or uint16 [H, W, 3]."""
+        kind = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
+        height, width, _ = rgb.shape
+        if self._given is None or (height, width, kind) != _kind_of(self._given):
+            self._given = VideoFrame(width, height, kind)
+        lines = np.frombuffer(self._given.planes[0], rgb.dtype).reshape(height, -1)  # with room at their ends
+        lines[:, : 3 * width].reshape(rgb.shape)[:] = rgb
+        frame = self._reformatter.reformat(self._given, **self._settings)
+        return _tag(frame, self._tags) if self._tags else frame
+
+
+def _kind_of(frame):
+    return frame.height, frame.width, frame.format.name
+
+
+def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags, *, threads: int = 0) -> VideoFrame:
+    """Makes one frame of RGB, see `FrameMaker`."""
+    return FrameMaker(pixel_format, tags, threads=threads).make(rgb)
 
 
 def planes_to_frame(planes: Sequence[np.ndarray], pixel_format: str, tags: ColourTags) -> VideoFrame:

@@ -32,5 +32,5 @@ def slowly(render):
 
 if __name__ == "__main__":
     predictor.Predictor.from_pretrained = from_pretrained
-    predictor.Predictor.predict = slowly(predictor.Predictor.predict)
+    predictor.Predictor.predict_windows = slowly(predictor.Predictor.predict_windows)
     sys.exit(main())

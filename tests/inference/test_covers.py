@@ -47,7 +47,10 @@ def carry(source, target):
     work.mkdir()
     writer = VideoWriter(file, work / "0.packets")
     for i in range(5):
-        writer.write(np.full((*SIZE, 3), 20 * i, np.uint8), Fraction(i, 25), Fraction(1, 25))
+        writer.write(
+            writer.prepare(np.full((*SIZE, 3), 20 * i, np.uint8), i), Fraction(i, 25), Fraction(1, 25)
+        )
+    writer.store(writer.cut())
     return [*file.notes, *writer.finish()]
 
 

@@ -326,9 +326,11 @@ def test_a_still_picture_stays_still(tmp_path, write_video, checkpoints, capsys,
     images = np.repeat(np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8), 30, axis=0)
     source, folder = write_video(tmp_path / "in.mkv", images, codec="ffv1"), tmp_path / "out"
     calls = []
-    predict = predictor.Predictor.predict
+    predict = predictor.Predictor.predict_windows
     monkeypatch.setattr(
-        predictor.Predictor, "predict", lambda *args, **kwargs: calls.append(1) or predict(*args, **kwargs)
+        predictor.Predictor,
+        "predict_windows",
+        lambda *args, **kwargs: calls.append(1) or predict(*args, **kwargs),
     )
     assert run(capsys, source, folder, "--checkpoint", checkpoints["zooming_slowmo"])[0] == 0
     files = sorted(folder.iterdir())

@@ -11,6 +11,11 @@ from stvsr_jax.inference.video_reader import TimedFrame
 
 
 def blend(frames, times, device):
+    """[B, N, 2, 2, 3] and times of each window -> [B, T, 2, 2, 3]."""
+    return np.stack([blend_window(window, row) for window, row in zip(frames, times, strict=True)])
+
+
+def blend_window(frames, times):
     return np.stack(
         [np.interp(float(t), range(len(frames)), frames[:, 0, 0, 0]) * np.ones((2, 2, 3)) for t in times]
     ).astype(np.uint8)
@@ -25,9 +30,8 @@ def timed(values, times, end):
 
 
 def run(frames, count, **kwargs):
-    outputs = [
-        out for batch in pipeline.render(pipeline.plan(frames, time=count, **kwargs), blend) for out in batch
-    ]
+    groups = pipeline.group(pipeline.plan(frames, time=count, **kwargs))
+    outputs = [out for window in pipeline.render(groups, blend) for out in window]
     return [(int(o.frame.image[0, 0, 0]), o.frame.time, o.frame.duration, o.offset) for o in outputs]
 
 
@@ -75,24 +79,51 @@ def test_windows_run_on_every_device_and_come_in_order():
         return blend(frames, times, device)
 
     windows = pipeline.plan(timed(range(12), range(12), 12), window_size=2, keep_earlier=False, time=2)
-    outputs = [out for batch in pipeline.render(windows, slow_on_first, devices=3) for out in batch]
+    rendered = pipeline.render(pipeline.group(windows), slow_on_first, devices=3)
+    outputs = [out for window in rendered for out in window]
     assert [out.frame.time for out in outputs] == [Fraction(n, 2) for n in range(24)]
     assert [int(out.frame.image[0, 0, 0]) for out in outputs[::2]] == list(range(12))
     assert set(seen) == {0, 1, 2}
 
 
-def test_what_is_done_is_skipped_whole_windows_at_a_time():
-    def windows():
-        return pipeline.plan(timed(range(9), range(9), 9), window_size=4, time=2)
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_what_is_done_is_skipped_and_groups_stay_the_same(size):
+    def groups(skip=0):
+        windows = pipeline.plan(timed(range(9), range(9), 9), window_size=4, time=2)
+        return list(pipeline.group(windows, size=size, skip=skip))
 
-    sizes = [len(window.outputs) for window in windows()]
-    assert sizes == [7, 6, 5]
-    rest = pipeline.skip_outputs(windows(), 13)
-    assert [window.outputs for window in rest] == [window.outputs for window in windows()][2:]
-    assert list(pipeline.skip_outputs(windows(), 18)) == []
+    def render(given):
+        calls = []
+
+        def predict(frames, times, device):
+            calls.append((frames.tobytes(), tuple(map(tuple, times))))
+            return blend(frames, times, device)
+
+        rendered = pipeline.render(given, predict, size=size)
+        return [[(o.frame.time, int(o.frame.image[0, 0, 0])) for o in window] for window in rendered], calls
+
+    whole, calls = render(groups())
+    assert [len(window) for window in whole] == [7, 6, 5]
+    assert [len(frames) for frames, _ in calls] == [size * 4 * 12] * -(-3 // size)
+    for done, left in ((7, 2), (13, 1), (18, 0)):
+        rest, again = render(groups(done))
+        assert rest == whole[3 - left :] and again == calls[len(calls) - len(again) :]
     for count in (8, 19):
         with pytest.raises(ValueError, match="not the one"):
-            pipeline.skip_outputs(windows(), count)
+            groups(count)
+
+
+def test_windows_of_a_group_may_have_different_instants():
+    windows = pipeline.plan(timed(range(9), range(9), 9), window_size=2, time=2, keep_earlier=False)
+    assert {len(window.times) for window in windows} == {2, 3}
+    frames = timed(range(9), range(9), 9)
+    rendered = [
+        list(pipeline.render(pipeline.group(pipeline.plan(frames, window_size=2, time=2, keep_earlier=False),
+                                            size=size), blend, size=size))
+        for size in (1, 3)
+    ]  # fmt: skip
+    one, three = ([[o.frame.time for o in window] for window in batch] for batch in rendered)
+    assert one == three and len(one) == 8
 
 
 def test_an_error_of_the_network_comes_out():
@@ -101,4 +132,4 @@ def test_an_error_of_the_network_comes_out():
 
     windows = pipeline.plan(timed(range(9), range(9), 9), window_size=4)
     with pytest.raises(OSError, match="broken"):
-        list(pipeline.render(windows, broken))
+        list(pipeline.render(pipeline.group(windows), broken))

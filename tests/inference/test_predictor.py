@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax import models
-from stvsr_jax.inference import predictor
+from stvsr_jax.inference import predictor, programs
 from stvsr_jax.inference.predictor import Predictor
 
 
@@ -93,11 +93,11 @@ def test_out_of_memory_halves_the_tile_and_goes_on(fake_models, capsys):
     render = network._render
     sizes = []
 
-    def small_device(frames, times, out_size, dtype, device):
-        sizes.append(max(frames.shape[1:3]))
+    def small_device(frames, *rest):
+        sizes.append(max(frames.shape[2:4]))
         if sizes[-1] > 100:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return render(frames, times, out_size, dtype, device)
+        return render(frames, *rest)
 
     network._render = small_device
     frames = window(4, 120, 320)
@@ -110,7 +110,7 @@ def test_out_of_memory_halves_the_tile_and_goes_on(fake_models, capsys):
 def test_other_device_errors_are_not_hidden(fake_models):
     network = Predictor("zooming_slowmo", fake_models["zooming_slowmo"], {}, tile=0)
 
-    def broken(frames, times, out_size, dtype, device):
+    def broken(*rest):
         raise jax.errors.JaxRuntimeError("INTERNAL: broken")
 
     network._render = broken
@@ -179,9 +179,37 @@ def test_identity_tells_networks_apart():
     assert identity(1) == identity(1) and len({identity(1), identity(2), identity(1, ensemble=True)}) == 3
 
 
-def test_values_outside_the_range_are_clamped():
-    values = np.array([-0.5, 0.0, 0.499 / 255, 0.501 / 255, 1.0, 7.0], np.float32)
-    np.testing.assert_array_equal(predictor.to_uint8(values), [0, 0, 0, 1, 255, 255])
+@pytest.mark.parametrize(
+    ("name", "space", "tile"), [("zooming_slowmo", 4, 0), ("videoinr", 2, 0), ("videoinr", 2, 64)]
+)
+def test_windows_together_are_windows_one_by_one(fake_models, monkeypatch, name, space, tile):
+    network = Predictor(name, fake_models[name], {}, tile=tile)
+    frames = np.stack([window(network.window_size, 70, 83, seed) for seed in range(3)])
+    times = [[0, Fraction(1, 2), 1], [0, 0, 1], [Fraction(1, 2), 1, 1]]
+    expected = [network.predict(f, t, space=space) for f, t in zip(frames, times, strict=True)]
+    size = (70 * space, 83 * space)
+    for instants in (None, 1, 2, 8):
+        monkeypatch.setattr(programs, "most_instants", lambda *args: 8)  # as on an accelerator
+        result = network.predict_windows(frames, times, out_size=size, instants=instants)
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_windows_that_are_too_many_for_the_memory_go_one_by_one(fake_models):
+    network = Predictor("videoinr", fake_models["videoinr"], {}, tile=0)
+    render = network._render
+    counts = []
+
+    def small_device(frames, *rest):
+        counts.append(len(frames))
+        if len(frames) > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+        return render(frames, *rest)
+
+    network._render = small_device
+    frames = np.stack([window(2, 8, 8, seed) for seed in range(3)])
+    result = network.predict_windows(frames, [[0]] * 3, out_size=(8, 8))
+    np.testing.assert_array_equal(result[:, 0], frames[:, 0])
+    assert counts == [3, 1, 1, 1] and network.tile == 0
 
 
 @pytest.mark.parametrize(
@@ -287,10 +315,11 @@ for devices in (jax.devices()[:1], jax.devices()):
 
     def predict(images, times, device):
         used.add(device)
-        return network.predict(images, times, space=4, device=device)
+        return network.predict_windows(images, times, out_size=(32, 32), device=device)
 
-    windows = pipeline.plan(frames, window_size=4, time=2)
-    outputs = [out for batch in pipeline.render(windows, predict, devices=len(devices)) for out in batch]
+    groups = pipeline.group(pipeline.plan(frames, window_size=4, time=2))
+    rendered = pipeline.render(groups, predict, devices=len(devices))
+    outputs = [out for window in rendered for out in window]
     assert [out.frame.time * 2 for out in outputs] == list(range(62))
     assert used == set(range(len(devices))) and len(devices) in (1, 8)
     homes = {next(iter(jax.tree.leaves(params)[0].devices())) for params in network._params}

@@ -26,7 +26,10 @@ def copy(source, target, count, *, origin=Fraction(0), end=None, codec="h264"):
     work.mkdir()
     writer = VideoWriter(file, work / "0.packets")
     for i in range(count):
-        writer.write(np.full((64, 96, 3), 5 * i, np.uint8), Fraction(i, 25), Fraction(1, 25))
+        writer.write(
+            writer.prepare(np.full((64, 96, 3), 5 * i, np.uint8), i), Fraction(i, 25), Fraction(1, 25)
+        )
+    writer.store(writer.cut())
     return [*file.notes, *writer.finish()]
 
 

@@ -54,7 +54,12 @@ def make(source, target, **kwargs):
     work.mkdir()
     writer = VideoWriter(file, work / "0.packets")
     for i in range(8):
-        writer.write(np.full((*plan.out_size, 3), 9 * i, np.uint8), i / plan.video.rate, 1 / plan.video.rate)
+        writer.write(
+            writer.prepare(np.full((*plan.out_size, 3), 9 * i, np.uint8), i),
+            i / plan.video.rate,
+            1 / plan.video.rate,
+        )
+    writer.store(writer.cut())
     return plan, [*plan.remarks, *file.notes, *writer.finish()]
 
 

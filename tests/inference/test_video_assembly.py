@@ -26,7 +26,10 @@ def finish(file, work):
     """Writes 25 frames and returns the notes."""
     writer = VideoWriter(file, work / "0.packets")
     for n in range(25):
-        writer.write(np.full((64, 96, 3), 4 * n, np.uint8), Fraction(n, 25), Fraction(1, 25))
+        writer.write(
+            writer.prepare(np.full((64, 96, 3), 4 * n, np.uint8), n), Fraction(n, 25), Fraction(1, 25)
+        )
+    writer.store(writer.cut())
     return writer.finish()
 
 
@@ -96,7 +99,8 @@ def test_a_partial_file_that_is_refused_leaves_the_work(tmp_path, work, write_so
     file = VideoFile(tmp_path / "b.mp4", FORMAT, source=write_sound(tmp_path / "a.mkv"))
     refuse(monkeypatch, names=["b.partial.mp4"], error=REFUSAL)
     writer = VideoWriter(file, work / "0.packets")
-    writer.write(np.zeros((64, 96, 3), np.uint8), Fraction(0), Fraction(1, 25))
+    writer.write(writer.prepare(np.zeros((64, 96, 3), np.uint8), 0), Fraction(0), Fraction(1, 25))
+    writer.store(writer.cut())
     assert writer.finish_partial() == work
 
 

@@ -31,7 +31,8 @@ def write(path, pictures, **kwargs):
     file = VideoFile(path, video)
     writer = VideoWriter(file, work_folder(path) / "0.packets")
     for i, picture in enumerate(pictures):
-        writer.write(picture, i / RATE, 1 / RATE)
+        writer.write(writer.prepare(picture, i), i / RATE, 1 / RATE)
+    writer.store(writer.cut())
     writer.finish()
     return file
 
@@ -90,7 +91,8 @@ def test_uneven_times_are_kept(tmp_path):
     writer = VideoWriter(VideoFile(tmp_path / "a.mp4", video), work_folder(tmp_path / "a.mp4") / "0.packets")
     for i, picture in enumerate(images()):
         end = [*stamps[1:], 300][i]
-        writer.write(picture, Fraction(stamps[i], 1000), Fraction(end - stamps[i], 1000))
+        writer.write(writer.prepare(picture, i), Fraction(stamps[i], 1000), Fraction(end - stamps[i], 1000))
+    writer.store(writer.cut())
     writer.finish()
     with av.open(str(tmp_path / "a.mp4")) as container:
         stream = container.streams.video[0]
@@ -112,13 +114,14 @@ def test_going_on_after_a_segment_gives_the_same_packets(tmp_path, codec, suffix
         mark = None
         for i, picture in enumerate(pictures):
             if i in (10, 20):
-                mark = writer.end_segment()
+                mark = writer.store(writer.cut())
             if is_stopped and i == 17:  # seven frames are lost and come again
                 writer.close()
                 writer = VideoWriter(VideoFile(path, video), store, json.loads(json.dumps(mark)))
                 for k in range(10, 17):
-                    writer.write(pictures[k], k / RATE, 1 / RATE)
-            writer.write(picture, i / RATE, 1 / RATE)
+                    writer.write(writer.prepare(pictures[k], k), k / RATE, 1 / RATE)
+            writer.write(writer.prepare(picture, i), i / RATE, 1 / RATE)
+        writer.store(writer.cut())
         writer.finish()
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -147,8 +150,9 @@ def test_frames_missing_anywhere_leave_a_file(tmp_path, codec, suffix, segment):
     writer = VideoWriter(VideoFile(path, video), work_folder(path) / "0.packets")
     for i, (n, picture) in enumerate(zip(kept, images(len(kept)), strict=True)):
         if i and i % segment == 0:
-            writer.end_segment()
-        writer.write(picture, n / rate, 1 / rate)
+            writer.store(writer.cut())
+        writer.write(writer.prepare(picture, n), n / rate, 1 / rate)
+    writer.store(writer.cut())
     writer.finish()
     with media.open_to_read(path) as container:
         stream = container.streams.video[0]
@@ -163,8 +167,9 @@ def test_a_partial_file_can_be_played(tmp_path):
     )
     for i, picture in enumerate(images()[:5]):
         if i == 3:
-            writer.end_segment()
-        writer.write(picture, i / RATE, 1 / RATE)
+            writer.store(writer.cut())
+        writer.write(writer.prepare(picture, i), i / RATE, 1 / RATE)
+    writer.store(writer.cut())
     partial = writer.finish_partial()
     assert partial.name == "a.partial.mp4" and not path.exists()
     assert len(list(video_reader.read_frames(video_reader.probe(partial)))) == 5
@@ -177,14 +182,15 @@ def test_pictures_replace_only_pictures_and_go_on(tmp_path):
     (folder / "00000009.png").write_bytes(b"old")
     given = images(4)
     writer = PictureWriter(folder, work)
-    writer.write(given[0], Fraction(0), Fraction(1))
-    mark = writer.end_segment()
-    for picture in given[[2, 3, 3]]:  # lost, and one more than there will be
-        writer.write(picture, Fraction(0), Fraction(1))
+    writer.write(writer.prepare(given[0], 0), Fraction(0), Fraction(1))
+    mark = writer.store(writer.cut())
+    for n, picture in enumerate(given[[2, 3, 3]], 1):  # lost, and one more than there will be
+        writer.write(writer.prepare(picture, n), Fraction(0), Fraction(1))
     writer = PictureWriter(folder, work, mark)
-    for picture in given[1:3]:
-        writer.write(picture, Fraction(0), Fraction(1))
+    for n, picture in enumerate(given[1:3], 1):
+        writer.write(writer.prepare(picture, n), Fraction(0), Fraction(1))
     assert [f.name for f in folder.glob("*.png")] == ["00000009.png"]
+    writer.store(writer.cut())
     writer.finish()
     names = ["00000000.png", "00000001.png", "00000002.png", "notes.txt"]
     assert sorted(f.name for f in folder.iterdir()) == names

@@ -176,3 +176,19 @@ def test_on_black_rounds_at_every_depth():
         rgba[0, 0] = most
         exact = rgba[..., :3].astype(float) * rgba[..., 3:] / most
         assert np.abs(colour.on_black(rgba) - exact).max() <= 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p10le", "gbrp16le", "bgr0"])
+def test_a_kept_maker_makes_what_a_fresh_one_makes(pixel_format, dtype):
+    rng = np.random.default_rng(0)
+    maker = colour.FrameMaker(pixel_format, colour.PICTURES)
+    for width in (53, 53, 96):  # lines of other lengths than in memory, and another size
+        rgb = rng.integers(0, np.iinfo(dtype).max, (38, width, 3), dtype, endpoint=True)
+        made, fresh = maker.make(rgb), colour.rgb_to_frame(rgb, pixel_format, colour.PICTURES, threads=2)
+        assert (made.format.name, made.color_range) == (fresh.format.name, fresh.color_range)
+        for one, other in zip(made.planes, fresh.planes, strict=True):
+            rows = (np.frombuffer(plane, np.uint8).reshape(plane.height, -1) for plane in (one, other))
+            used = width * (4 if pixel_format == "bgr0" else 1)
+            a, b = (row[:, : min(used, one.line_size)] for row in rows)
+            np.testing.assert_array_equal(a[:, : one.width], b[:, : one.width])

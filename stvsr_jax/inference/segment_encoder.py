@@ -1,0 +1,97 @@
+"""Encodes segments side by side: each stands alone and has an encoder and a thread of its own."""
+
+import concurrent.futures
+import queue
+import threading
+
+import av
+
+from stvsr_jax.inference import stages, video_encoder
+from stvsr_jax.inference.video_encoder import VideoFormat
+
+# Bytes of frames that wait for their encoder.
+_WAITING_BYTES = 2**28
+# An encoder holds the frames of its segment: all of them together have at most so many pixels.
+_ENCODED_PIXELS = 2**28
+_POLL_SECONDS = 0.1
+
+
+def choose_workers(video: VideoFormat, segment: int, *, cores: int | None = None) -> int:
+    """Returns how many segments of so many frames to encode at a time.
+
+    An encoder looks ahead before it begins and ends alone: in between it keeps many cores busy, but not then.
+    """
+    cores = cores or stages.count_cores()
+    pixels = segment * video.height * video.width
+    most = video_encoder.CODECS[video.codec].side_by_side
+    return max(1, min(most, cores // 4, _ENCODED_PIXELS // pixels))
+
+
+class SegmentEncoder:
+    """Takes the frames of segments in order, and gives the packets of each.
+
+    Args:
+      video: what to make.
+      has_global_header: whether the file's format keeps what a decoder needs in its header.
+      workers: segments at a time.
+      timer: of encoding.
+    """
+
+    def __init__(self, video: VideoFormat, *, has_global_header: bool, workers: int, timer: stages.Timer):
+        self._video, self._has_global_header, self._timer = video, has_global_header, timer
+        self._pool = concurrent.futures.ThreadPoolExecutor(workers)
+        height, width = video.encoded_size
+        frame_bytes = height * width * av.VideoFormat(video.encoded_format).padded_bits_per_pixel // 8
+        self._room = threading.Semaphore(max(8, _WAITING_BYTES // max(1, frame_bytes)))
+        self._frames: queue.SimpleQueue | None = None  # of the segment that is being filled
+        self._packets: concurrent.futures.Future | None = None
+        self._failure: BaseException | None = None
+        self._is_closed = False
+
+    def add(self, frame: av.VideoFrame, stamp: int, duration: int) -> None:
+        """Appends a frame to the segment; waits while too many wait to be encoded."""
+        while not self._room.acquire(timeout=_POLL_SECONDS):
+            self._check()
+        self._check()
+        if self._frames is None:
+            self._frames = queue.SimpleQueue()
+            self._packets = self._pool.submit(self._encode, self._frames)
+        self._frames.put((frame, stamp, duration))
+
+    def cut(self) -> concurrent.futures.Future:
+        """Ends the segment and returns its packets-to-be, a list; the next frame begins another."""
+        packets = self._packets
+        if packets is None:
+            packets = concurrent.futures.Future()
+            packets.set_result([])
+        else:
+            self._frames.put(None)
+        self._frames = self._packets = None
+        return packets
+
+    def close(self) -> None:
+        """Ends all threads; what is not encoded yet never will be."""
+        self._is_closed = True
+        self.cut()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _check(self):
+        if self._failure is not None:
+            raise self._failure
+
+    def _encode(self, frames):
+        packets = []
+        try:
+            encoder = video_encoder.VideoEncoder(self._video, has_global_header=self._has_global_header)
+            while (given := frames.get()) is not None and not self._is_closed:
+                with self._timer.busy():
+                    packets += encoder.encode(*given)
+                del given
+                self._room.release()
+            if not self._is_closed:
+                with self._timer.busy(0):
+                    packets += encoder.flush()
+        except BaseException as error:
+            self._failure = error
+            raise
+        return packets
