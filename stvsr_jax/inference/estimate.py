@@ -49,12 +49,19 @@ def measure(plan: Plan, network: predictor.Predictor) -> list[str]:
     frames = network.tile or f"{plan.info.width}x{plan.info.height}, whole"
     lines = [
         f"windows: about {windows} of {network.window_size} frames, tiles of {frames}, on {len(network.devices)} "
-        f"{network.devices[0].platform} device(s)",
+        f"{network.devices[0].platform} device(s), in {network.dtype}",
         f"time: {spans[1]:.3g} s for a window, {max(0.0, spans[0] - spans[1]):.3g} s to compile; about "
         f"{datetime.timedelta(seconds=math.ceil(total))} in all "
         f"({plan.output_frames / total:.3g} frames/s)",
     ]
     return lines + [f"memory: {_describe_memory(images.nbytes + rendered.nbytes)}"]
+
+
+def remark_on_dtype(network: predictor.Predictor) -> list[str]:
+    """Returns a line on the number format unless it is float32."""
+    if network.dtype == "float32":
+        return []
+    return [f"the network computes in {network.dtype}; --dtype float32 is exact and slower"]
 
 
 def _describe_memory(window_bytes):

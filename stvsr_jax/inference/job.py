@@ -8,8 +8,6 @@ Its stages overlap: reading, the network, converting its pictures, encoding and 
 pictures on, in order.
 """
 
-import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -19,7 +17,6 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 import stvsr_jax
@@ -29,8 +26,10 @@ from stvsr_jax.inference import (
     packet_store,
     pipeline,
     predictor,
+    saving,
     segment_encoder,
     stages,
+    tile_size,
     video_reader,
     video_writer,
     work_folder,
@@ -58,14 +57,6 @@ class Stopped(Exception):
     def __init__(self, partial: pathlib.Path):
         super().__init__(f"stopped; so far there is {partial}; the same command goes on from there")
         self.partial = partial
-
-
-@dataclasses.dataclass(frozen=True)
-class _Sink:
-    """A writer and the picture that it is given of an output."""
-
-    writer: Any
-    choose: Callable[[Output], np.ndarray]
 
 
 def open_files(plan: Plan) -> list[VideoFile | pathlib.Path]:
@@ -137,6 +128,7 @@ def run(
         stack.callback(folder.close)
         progress = folder.progress or {"outputs": 0, "is_complete": False, "marks": [None] * len(files)}
         network.tile = progress.get("tile", request.tile)  # what has been begun with a tile keeps it
+        batch = progress.get("batch", _choose_batch(plan, network))
         sinks = []
         for number, file in enumerate(files):
             sinks.append(
@@ -145,7 +137,7 @@ def run(
             stack.callback(sinks[-1].writer.close)
         on_progress(progress["outputs"], False)
         if not progress["is_complete"]:
-            _render(plan, network, folder, progress, sinks, on_progress, should_stop, timers)
+            _render(plan, network, batch, folder, progress, sinks, on_progress, should_stop, timers)
         if request.compare and _is_picture(request.compare):
             _save_picture(plan, network)
         notes = [note for sink in sinks for note in sink.writer.finish()]
@@ -200,17 +192,27 @@ def identify(plan: Plan, network: predictor.Predictor) -> dict[str, Any]:
         "input": str(request.input.resolve()),
         "input's content": hashlib.sha256(json.dumps(facts).encode()).hexdigest(),
         "network": network.identity,
+        "dtype": network.dtype,
         "segment": plan.segment,
         "version": stvsr_jax.__version__,
         "packets": packet_store.VERSION,
     }
 
 
-def _render(plan, network, folder, progress, sinks, on_progress, should_stop, timers):
+def _choose_batch(plan, network):
+    if plan.request.batch is not None:
+        return plan.request.batch
+    platform = network.devices[0].platform
+    return tile_size.choose_batch(network.window_size, plan.info.height, plan.info.width, platform)
+
+
+def _render(plan, network, batch, folder, progress, sinks, on_progress, should_stop, timers):
     count = safe = progress["outputs"]
     with contextlib.ExitStack() as stack:
-        prepared = stack.enter_context(contextlib.closing(_prepare(plan, network, sinks, count, timers)))
-        saver = stack.enter_context(_Saver(folder, sinks, network, timers.add("store")))
+        prepared = stack.enter_context(
+            contextlib.closing(_prepare(plan, network, batch, sinks, count, timers))
+        )
+        saver = stack.enter_context(saving.Saver(folder, sinks, network, batch, timers.add("store")))
         for output, is_last_of_window, pictures in prepared:
             for sink, picture in zip(sinks, pictures, strict=True):
                 sink.writer.write(picture, output.frame.time, output.frame.duration)
@@ -232,11 +234,11 @@ def _render(plan, network, folder, progress, sinks, on_progress, should_stop, ti
         saver.wait()
 
 
-def _prepare(plan, network, sinks, done, timers) -> Iterator[tuple[Output, bool, list[Any]]]:
+def _prepare(plan, network, batch, sinks, done, timers) -> Iterator[tuple[Output, bool, list[Any]]]:
     """Yields the outputs that are not done, whether each is the last of its window, and what each sink writes of it."""
     on_cpu = network.devices[0].platform == "cpu"
     height, width = plan.out_size
-    outputs = (network.window_size - 1) * _instants(plan)
+    outputs = batch * (network.window_size - 1) * _instants(plan)
     call_bytes = outputs * height * width * 3 * (2 if plan.video.is_deep else 1)
     calls = 1 if on_cpu else max(2, min(_CALLS, _CALL_BYTES // call_bytes))
     devices, converters = len(network.devices), min(_CONVERTERS, stages.count_cores())
@@ -250,9 +252,9 @@ def _prepare(plan, network, sinks, done, timers) -> Iterator[tuple[Output, bool,
     with contextlib.ExitStack() as stack:
         windows = stages.read_ahead(windows_of(plan, network), _READ_AHEAD * devices, read)
         stack.callback(windows.close)
-        groups = pipeline.group(windows, skip=done)
+        groups = pipeline.group(windows, size=batch, skip=done)
         rendered = pipeline.render(
-            groups, predict_with(plan, network), devices=devices, calls=calls, timer=run
+            groups, predict_with(plan, network), size=batch, devices=devices, calls=calls, timer=run
         )
         stack.callback(rendered.close)
         yield from stages.map_ahead(
@@ -266,50 +268,6 @@ def _number(rendered: Iterable[list[Output]], first: int) -> Iterator[tuple[int,
         for place, output in enumerate(outputs, 1):
             yield first, output, place == len(outputs)
             first += 1
-
-
-class _Saver:
-    """Stores finished segments in order, in a thread of its own, and then the progress that speaks of them."""
-
-    def __init__(self, folder, sinks, network, timer):
-        self._folder, self._sinks, self._network, self._timer = folder, sinks, network, timer
-        self._pool = concurrent.futures.ThreadPoolExecutor(1)
-        self._waiting = collections.deque()
-        self._has_failed = False
-
-    def save(self, count, *, is_complete=False):
-        """Ends a segment of every sink, `count` outputs in; raises what storing earlier ones raised."""
-        while self._waiting and self._waiting[0].done():
-            self._waiting.popleft().result()
-        segments = [sink.writer.cut() for sink in self._sinks]
-        tile = self._network.tile
-        self._waiting.append(self._pool.submit(self._store, segments, count, is_complete, tile))
-
-    def wait(self):
-        """Waits until all is stored."""
-        while self._waiting:
-            self._waiting.popleft().result()
-
-    def _store(self, segments, count, is_complete, tile):
-        if self._has_failed:
-            return  # nothing may follow a segment that is not stored
-        self._has_failed = True
-        for segment in segments:
-            segment.wait()
-        with self._timer.busy():
-            pairs = zip(self._sinks, segments, strict=True)
-            marks = [sink.writer.store(segment) for sink, segment in pairs]
-            self._folder.save({"outputs": count, "is_complete": is_complete, "marks": marks, "tile": tile})
-        self._has_failed = False
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if kind is not None and issubclass(kind, Exception):
-            with contextlib.suppress(Exception):  # the first error is the one to tell
-                self.wait()
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _is_picture(path):
@@ -329,8 +287,8 @@ def _open_sink(file, folder, number, mark, segment, timers):
             timer=timers.add("compare" if number else "encode", side_by_side),
         )
     if number:  # the first is the output, the second the comparison
-        return _Sink(writer, lambda o: compare.side_by_side(o.frame.image, o.source.image, "output"))
-    return _Sink(writer, lambda output: output.frame.image)
+        return saving.Sink(writer, lambda o: compare.side_by_side(o.frame.image, o.source.image, "output"))
+    return saving.Sink(writer, lambda output: output.frame.image)
 
 
 def _save_picture(plan, network):

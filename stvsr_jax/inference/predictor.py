@@ -4,7 +4,7 @@ Frames are padded to multiples of four by repeating their edges and the outputs 
 in tiles. Every shape is compiled once.
 """
 
-import dataclasses
+import copy
 import functools
 import hashlib
 import math
@@ -20,11 +20,8 @@ import numpy as np
 
 from stvsr_jax import models
 from stvsr_jax.inference import programs, tile_size, tiling
+from stvsr_jax.inference.number_format import DTYPES
 from stvsr_jax.weights import sources
-
-# What networks compute in. float16 is as fast as bfloat16 on a GPU and rounds an eighth as much, enough for networks
-# that are only run; it has no range to train in.
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
 def check_request(model_name: str, *, space: float, time: int) -> None:
@@ -73,21 +70,6 @@ def suggest_others() -> str:
     return f"; use {' or '.join(free)}" if (free := models.list_free()) else ""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where a part lies in the output, (y, x) in output pixels."""
-
-    size: tuple[int, int]
-    origin: tuple[int, int]
-    whole_size: tuple[int, int]
-
-    def flip(self, rows, columns):
-        """Return the place when the axes that are -1 run backwards."""
-        sides = zip((rows, columns), self.size, self.origin, self.whole_size, strict=True)
-        origin = tuple(o if step > 0 else whole - o - size for step, size, o, whole in sides)
-        return dataclasses.replace(self, origin=origin)
-
-
 class Predictor:
     """A network with its parameters, compiled per shape.
 
@@ -104,6 +86,7 @@ class Predictor:
       window_size: frames `predict` takes.
       tile: as given; halved whenever the device runs out of memory.
       devices: as given.
+      dtype: of the network, a key of `DTYPES`.
     """
 
     def __init__(
@@ -166,6 +149,19 @@ class Predictor:
     def _from_restored(cls, loaded, dtype, kwargs):
         fields = {**loaded.model_kwargs, **({"dtype": dtype} if dtype else {})}
         return cls(loaded.model_name, models.build(loaded.model_name, **fields), loaded.params, **kwargs)
+
+    @property
+    def dtype(self) -> str:  # networks of tests may have none
+        return np.dtype(getattr(self._model, "dtype", jnp.float32)).name
+
+    def with_dtype(self, dtype: str) -> "Predictor":
+        """Returns the same network, which shares the parameters, in another of `DTYPES`."""
+        if dtype == self.dtype:
+            return self
+        other = copy.copy(self)
+        other.__dict__.pop("identity", None)
+        other._model = self._model.clone(dtype=DTYPES[dtype])
+        return other
 
     @functools.cached_property
     def identity(self) -> str:
@@ -252,7 +248,7 @@ class Predictor:
                 tile = self.tile = tile_size.choose_tile(self.name, height, width)
             try:
                 if tiling.is_whole(height, width, tile):
-                    place = _Place(out_size, (0, 0), out_size)
+                    place = tiling.Place(out_size, (0, 0), out_size)
                     return self._render_part(frames, times, place, dtype, device, instants)
                 return np.stack(
                     [
@@ -296,7 +292,7 @@ class Predictor:
         """Renders one window, [N, H, W, 3] -> [T, H', W', 3]."""
 
         def render(part, size, origin):
-            place = _Place(size, origin, out_size)
+            place = tiling.Place(size, origin, out_size)
             return self._render_part(part[None], [times], place, dtype, device, instants)[0]
 
         return tiling.render_tiled(render, frames, out_size=out_size, tile=tile)

@@ -53,6 +53,7 @@ class Request:
       input_fps: rate of a folder of pictures or a raw stream.
       segment: output frames after which what is done is safe; None chooses.
       compare: also write input and output side by side, as .png or video.
+      batch: windows that go to a device together; None chooses by their size.
     """
 
     input: pathlib.Path
@@ -73,6 +74,7 @@ class Request:
     input_fps: Fraction | None = None
     segment: int | None = None
     compare: pathlib.Path | None = None
+    batch: int | None = None
 
     @property
     def makes_pictures(self) -> bool:
@@ -115,7 +117,7 @@ def check(request: Request) -> None:
     Raises:
       ValueError: a value is impossible, or two contradict each other.
     """
-    for name in ("max_frames", "preview", "input_fps", "fps", "segment"):
+    for name in ("max_frames", "preview", "input_fps", "fps", "segment", "batch"):
         value = getattr(request, name)
         if value is not None and not value > 0:
             raise ValueError(f"{name}={value} must be positive")

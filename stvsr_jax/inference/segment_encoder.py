@@ -83,14 +83,17 @@ class SegmentEncoder:
         packets = []
         try:
             encoder = video_encoder.VideoEncoder(self._video, has_global_header=self._has_global_header)
-            while (given := frames.get()) is not None and not self._is_closed:
+            while (given := frames.get()) is not None:
+                if self._is_closed:
+                    break
                 with self._timer.busy():
                     packets += encoder.encode(*given)
                 del given
                 self._room.release()
-            if not self._is_closed:
-                with self._timer.busy(0):
-                    packets += encoder.flush()
+            if self._is_closed:
+                raise concurrent.futures.CancelledError("the segment is not whole")
+            with self._timer.busy(0):
+                packets += encoder.flush()
         except BaseException as error:
             self._failure = error
             raise

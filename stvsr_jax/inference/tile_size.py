@@ -13,6 +13,10 @@ SMALLEST_TILE = 2 * tiling.OVERLAP
 # How much of the device's memory one window may take.
 _MEMORY_SHARE = 0.5
 
+# Pixels of the frames that go to a device together, and windows.
+_WINDOW_PIXELS = 2**18
+_MOST_WINDOWS = 8
+
 
 def check_tile(tile: int | None) -> None:
     """Checks the longest side of a tile: None, 0 or large enough to overlap its neighbours.
@@ -30,6 +34,13 @@ def choose_tile(model_name: str, height: int, width: int) -> int:
     if height * width <= pixels:
         return 0
     return max(SMALLEST_TILE, int(math.sqrt(pixels)) // 16 * 16)
+
+
+def choose_batch(window_size: int, height: int, width: int, platform: str) -> int:
+    """Returns how many windows go to a device together: one on a CPU, elsewhere enough to keep it busy."""
+    if platform == "cpu":
+        return 1
+    return max(1, min(_MOST_WINDOWS, _WINDOW_PIXELS // (window_size * height * width)))
 
 
 def available_memory() -> float:

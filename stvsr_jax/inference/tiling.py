@@ -20,6 +20,21 @@ class Span:
     out_stop: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a part lies in the output, (y, x) in output pixels."""
+
+    size: tuple[int, int]
+    origin: tuple[int, int]
+    whole_size: tuple[int, int]
+
+    def flip(self, rows, columns):
+        """Returns the place when the axes that are -1 run backwards."""
+        sides = zip((rows, columns), self.size, self.origin, self.whole_size, strict=True)
+        origin = tuple(o if step > 0 else whole - o - size for step, size, o, whole in sides)
+        return dataclasses.replace(self, origin=origin)
+
+
 def is_whole(height: int, width: int, tile: int) -> bool:
     """Returns whether a frame goes through as a whole: `tile` is 0, or no side is longer."""
     return not tile or (tile >= height and tile >= width)

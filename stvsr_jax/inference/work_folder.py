@@ -43,6 +43,14 @@ def is_being_finished(output: pathlib.Path) -> bool:
         return False
 
 
+def saved_settings(output: pathlib.Path) -> dict[str, Any]:
+    """Returns what the command that an unfinished output is of asked for; nothing if there is none."""
+    try:
+        return dict(json.loads((path_of(output) / _PROGRESS).read_text())["request"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 class WorkFolder:
     """An unfinished output.
 

@@ -96,8 +96,10 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     add("--ensemble", action="store_true", help="mean of four flips: a little better, four times slower")
     add(
         "--dtype",
-        type=values.one_of("stvsr_jax.inference.predictor", "DTYPES"),
-        metavar="{bfloat16,float16,float32}",
-        help="number format of the network; default: float32",
+        type=values.one_of("stvsr_jax.inference.number_format", "CHOICES"),
+        default="auto",
+        metavar="{auto,bfloat16,float16,float32}",
+        help="number format of the network; auto, the default: float16 on GPUs, bfloat16 on TPUs, float32 on CPUs",
     )
+    add("--batch", type=int, metavar="WINDOWS", help="that go to a device together; default: by their size")
     return parser

@@ -4,6 +4,7 @@ import pathlib
 import sys
 import types
 from fractions import Fraction
+from typing import Any
 
 import av
 import flax.linen as nn
@@ -19,6 +20,8 @@ from stvsr_jax.models.contract import choose_instants
 class NearestZoomingSlowMo(nn.Module):
     """The signatures of ZoomingSlowMo."""
 
+    dtype: Any = jnp.float32
+
     def encode(self, frames):
         between = (frames[:, 1:] + frames[:, :-1]) / 2
         steps = [
@@ -32,6 +35,8 @@ class NearestZoomingSlowMo(nn.Module):
 
 class NearestVideoINR(nn.Module):
     """The signatures of VideoINR."""
+
+    dtype: Any = jnp.float32
 
     def encode(self, frames):
         return frames

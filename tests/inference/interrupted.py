@@ -17,9 +17,9 @@ def load_fakes():
     return module.FAKES
 
 
-def from_pretrained(source, *, weights, dtype=None, **kwargs):
+def from_pretrained(source, *, weights, dtype, **kwargs):
     directory = pathlib.Path(source)
-    return predictor.Predictor(directory.name, load_fakes()[directory.name](), {}, **kwargs)
+    return predictor.Predictor(directory.name, load_fakes()[directory.name](dtype=dtype), {}, **kwargs)
 
 
 def slowly(render):

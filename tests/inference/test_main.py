@@ -1,6 +1,7 @@
 """The command line from file to file, with networks whose output is known."""
 
 import dataclasses
+import json
 import os
 import signal
 import types
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.inference import job, pipeline, predictor, video_reader
+from stvsr_jax.inference import job, pipeline, predictor, video_reader, work_folder
 from stvsr_jax.inference import request as requests
 from stvsr_jax.inference.__main__ import main
 from stvsr_jax.video import media
@@ -554,3 +555,31 @@ def test_a_name_that_is_no_text_is_printed_escaped(tmp_path, write_video, checkp
     code = main([str(whole), *options, "--info"])
     assert code == 0, capsys.readouterr().err
     assert capsys.readouterr().out
+
+
+def progress_of(target):
+    return work_folder.path_of(target) / "progress.json"
+
+
+def test_a_job_keeps_the_number_format_and_the_batch_it_was_begun_with(
+    tmp_path, write_video, checkpoints, capsys, monkeypatch
+):
+    source, target = write_video(tmp_path / "in.mp4", moving_bar(30)), tmp_path / "out.mp4"
+    command = (source, target, "--checkpoint", checkpoints["zooming_slowmo"], "--segment", 8)
+    used = []
+    real = predictor.Predictor.predict_windows
+
+    def predict(self, frames, *args, **kwargs):
+        used.append((self.dtype, len(frames)))
+        if len(used) == 4:
+            raise OSError("broken")
+        return real(self, frames, *args, **kwargs)
+
+    monkeypatch.setattr(predictor.Predictor, "predict_windows", predict)
+    code, lines = run(capsys, *command, "--dtype", "float16", "--batch", 2)
+    assert code == 1 and lines[0].startswith("note: the network computes in float16")
+    assert json.loads(progress_of(target).read_text())["request"]["dtype"] == "float16"
+    code, lines = run(capsys, *command, "--batch", 2, "--dtype", "float32")
+    assert code == 1 and "differs in" in lines[-1] and "dtype" in lines[-1]
+    assert run(capsys, *command, "--batch", 2)[0] == 0
+    assert set(used) == {("float16", 2)} and len(read(target)[1]) == 60

@@ -194,6 +194,18 @@ def test_windows_together_are_windows_one_by_one(fake_models, monkeypatch, name,
         np.testing.assert_array_equal(result, expected)
 
 
+def test_another_number_format_shares_the_parameters():
+    model = models.build("videoinr", features=8, front_blocks=1, back_blocks=1, groups=2, hidden=(8, 8, 8))
+    network = Predictor("videoinr", model, models.init_params(model, jax.random.key(0)), tile=0)
+    before = network.identity
+    half = network.with_dtype("float16")
+    assert (network.dtype, half.dtype) == ("float32", "float16") and network.with_dtype("float32") is network
+    assert half.identity != before == network.identity and half._params is network._params
+    frames = window(2, 8, 8)
+    exact, rounded = (one.predict(frames, [0.5], space=2, rounded=False) for one in (network, half))
+    assert 0 < np.abs(exact - rounded).max() < 0.01
+
+
 def test_windows_that_are_too_many_for_the_memory_go_one_by_one(fake_models):
     network = Predictor("videoinr", fake_models["videoinr"], {}, tile=0)
     render = network._render

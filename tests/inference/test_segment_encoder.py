@@ -1,5 +1,7 @@
 """Segments encoded side by side: the packets of each, in order, and errors."""
 
+import concurrent.futures
+import threading
 from fractions import Fraction
 
 import numpy as np
@@ -68,7 +70,16 @@ def test_closing_leaves_no_thread_behind():
     )
     for n, frame in enumerate(frames(6)):
         encoder.add(frame, n, 1)
+    ended = encoder.cut()
+    encoder.add(frames(1)[0], 6, 1)
+    before = threading.active_count()
     encoder.close()  # with a segment that nobody ended
+    encoder.close()
+    assert threading.active_count() <= before - 1
+    try:
+        assert len(ended.result()) == 6  # whole, or not at all
+    except concurrent.futures.CancelledError:
+        pass
 
 
 def test_cores_and_memory_bound_how_many_go_side_by_side():
