@@ -34,6 +34,7 @@ TOOLS = {
     "convert": Tool("convert published PyTorch weights", "convert", "convert:run"),
     "prepare": Tool("prepare a published data set for training", "prepare", "data.prepare:run"),
     "benchmark": Tool("time a network on this machine's devices", "benchmark", "benchmark:start"),
+    "speed": Tool("time the whole way of a video, stage by stage", "speed", "inference.speed:run"),
     "export": Tool("write a network as a StableHLO file", "export", "export:run"),
     "demo": Tool("serve a page in the browser", "demo", "demo.__main__:run"),
     "plot": Tool("draw the curves of training runs", "plot", "plot:run"),

@@ -17,6 +17,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import jax
 from PIL import Image
 
 import stvsr_jax
@@ -97,7 +98,7 @@ def notes_on(files: list[VideoFile | pathlib.Path]) -> list[str]:
 def run(
     plan: Plan,
     network: predictor.Predictor,
-    files: list[VideoFile | pathlib.Path],
+    files: list[VideoFile | pathlib.Path | None],
     *,
     on_progress: Callable[[int, bool], None] = lambda done, is_new: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -108,7 +109,7 @@ def run(
     Args:
       plan: from `make_plan`.
       network: of the model that the plan was made for.
-      files: from `open_files`.
+      files: from `open_files`; None for frames that are to be forgotten.
       on_progress: called with how many output frames are done and whether this run did them.
       should_stop: asked after every window.
       timers: that the stages are added to.
@@ -128,12 +129,10 @@ def run(
         stack.callback(folder.close)
         progress = folder.progress or {"outputs": 0, "is_complete": False, "marks": [None] * len(files)}
         network.tile = progress.get("tile", request.tile)  # what has been begun with a tile keeps it
-        batch = progress.get("batch", _choose_batch(plan, network))
+        batch = progress.get("batch", choose_batch(plan, network))
         sinks = []
         for number, file in enumerate(files):
-            sinks.append(
-                _open_sink(file, folder.path, number, progress["marks"][number], plan.segment, timers)
-            )
+            sinks.append(_open_sink(plan, file, folder.path, number, progress["marks"][number], timers))
             stack.callback(sinks[-1].writer.close)
         on_progress(progress["outputs"], False)
         if not progress["is_complete"]:
@@ -172,6 +171,16 @@ def predict_with(plan: Plan, network: predictor.Predictor) -> pipeline.Predict:
     return predict
 
 
+def start_with(plan: Plan, network: predictor.Predictor) -> Callable[..., list[jax.Array]]:
+    """Returns the network at the plan's size as `predict_with`, which leaves the results on the device."""
+    instants = _instants(plan)
+
+    def start(frames, times, device):
+        return network.start_windows(frames, times, out_size=plan.out_size, device=device, instants=instants)
+
+    return start
+
+
 def _instants(plan):
     """Returns how many outputs an input frame usually has."""
     return plan.time or math.ceil(plan.fps / plan.info.rate)
@@ -199,7 +208,8 @@ def identify(plan: Plan, network: predictor.Predictor) -> dict[str, Any]:
     }
 
 
-def _choose_batch(plan, network):
+def choose_batch(plan: Plan, network: predictor.Predictor) -> int:
+    """Returns how many windows go to a device together."""
     if plan.request.batch is not None:
         return plan.request.batch
     platform = network.devices[0].platform
@@ -212,7 +222,7 @@ def _render(plan, network, batch, folder, progress, sinks, on_progress, should_s
         prepared = stack.enter_context(
             contextlib.closing(_prepare(plan, network, batch, sinks, count, timers))
         )
-        saver = stack.enter_context(saving.Saver(folder, sinks, network, batch, timers.add("store")))
+        saver = stack.enter_context(saving.Saver(folder, sinks, network, batch, count, timers.add("store")))
         for output, is_last_of_window, pictures in prepared:
             for sink, picture in zip(sinks, pictures, strict=True):
                 sink.writer.write(picture, output.frame.time, output.frame.duration)
@@ -250,7 +260,9 @@ def _prepare(plan, network, batch, sinks, done, timers) -> Iterator[tuple[Output
         return output, is_last, [sink.writer.prepare(sink.choose(output), number) for sink in sinks]
 
     with contextlib.ExitStack() as stack:
-        windows = stages.read_ahead(windows_of(plan, network), _READ_AHEAD * devices, read)
+        windows = stages.read_ahead(
+            windows_of(plan, network), _READ_AHEAD * devices, read, count=lambda window: len(window.outputs)
+        )
         stack.callback(windows.close)
         groups = pipeline.group(windows, size=batch, skip=done)
         rendered = pipeline.render(
@@ -274,11 +286,13 @@ def _is_picture(path):
     return path.suffix.lower() == ".png"
 
 
-def _open_sink(file, folder, number, mark, segment, timers):
-    if isinstance(file, pathlib.Path):
+def _open_sink(plan, file, folder, number, mark, timers):
+    if file is None:
+        writer = video_writer.NullWriter(plan.video)
+    elif isinstance(file, pathlib.Path):
         writer = video_writer.PictureWriter(file, folder / "pictures", mark)
     else:
-        side_by_side = segment_encoder.choose_workers(file.video, segment)
+        side_by_side = segment_encoder.choose_workers(file.video, plan.segment)
         writer = video_writer.VideoWriter(
             file,
             folder / f"{number}.packets",

@@ -269,6 +269,19 @@ class Predictor:
                 smaller = tile_size.smaller_tile(tile, height, width, error)
                 self.tile = min(smaller, self.tile or smaller)  # another device may have been there before
 
+    def start_windows(
+        self,
+        frames: np.ndarray,
+        times: Sequence[Sequence[float]],
+        *,
+        out_size: tuple[int, int],
+        device: int = 0,
+        instants: int | None = None,
+    ) -> list[jax.Array]:
+        """Starts what `predict_windows` does with whole uint8 frames, and leaves the results on the device."""
+        place = tiling.Place(out_size, (0, 0), out_size)
+        return self._start(frames, times, place, np.uint8, device, instants)
+
     def _check_frames(self, frames, times):
         contract = self._contract
         is_image = frames.dtype in (np.uint8, np.uint16, np.float32) and frames.ndim == 5
@@ -311,35 +324,24 @@ class Predictor:
         return np.asarray(programs.finish(total / 4, dtype))
 
     def _render(self, frames, times, place, dtype, device, instants):
-        """[B, N, h, w, 3] -> [B, T, h', w', 3]: one program encodes, others decode the instants."""
-        padded = programs.pad_to_multiple(frames)
-        full = programs.padded_out_size(padded.shape[2:4], frames.shape[2:4], place.size)
-        grid = self._contract.make_grid(full, origin=place.origin, whole_size=place.whole_size)
-        params, home = self._params[device], self.devices[device]
-        # 1: the last frame of the window.
-        times = np.array([[np.float32(t / (frames.shape[1] - 1)) for t in row] for row in times])
-        count = times.shape[1]
-        step = min(instants or count, programs.most_instants(full, len(frames), home.platform))
-        if self._contract.steps is not None:  # it has rendered all of them and only chooses
-            step = count
-        times = np.pad(times, ((0, 0), (0, -count % step)), mode="edge")
-        encoded = programs.encode(self._model, params, jax.device_put(padded, home))
-        parts = [
-            programs.decode(
-                self._model,
-                params,
-                encoded,
-                times[:, first : first + step],
-                grid,
-                out_size=full,
-                kept_size=place.size,
-                rows=programs.chunk_rows(full, home.platform),
-                dtype=dtype,
-            )
-            for first in range(0, count, step)
-        ]
+        """[B, N, h, w, 3] -> [B, T, h', w', 3]."""
+        parts = self._start(frames, times, place, dtype, device, instants)
         for part in parts:  # they are copied while the next are computed
             part.copy_to_host_async()
+        count = len(times[0])
         if len(parts) == 1:
             return np.asarray(parts[0])[:, :count]
         return np.concatenate([np.asarray(part) for part in parts], axis=1)[:, :count]
+
+    def _start(self, frames, times, place, dtype, device, instants):
+        return programs.start(
+            self._model,
+            self._params[device],
+            self._contract,
+            frames,
+            times,
+            place=place,
+            home=self.devices[device],
+            dtype=dtype,
+            instants=instants,
+        )

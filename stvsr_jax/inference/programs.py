@@ -4,6 +4,7 @@
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax.inference import tiling
+from stvsr_jax.models.contract import Contract
 from stvsr_jax.ops.devices import on_one_device
 from stvsr_jax.runtime import compilation
 
@@ -124,3 +126,58 @@ def decode(
         {"params": params}, encoded, times, out_size=out_size, chunk_rows=rows, grid=grid, method="decode"
     )
     return finish(rendered[:, :, : kept_size[0], : kept_size[1]], dtype)
+
+
+def start(
+    model: Any,
+    params: Any,
+    contract: Contract,
+    frames: np.ndarray,
+    times: Sequence[Sequence[float]],
+    *,
+    place: tiling.Place,
+    home: jax.Device,
+    dtype: Any,
+    instants: int | None,
+) -> list[jax.Array]:
+    """Starts a part of some windows: one program encodes them, others decode the instants.
+
+    Args:
+      model: the network.
+      params: its parameters, on the device `home`.
+      contract: of the network.
+      frames: [B, N, h, w, 3].
+      times: for each window T instants, in frames after its first.
+      place: where the part lies in the output.
+      home: the device.
+      dtype: see `finish`.
+      instants: how many a program decodes, if memory allows; None: T.
+
+    Returns:
+      On the device [B, t, h', w', 3] of consecutive instants, which are T together, or a few more.
+    """
+    padded = pad_to_multiple(frames)
+    full = padded_out_size(padded.shape[2:4], frames.shape[2:4], place.size)
+    grid = contract.make_grid(full, origin=place.origin, whole_size=place.whole_size)
+    # 1: the last frame of the window.
+    unit = np.array([[np.float32(t / (frames.shape[1] - 1)) for t in row] for row in times])
+    count = unit.shape[1]
+    step = min(instants or count, most_instants(full, len(frames), home.platform))
+    if contract.steps is not None:  # it has rendered all of them and only chooses
+        step = count
+    unit = np.pad(unit, ((0, 0), (0, -count % step)), mode="edge")
+    encoded = encode(model, params, jax.device_put(padded, home))
+    return [
+        decode(
+            model,
+            params,
+            encoded,
+            unit[:, first : first + step],
+            grid,
+            out_size=full,
+            kept_size=place.size,
+            rows=chunk_rows(full, home.platform),
+            dtype=dtype,
+        )
+        for first in range(0, count, step)
+    ]

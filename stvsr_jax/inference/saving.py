@@ -32,6 +32,7 @@ class Saver:
       sinks: whose segments end together.
       network: whose tile is part of the progress.
       batch: the same.
+      done: outputs that are stored already.
       timer: of storing.
     """
 
@@ -41,9 +42,11 @@ class Saver:
         sinks: Sequence[Sink],
         network: predictor.Predictor,
         batch: int,
+        done: int,
         timer: stages.Timer,
     ):
         self._folder, self._sinks, self._network, self._timer = folder, sinks, network, timer
+        self._count = done
         self._kept = {"batch": batch}  # what is gone on with
         self._pool = concurrent.futures.ThreadPoolExecutor(1)
         self._waiting = collections.deque()
@@ -54,21 +57,22 @@ class Saver:
         while self._waiting and self._waiting[0].done():
             self._waiting.popleft().result()
         segments = [sink.writer.cut() for sink in self._sinks]
-        tile = self._network.tile
-        self._waiting.append(self._pool.submit(self._store, segments, count, is_complete, tile))
+        tile, new = self._network.tile, count - self._count
+        self._count = count
+        self._waiting.append(self._pool.submit(self._store, segments, count, new, is_complete, tile))
 
     def wait(self) -> None:
         """Waits until all is stored."""
         while self._waiting:
             self._waiting.popleft().result()
 
-    def _store(self, segments, count, is_complete, tile):
+    def _store(self, segments, count, new, is_complete, tile):
         if self._has_failed:
             return  # nothing may follow a segment that is not stored
         self._has_failed = True
         for segment in segments:
             segment.wait()
-        with self._timer.busy():
+        with self._timer.busy(new):
             pairs = zip(self._sinks, segments, strict=True)
             marks = [sink.writer.store(segment) for sink, segment in pairs]
             facts = {"outputs": count, "is_complete": is_complete, "marks": marks, "tile": tile}

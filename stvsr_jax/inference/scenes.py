@@ -29,8 +29,11 @@ def mark_scene_ends(frames: Iterable[TimedFrame], *, threshold: float) -> Iterat
     count = 0
 
     def begins_scene(index):  # whether a cut lies right before this frame
+        place = index - number_of_first
+        if scene_cuts.frame_change(thumbnails[place - 1], thumbnails[place]) <= threshold:
+            return False  # as `find_cuts` would find, which looks at all the others, too
         cuts = scene_cuts.find_cuts(np.stack(thumbnails), threshold=threshold, is_flash_cut=True)
-        return index - number_of_first in cuts
+        return place in cuts
 
     for frame in frames:
         waiting.append(frame)

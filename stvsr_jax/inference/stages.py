@@ -72,6 +72,10 @@ class Timer:
         finally:
             self._count(-1, items)
 
+    def add(self, items: int) -> None:
+        """Counts items whose time was counted already."""
+        self._count(0, items)
+
     def _count(self, change, items):
         with self._lock:
             now = time.perf_counter()
@@ -111,10 +115,18 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read_ahead(items: Iterable[Any], size: int, timer: Timer) -> Iterator[Any]:
+def read_ahead(
+    items: Iterable[Any], size: int, timer: Timer, *, count: Callable[[Any], int] = lambda item: 1
+) -> Iterator[Any]:
     """Yields items that a thread of their own makes, at most `size` ahead.
 
     An error of theirs comes after the items before it.
+
+    Args:
+      items: that are made one by one.
+      size: of the queue.
+      timer: of making them.
+      count: how many an item counts for.
     """
     waiting = queue.Queue(size)
     is_closed = threading.Event()
@@ -123,8 +135,9 @@ def read_ahead(items: Iterable[Any], size: int, timer: Timer) -> Iterator[Any]:
         iterator = iter(items)
         try:
             while not is_closed.is_set():
-                with timer.busy():
+                with timer.busy(0):
                     item = next(iterator, _END)
+                timer.add(0 if item is _END else count(item))
                 waiting.put((item, None))
                 if item is _END:
                     return

@@ -204,3 +204,36 @@ class PictureWriter:
 
     def close(self) -> None:
         pass
+
+
+class NullWriter:
+    """Converts frames and forgets them, for measurements.
+
+    Args:
+      video: what they are converted for.
+    """
+
+    def __init__(self, video: video_encoder.VideoFormat):
+        self._maker = video_encoder.FrameMaker(video)
+
+    def prepare(self, image: np.ndarray, number: int) -> av.VideoFrame:
+        """Converts uint8 or uint16 [H, W, 3]."""
+        del number
+        return self._maker.make(image)
+
+    def write(self, frame: av.VideoFrame, time: Fraction, duration: Fraction) -> None:
+        """Forgets a frame."""
+
+    def cut(self) -> Segment:
+        """Ends a segment."""
+        return Segment(None, None)
+
+    def store(self, segment: Segment) -> None:
+        """Does nothing."""
+
+    def finish(self) -> list[str]:
+        """Does nothing; returns no notes."""
+        return []
+
+    def close(self) -> None:
+        """Does nothing."""

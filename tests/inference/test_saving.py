@@ -41,7 +41,7 @@ def make():
     folder, writer = Folder(), Writer()
     sinks = [saving.Sink(writer, lambda output: None)]
     network = types.SimpleNamespace(tile=64)
-    return folder, writer, saving.Saver(folder, sinks, network, 3, stages.Timer("store"))
+    return folder, writer, saving.Saver(folder, sinks, network, 3, 0, stages.Timer("store"))
 
 
 def test_segments_are_stored_in_order_though_later_ones_are_encoded_first():

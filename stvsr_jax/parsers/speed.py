@@ -1,0 +1,53 @@
+"""Arguments of `stvsr speed`."""
+
+import argparse
+import pathlib
+
+from stvsr_jax.parsers import values
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser; `prog` is what the user typed."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Times the whole way of a video, stage by stage, and what network and encoder do alone.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("input", type=pathlib.Path, help="a video, or a folder of pictures; nothing is kept of the output")
+    values.add_weights(parser)
+    add(
+        "--random",
+        type=values.one_of("stvsr_jax.models", "MODELS"),
+        metavar="NETWORK",
+        help="random weights: videoinr or zooming_slowmo",
+    )
+    add("--space", type=float, help="enlargement; default: 4")
+    add("--time", type=int, help="output frames per input frame; default: 2")
+    add("--max_frames", type=int, help="use only this many input frames")
+    add("--input_fps", type=values.parse_rate, help="rate of a folder of pictures or a raw stream")
+    add(
+        "--dtype",
+        type=values.one_of("stvsr_jax.inference.number_format", "CHOICES"),
+        default="auto",
+        metavar="{auto,bfloat16,float16,float32}",
+        help="number format of the network; auto, the default: float16 on GPUs, bfloat16 on TPUs, float32 on CPUs",
+    )
+    add("--batch", type=int, metavar="WINDOWS", help="that go to a device together; default: by their size")
+    add("--tile", type=int, help="longest tile side in input pixels; 0: whole frames; default: by memory")
+    add("--devices", type=int, help="use only the first so many; default: all of this process")
+    add(
+        "--codec",
+        type=values.one_of("stvsr_jax.inference.video_encoder", "CODECS"),
+        metavar="CODEC",
+        help="as of stvsr upscale; default: h264",
+    )
+    add("--crf", type=int, help="quality, smaller is better; default: nearly lossless")
+    add(
+        "--sink",
+        choices=("file", "null"),
+        default="file",
+        help="null: frames are converted and then forgotten",
+    )
+    add("--json", action="store_true", help="one line of JSON instead of a table")
+    return parser
