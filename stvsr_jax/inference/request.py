@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from stvsr_jax import models
 from stvsr_jax.inference import (
+    codecs,
     hdr,
     predictor,
     tile_size,
@@ -43,8 +44,9 @@ class Request:
       time: output frames per input frame; None is 2 unless `fps` is given.
       fps: output frames per second instead of `time`.
       tile: longest tile side in input pixels; 0 takes whole frames, None chooses by memory.
-      codec: name in `video_encoder.CODECS`.
+      codec: name in `codecs.CODECS`.
       crf: quality, smaller is better; None is nearly lossless.
+      preset: speed against size, of the codec's; None is its usual one.
       pixel_format: of the codec's; None is its usual one.
       overwrite: whether to replace an output that exists.
       max_frames: use only this many input frames.
@@ -66,6 +68,7 @@ class Request:
     tile: int | None = None
     codec: str = "h264"
     crf: int | None = None
+    preset: str | None = None
     pixel_format: str | None = None
     overwrite: bool = False
     max_frames: int | None = None
@@ -133,7 +136,7 @@ def check(request: Request) -> None:
     if not 0 <= request.scene_threshold <= 255:
         raise ValueError(f"scene_threshold={request.scene_threshold} must lie in [0, 255]")
     tile_size.check_tile(request.tile)
-    video_encoder.check_codec(request.codec, request.crf, request.pixel_format)
+    codecs.check_codec(request.codec, request.crf, request.pixel_format, request.preset)
 
 
 def check_targets(request: Request) -> None:
@@ -241,6 +244,7 @@ def _video_format(request, info, out_size, time, fps):
         time_base=time_base,
         codec=request.codec,
         crf=request.crf,
+        preset=request.preset,
         pixel_format=request.pixel_format,
         is_deep=info.bit_depth > 8,
         colour_tags=info.colour_tags,
@@ -263,12 +267,11 @@ def _remarks(request, info, fps, video):
     if info.has_alpha:
         yield "the input is transparent in places: it is shown on black"
     is_8_bits = request.makes_pictures or not any(
-        deep in (request.pixel_format or video_encoder.CODECS[request.codec].deep_format)
-        for deep in ("10", "16")
+        deep in (request.pixel_format or codecs.CODECS[request.codec].deep_format) for deep in ("10", "16")
     )
     if info.bit_depth > 8 and is_8_bits:
         yield f"the input has {info.bit_depth} bits per component; the output has 8"
-    encoder = video_encoder.CODECS[request.codec].encoder
+    encoder = codecs.CODECS[request.codec].encoder
     if info.hdr.is_static and (request.makes_pictures or hdr.encoder_parameters(encoder, info.hdr) is None):
         what = "a folder of PNGs" if request.makes_pictures else request.codec
         yield f"{what} cannot hold the input's HDR10 metadata (mastering display, brightest pixels): it is left out"

@@ -6,7 +6,7 @@ import threading
 
 import av
 
-from stvsr_jax.inference import stages, video_encoder
+from stvsr_jax.inference import codecs, stages, video_encoder
 from stvsr_jax.inference.video_encoder import VideoFormat
 
 # Bytes of frames that wait for their encoder.
@@ -23,7 +23,7 @@ def choose_workers(video: VideoFormat, segment: int, *, cores: int | None = None
     """
     cores = cores or stages.count_cores()
     pixels = segment * video.height * video.width
-    most = video_encoder.CODECS[video.codec].side_by_side
+    most = codecs.CODECS[video.codec].side_by_side
     return max(1, min(most, cores // 4, _ENCODED_PIXELS // pixels))
 
 

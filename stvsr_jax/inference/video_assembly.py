@@ -14,7 +14,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from stvsr_jax.inference import covers, rehearsal, remux, video_encoder, work_folder
+from stvsr_jax.inference import codecs, covers, rehearsal, remux, video_encoder, work_folder
 from stvsr_jax.inference.remux import Treatment
 from stvsr_jax.inference.video_encoder import VideoFormat
 from stvsr_jax.video import media
@@ -131,6 +131,7 @@ class VideoFile:
             reason = rehearsal.reason_of(error)
             raise ValueError(
                 f"output {self.path} cannot be written with codec {self.video.codec}: {reason}"
+                f"{codecs.explain_failure(self.video.codec)}"
             ) from error
         if self.video.timecode and format_name not in _HOLD_TIME_CODES:
             self.notes.append(f"the time code does not fit {format_name} and is left out")
@@ -198,7 +199,7 @@ class VideoFile:
         sides = None
         try:
             # Its encoder is opened to describe the stream and never used.
-            encoder = video_encoder.CODECS[video.codec].encoder
+            encoder = codecs.CODECS[video.codec].encoder
             options = video_encoder.encoder_options(video)
             stream = container.add_stream(encoder, rate=video.rate, options=options)
             video_encoder.configure(stream.codec_context, video, is_tagged=is_mp4)

@@ -1,4 +1,4 @@
-"""Encodes frames: the codecs, their settings, and an encoder that gives packets without a file.
+"""Encodes frames: an encoder that gives packets without a file.
 
 Pixel formats with halved chroma need even sizes: an odd last row or column is left out there (FFV1 in RGB
 keeps every pixel).
@@ -13,81 +13,9 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from stvsr_jax.inference.codecs import CODECS
 from stvsr_jax.inference.hdr import Hdr, encoder_parameters
 from stvsr_jax.video import colour
-
-
-@dataclasses.dataclass(frozen=True)
-class Codec:
-    """How to encode.
-
-    Attributes:
-      encoder: FFmpeg's name.
-      pixel_formats: what it may be fed; the first is the default for 8 bits.
-      deep_format: the default for more than 8 bits.
-      crf: default quality, smaller is better; None where there is no such setting.
-      max_crf: worst quality.
-      options: of the encoder.
-      tag: code that players expect in MP4 and MOV, or None.
-      smallest: rows and columns that it needs.
-      parameters: name of the option that holds the encoder's own parameters, or None.
-      side_by_side: how many encoders may run at a time: they keep many cores busy, or take much memory.
-    """
-
-    encoder: str
-    pixel_formats: tuple[str, ...]
-    deep_format: str
-    crf: int | None
-    max_crf: int | None
-    options: dict[str, str]
-    tag: str | None = None
-    smallest: int = 2
-    parameters: str | None = None
-    side_by_side: int = 2
-
-
-_YUV_8 = ("yuv420p", "yuv422p", "yuv444p")
-_YUV_10 = ("yuv420p10le", "yuv422p10le", "yuv444p10le")
-# A job that was stopped and gone on with must give the file of one that was not: every encoder here gives the
-# same bytes every time, but x264 with its macroblock tree (x264 165 on AVX-512: six runs, six results).
-CODECS = {
-    # Few players and no browser decode H.264 with 10 bits, so that has to be asked for.
-    "h264": Codec(
-        "libx264",
-        _YUV_8 + _YUV_10,
-        "yuv420p",
-        14,
-        51,
-        {"preset": "medium", "x264-params": "mbtree=0"},
-        parameters="x264-params",
-        side_by_side=4,
-    ),
-    "hevc": Codec(
-        "libx265",
-        _YUV_8 + _YUV_10,
-        "yuv420p10le",
-        16,
-        51,
-        {"preset": "medium", "x265-params": "log-level=error"},
-        "hvc1",
-        parameters="x265-params",
-        smallest=64,  # below that x265 writes past its memory, which ends the process, or not
-    ),
-    "av1": Codec(
-        "libsvtav1",
-        ("yuv420p", "yuv420p10le"),
-        "yuv420p10le",
-        20,
-        63,
-        {"preset": "6"},
-        parameters="svtav1-params",
-    ),
-    "ffv1": Codec(
-        "ffv1", ("bgr0", "gbrp10le", "gbrp16le", *_YUV_8, *_YUV_10), "gbrp16le", None, None, {"level": "3"}
-    ),
-    "prores": Codec("prores_ks", ("yuv422p10le", "yuv444p10le"), "yuv422p10le", None, None, {"profile": "3"}),
-}
-PIXEL_FORMATS = tuple(sorted({name for codec in CODECS.values() for name in codec.pixel_formats}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +29,7 @@ class VideoFormat:
       time_base: seconds; every frame time is rounded to a multiple.
       codec: name in CODECS.
       crf: quality, None for the codec's default.
+      preset: speed against size, None for the codec's default.
       pixel_format: of the codec's, None for its default.
       is_deep: whether frames have 16 bits.
       colour_tags: tags of the input.
@@ -117,6 +46,7 @@ class VideoFormat:
     time_base: Fraction
     codec: str = "h264"
     crf: int | None = None
+    preset: str | None = None
     pixel_format: str | None = None
     is_deep: bool = False
     colour_tags: colour.ColourTags = colour.PICTURES
@@ -140,25 +70,6 @@ class VideoFormat:
         return self.height // rows * rows, self.width // columns * columns
 
 
-def check_codec(codec: str, crf: int | None, pixel_format: str | None) -> None:
-    """Checks the choice of a codec.
-
-    Raises:
-      ValueError: unknown codec, or a quality or pixel format that it does not have.
-    """
-    if codec not in CODECS:
-        raise ValueError(f"codec {codec!r} is not one of {sorted(CODECS)}")
-    formats, largest = CODECS[codec].pixel_formats, CODECS[codec].max_crf
-    if pixel_format is not None and pixel_format not in formats:
-        raise ValueError(f"pixel_format={pixel_format}: {codec} takes {', '.join(formats)}")
-    if crf is None:
-        return
-    if largest is None:
-        raise ValueError(f"crf={crf}: {codec} has no such setting")
-    if not 0 <= crf <= largest:
-        raise ValueError(f"crf={crf} must lie in [0, {largest}] for {codec}")
-
-
 def encoder_options(video: VideoFormat) -> dict[str, str]:
     """Returns the encoder's options."""
     codec = CODECS[video.codec]
@@ -169,7 +80,9 @@ def encoder_options(video: VideoFormat) -> dict[str, str]:
             given + [f"{name}={value}" for name, value in parameters.items()]
         )
     if codec.max_crf is not None:
-        options["crf"] = str(codec.crf if video.crf is None else video.crf)
+        options[codec.quality] = str(codec.crf if video.crf is None else video.crf)
+    if video.preset is not None:
+        options["preset"] = video.preset
     return options
 
 

@@ -38,11 +38,12 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     add("--devices", type=int, help="use only the first so many; default: all of this process")
     add(
         "--codec",
-        type=values.one_of("stvsr_jax.inference.video_encoder", "CODECS"),
+        type=values.one_of("stvsr_jax.inference.codecs", "CODECS"),
         metavar="CODEC",
         help="as of stvsr upscale; default: h264",
     )
     add("--crf", type=int, help="quality, smaller is better; default: nearly lossless")
+    add("--preset", help="speed against size, by the codec")
     add(
         "--sink",
         choices=("file", "null"),

@@ -61,19 +61,25 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("how to write it")
     add = group.add_argument
-    encoder = "stvsr_jax.inference.video_encoder"
+    encoder = "stvsr_jax.inference.codecs"
     add(
         "--codec",
         type=values.one_of(encoder, "CODECS"),
         metavar="{av1,ffv1,h264,hevc,prores}",
-        help="default: h264",
+        help="default: h264. Hardware: h264_nvenc, hevc_nvenc, av1_nvenc, h264_qsv, hevc_qsv, h264_videotoolbox or "
+        "hevc_videotoolbox",
     )
     add("--crf", type=int, help="quality, smaller is better; default: nearly lossless")
+    add(
+        "--preset",
+        help="speed against size: ultrafast to placebo, 13 to 0 (av1), p1 to p7 (nvenc); default: by codec",
+    )
     add(
         "--pixel_format",
         type=values.one_of(encoder, "PIXEL_FORMATS"),
         metavar="FORMAT",
-        help="bgr0, gbrp10le, gbrp16le, yuv420p, yuv422p, yuv444p, yuv420p10le, yuv422p10le or yuv444p10le; "
+        help="bgr0, gbrp10le, gbrp16le, yuv420p, yuv422p, yuv444p, yuv420p10le, yuv422p10le, yuv444p10le, nv12 or "
+        "p010le; "
         "default: by codec and input",
     )
     add(

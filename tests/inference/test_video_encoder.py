@@ -1,27 +1,13 @@
-"""Choices of codecs."""
+"""Encoders and their settings."""
 
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 
-from stvsr_jax.inference import video_encoder
+from stvsr_jax.inference import codecs, video_encoder
 from stvsr_jax.inference.video_encoder import VideoFormat
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("h264", 99, None), "crf=99 must lie in \\[0, 51\\]"),
-        (("av1", -1, None), "crf=-1"),
-        (("ffv1", 10, None), "crf=10: ffv1 has no such setting"),
-        (("cinepak", None, None), "codec 'cinepak'"),
-        (("av1", None, "yuv444p"), "pixel_format=yuv444p: av1 takes yuv420p, yuv420p10le"),
-    ],
-)
-def test_impossible_choices_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        video_encoder.check_codec(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -33,19 +19,38 @@ def test_sizes_are_cut_as_far_as_the_chroma_asks(pixel_format, size):
     assert video.encoded_size == size
 
 
-def test_every_default_is_a_choice():
-    for name, codec in video_encoder.CODECS.items():
-        assert codec.deep_format in codec.pixel_formats
-        video_encoder.check_codec(name, codec.crf, codec.deep_format)
-
-
 @pytest.mark.parametrize("size", [(62, 200), (200, 48)])
 def test_pictures_that_x265_cannot_hold_are_refused(size):
     for codec, is_refused in (("hevc", True), ("h264", False), ("av1", False)):
         video = VideoFormat(*size, rate=Fraction(25), time_base=Fraction(1, 25), codec=codec)
-        context = av.CodecContext.create(video_encoder.CODECS[codec].encoder, "w")
+        context = av.CodecContext.create(codecs.CODECS[codec].encoder, "w")
         if is_refused:
             with pytest.raises(ValueError, match="too small for hevc, which needs 64x64"):
                 video_encoder.configure(context, video)
         else:
             video_encoder.configure(context, video)
+
+
+def test_presets_and_qualities_reach_the_encoder():
+    def options(**kwargs):
+        return video_encoder.encoder_options(
+            VideoFormat(64, 96, rate=Fraction(25), time_base=Fraction(1, 25), **kwargs)
+        )
+
+    assert options()["preset"] == "medium" and options(preset="slow")["preset"] == "slow"
+    assert options(codec="av1", preset="10", crf=33) == {"preset": "10", "crf": "33"}
+    assert options(codec="h264_nvenc", crf=20)["qp"] == "20"
+    assert options(codec="h264_nvenc")["qp"] == "16"
+    assert "preset" not in options(codec="ffv1")
+
+
+def test_presets_are_taken_by_the_software_encoders():
+    for name in ("h264", "hevc", "av1"):
+        presets = codecs.CODECS[name].presets
+        for preset in (presets[0], presets[-1]):
+            video = VideoFormat(
+                64, 96, rate=Fraction(25), time_base=Fraction(1, 25), codec=name, preset=preset
+            )
+            encoder = video_encoder.VideoEncoder(video, has_global_header=True)
+            frame = video_encoder.FrameMaker(video).make(np.zeros((64, 96, 3), np.uint8))
+            assert len([*encoder.encode(frame, 0, 1), *encoder.flush()]) == 1
