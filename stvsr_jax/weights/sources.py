@@ -69,7 +69,7 @@ def load(source: str | os.PathLike, *, weights: str = "ema") -> Restored:
     check_exists(source)
     layout = find_set(source)
     if layout is not None:
-        return files.read(layout)
+        return files.read(layout, is_known=layout.params.parent == shipped.FOLDER)
     from stvsr_jax import checkpoint  # Orbax takes a second to import; sets do not need it
 
     return checkpoint.load_for_inference(source, weights=weights)

@@ -37,6 +37,16 @@ def test_shipped_sets_are_found_by_name(shipped):
     assert sources.load("videoinr").model_name == "videoinr"
 
 
+def test_only_the_network_of_a_shipped_set_is_taken_for_granted(shipped, small, monkeypatch):
+    shipped("video")
+    traced = []
+    monkeypatch.setattr(files, "check_fits", lambda arrays, spec, where: traced.append(where))
+    sources.load("video")
+    assert traced == []
+    sources.load(small[0])
+    assert traced == [str(small[0] / "small.safetensors")]
+
+
 def test_sets_are_found_by_file_and_by_folder(small, tmp_path, write_set):
     folder, params = small
     for source in (folder, str(folder), folder / "small.safetensors"):
