@@ -39,8 +39,9 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     add(
         "--codec",
         type=values.one_of("stvsr_jax.inference.codecs", "CODECS"),
-        metavar="CODEC",
-        help="as of stvsr upscale; default: h264",
+        metavar="{av1,ffv1,h264,hevc,prores}",
+        help="default: h264. Hardware: h264_nvenc, hevc_nvenc, av1_nvenc, h264_qsv, hevc_qsv, h264_videotoolbox or "
+        "hevc_videotoolbox",
     )
     add("--crf", type=int, help="quality, smaller is better; default: nearly lossless")
     add("--preset", help="speed against size, by the codec")
