@@ -95,8 +95,8 @@ def test_second_sigterm_ends_the_process_at_once():
         import time
         from stvsr_jax import command_line
         def work():
-            print("ready", flush=True)
             try:
+                print("ready", flush=True)
                 time.sleep(60)
             finally:
                 print("cleaning", flush=True)
