@@ -108,16 +108,21 @@ def test_command_prints_a_record(clip_folder):
     assert record["needed_samples_per_second"] is None
 
 
+def test_numbers_of_workers_are_whole():
+    assert benchmark._parse_workers(["0", " 2"]) == [0, 2]
+    with pytest.raises(ValueError, match="--workers=two must be whole numbers"):
+        benchmark._parse_workers(["two"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=tests/linear_config.py", "--config.data.foo=1"], "error: --config has no key 'foo'"),
-        (["--config=tests/linear_config.py", "--config.data.path=no"], "error: no video or folder at no"),
-        (["--config=configs/videoinr.py", "--workers=two"], "error: --workers=two must be whole numbers"),
+        (["--config=configs/videoinr.py", "--config.data.path=no"], "error: no video or folder at no"),
         (["--config=nothing.py"], "error: [Errno 2] No such file or directory: 'nothing.py'"),
     ],
 )
 def test_wrong_calls_end_with_one_line(arguments, message):
+    """Of each kind one; tests/test_config_flag.py has the flags."""
     done = run_command(*arguments)
     assert done.returncode == 2 and done.stderr.strip().startswith(message)
     assert done.stderr.count("\n") == 1
