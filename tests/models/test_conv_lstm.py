@@ -79,11 +79,19 @@ def test_bidirectional_equals_loop_in_both_directions(sequence):
 
 def test_a_stack_of_all_alignments_equals_one_after_the_other(sequence, monkeypatch):
     x, params = sequence
-    module = BidirectionalConvLSTM(FEATURES, GROUPS)
-    want = jit(lambda params, x: module.apply({"params": params}, x))(params, x)
-    monkeypatch.setattr(ops, "prefers_stacks", lambda dtype: True)
-    got = jit(lambda params, x: module.apply({"params": params}, x))(params, x)
-    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+
+    def value_and_gradient():
+        def loss(params, x):
+            return jnp.sum(BidirectionalConvLSTM(FEATURES, GROUPS).apply({"params": params}, x) ** 2)
+
+        return jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
+
+    value, gradients = value_and_gradient()
+    monkeypatch.setattr(stacks, "prefers_stacks", lambda dtype: True)
+    stacked_value, stacked_gradients = value_and_gradient()
+    np.testing.assert_allclose(stacked_value, value, rtol=1e-5)
+    for got, want in zip(*map(jax.tree.leaves, (stacked_gradients, gradients)), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 
 @pytest.mark.heavy  # two gradients of the whole scan to compile

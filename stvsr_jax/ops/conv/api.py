@@ -63,10 +63,9 @@ def conv2d_deferred(
     """Convolves like `conv2d`; the gradient w.r.t. the kernel is left to the caller.
 
     The gradient w.r.t. `probe` is the one w.r.t. conv(inputs) + bias + addend. `conv2d_kernel_gradient` makes the
-    kernel's from it, for many calls at once. See `ops.scan`.
+    kernel's from it, for many calls at once. See `ops.scan`. The other arguments are those of `conv2d`.
 
     Args:
-      inputs, kernel, stride, padding, bias, addend, slope: as of `conv2d`.
       probe: shape and dtype of the result; its values are not read. None: no gradient is taken.
 
     Raises:
