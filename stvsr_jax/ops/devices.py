@@ -1,4 +1,4 @@
-"""What is known, while a program is traced, of the devices that will run it."""
+"""Dispatch: which device a program will run on, as far as is known while it is traced, and which kernels it may hold."""
 
 import contextlib
 import contextvars
@@ -16,7 +16,7 @@ _is_without_kernels = contextvars.ContextVar("is_without_kernels", default=False
 
 @contextlib.contextmanager
 def without_kernels() -> Iterator[None]:
-    """Trace what is inside without hand-written kernels, as a program that is to be kept must be."""
+    """Traces what is inside without hand-written kernels: an exported program must run on any device."""
     token = _is_without_kernels.set(True)
     try:
         yield
@@ -25,9 +25,9 @@ def without_kernels() -> Iterator[None]:
 
 
 def allows_kernels() -> bool:
-    """Return whether hand-written kernels may be part of what is traced now: it runs on one device, or is one's part.
+    """Returns whether a program traced now may hold hand-written kernels: it is for one device, or inside `shard_map`.
 
-    XLA cannot split such a kernel over devices; inside `jax.shard_map` it need not.
+    XLA cannot partition such a kernel over devices.
     """
     if _is_without_kernels.get():
         return False
@@ -38,7 +38,7 @@ def allows_kernels() -> bool:
 
 
 def count_hopper_sms() -> int | None:
-    """Return how many sms the NVIDIA Hopper GPU has that what is traced now will run on, None if none."""
+    """Returns the number of SMs if a program traced now is for an NVIDIA Hopper GPU, otherwise None."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is None:
         device = jax.devices()[0]
@@ -49,9 +49,9 @@ def count_hopper_sms() -> int | None:
 
 
 def count_mosaic_sms() -> int | None:
-    """Return the same where the kernels of Mosaic GPU can be part of what is traced now, None where not.
+    """Returns the number of SMs if a program traced now may hold Mosaic GPU kernels, otherwise None.
 
-    They are written for Hopper GPUs and for jax 0.11 and later.
+    The kernels are written for Hopper GPUs and jax 0.11 or later.
     """
     if jax.__version_info__ < (0, 11) or not allows_kernels():
         return None
@@ -59,23 +59,23 @@ def count_mosaic_sms() -> int | None:
 
 
 def loop_unroll(most: int = 8) -> int:
-    """Return how many steps of a loop, at most, are to be written out one after the other.
+    """Returns by how much to unroll a loop: by `most` on a GPU, otherwise not.
 
-    On a GPU every array that goes into or out of a step of a loop is copied from or to where all steps' lie, by a
-    kernel of its own; for the networks' small frames that costs more than a longer compilation.
+    On a GPU each array that enters or leaves a step is copied from or to the array of all steps, by a kernel of its own.
+    For small frames that costs more than a longer compilation.
     """
     return most if is_for_gpu() else 1
 
 
 def is_for_gpu() -> bool:
-    """Return whether what is traced now will run on a GPU."""
+    """Returns whether a program traced now is for a GPU."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     platform = jax.default_backend() if device is None else device.platform
     return platform in ("gpu", "cuda", "rocm")
 
 
 def on_one_device(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function, traced as for one device though there may be more: its arguments must lie on one."""
+    """Returns the function traced as for one device, though there may be more. Its arguments must lie on one."""
 
     @functools.wraps(function)
     def traced(*args, **kwargs):

@@ -1,9 +1,7 @@
 """Sampling images at real coordinates.
 
-Coordinates are (y, x) in pixels with pixel centres at integers. `bilinear_sample` is the one
-primitive that turns coordinates into values: the deformable convolution and the warps of VideoINR
-are built on it. Its derivative is written out (custom VJP), so that gradients are accumulated in
-float32 whatever the dtype of the image.
+Coordinates are (y, x) in pixels with pixel centres at integers. Deformable convolution and the warps of VideoINR are
+built on `bilinear_sample`. It has a custom VJP, so that gradients are accumulated in float32 whatever the image's dtype.
 """
 
 import dataclasses
@@ -27,7 +25,7 @@ def bilinear_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
       coords: [B, ..., 2] (y, x) in pixels, float32.
 
     Returns:
-      [B, ..., C] in the dtype of the image; the weights and the sum are float32.
+      [B, ..., C] in the dtype of the image; the interpolation is float32.
 
     Raises:
       ValueError: the shapes do not fit.
@@ -42,16 +40,16 @@ def bilinear_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Weighted sums of a table's rows, and where these rows stand: a kernel that reads them there stores no sums.
+    """Samples of a table, in two forms: the values, and the indices and weights to gather them with.
 
-    Whoever reads the rows leaves the sums unused, and XLA does not make them; for who reads the sums it is the other
-    way round. Gradients go through the sums alone.
+    A fused kernel gathers rows of the table itself and leaves `values` unused. Other back ends read `values` and leave the
+    rest unused. XLA eliminates what is unused. Gradients flow through `values` only.
 
     Attributes:
-      values: [..., C], the sum over k of weight[k] * table[index[k]], in the dtype of the table; the sum is float32.
-      table: [N, C].
-      index: [K, ...], int32.
-      weight: [K, ...], float32.
+      values: [..., C] in the dtype of the table: sum over k of weight[k] * table[index[k]], accumulated in float32.
+      table: [N, C], for images the pixels of all images.
+      index: [K, ...] int32, rows of the table; K = 4 corners for bilinear samples.
+      weight: [K, ...] float32.
     """
 
     values: jax.Array
@@ -61,7 +59,7 @@ class Samples:
 
     @classmethod
     def bilinear(cls, image: jax.Array, coords: jax.Array) -> "Samples":
-        """Return `bilinear_sample(image, coords)` as samples; its arguments and errors."""
+        """Returns `bilinear_sample(image, coords)` in both forms; same arguments and errors."""
         values = bilinear_sample(image, coords)
         image, coords = jax.lax.stop_gradient((jnp.asarray(image), coords))
         batch, height, width, channels = image.shape
@@ -70,14 +68,14 @@ class Samples:
         return cls(values, image.reshape(-1, channels), index, weight).reshape(coords.shape[:-1])
 
     def reshape(self, shape: tuple[int, ...]) -> "Samples":
-        """Return the samples in another shape but for the channels."""
+        """Returns the samples with other leading axes, [*shape, C]."""
         values = self.values.reshape(*shape, self.values.shape[-1])
         index, weight = (a.reshape(-1, *shape) for a in (self.index, self.weight))
         return Samples(values, self.table, index, weight)
 
 
 def values_of(tree: Any) -> Any:
-    """Return a tree of arrays and samples with the samples' values in their place."""
+    """Returns a tree with each `Samples` replaced by its values."""
 
     def is_samples(x):
         return isinstance(x, Samples)
@@ -159,7 +157,7 @@ def _sample_groups_backward(residuals, cotangent):
 
 
 def spread_groups(values: jax.Array, coords: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Adds values to the pixels that `sample_groups` reads for them, with the same weights: its transpose.
+    """Scatter-adds values to the pixels that `sample_groups` reads, with the same weights: its transpose.
 
     Args:
       values: [B, P, K, G, c].

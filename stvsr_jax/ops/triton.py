@@ -1,7 +1,6 @@
-"""Whether kernels can go through the Triton back end of Pallas, which JAX has deprecated (0.11) and will remove.
+"""Whether this JAX has the Triton lowering of Pallas, which is deprecated since 0.11.
 
-It is imported where its kernels are traced for a CUDA device, and nowhere else. Without it the operations run as they
-do on other devices.
+It is imported only where kernels are traced for a CUDA device. Without it, ops run as XLA does.
 """
 
 import functools
@@ -16,7 +15,7 @@ NAMES = ("CompilerParams", "dot", "elementwise_inline_asm", "load", "store")
 
 
 def is_usable() -> bool:
-    """Return whether Triton's kernels can be part of what is traced now; warns if JAX has them no more."""
+    """Returns whether a program traced now may hold Triton kernels. Warns if this JAX has no Triton lowering."""
     if not (allows_kernels() and is_for_gpu()):
         return False
     if (reason := why_missing()) is not None:
@@ -28,14 +27,14 @@ def is_usable() -> bool:
 
 
 def require(operation: str) -> None:
-    """Raise NotImplementedError if an operation's Triton kernels were asked for and JAX has them no more."""
+    """Raises NotImplementedError if this JAX has no Triton lowering; for ops whose Triton kernel is asked for by name."""
     if (reason := why_missing()) is not None:
         raise NotImplementedError(f"{operation}: pallas_triton cannot run: {reason}")
 
 
 @functools.cache
 def why_missing() -> str | None:
-    """Return what of the back end this JAX lacks, None if nothing."""
+    """Returns what this JAX lacks, or None."""
     try:
         from jax.experimental.pallas import triton
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""Joining, repeating and reordering of whole images.
+"""Concatenation, repetition and reordering of whole images.
 
-XLA's joins on a GPU run at a third of the memory's speed. On an NVIDIA Hopper GPU a kernel copies where it can
+XLA concatenates on a GPU at a third of the memory's speed. On an NVIDIA Hopper GPU a kernel copies where it can
 (`mosaic.py`); elsewhere it is XLA.
 """
 
@@ -15,19 +15,19 @@ from stvsr_jax.ops.devices import count_mosaic_sms
 
 
 def arrange(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """Puts images where a function puts them.
+    """Returns function(*arrays), copied at the speed of memory.
 
     Args:
-      function: of the arrays; joins, stacks, repeats, flips or reorders them along the axes before the last three,
-        whatever the size of these.
+      function: of the arrays; concatenates, stacks, repeats, flips or reorders them along the axes before the last
+        three, whatever the size of these three.
       *arrays: [.., H, W, C] each.
 
     Returns:
-      function(*arrays), [.., H, W, C].
+      [.., H, W, C].
     """
     functions = {"default": function}
     if (sms := count_mosaic_sms()) is not None:
-        from stvsr_jax.ops.arrange import mosaic  # with all of Mosaic, which nobody else needs
+        from stvsr_jax.ops.arrange import mosaic  # imports Mosaic, which only Hopper GPUs need
 
         if mosaic.is_supported(arrays):
             functions["cuda"] = lambda *arrays: _arrange_by_kernel(function, arrays, sms)
@@ -52,12 +52,12 @@ def _copy(arrays, table, sms, interpret):
 
 
 def _forward(function, arrays, *options):
-    _, derivative = jax.vjp(function, *arrays)
-    return _arrange_by_kernel(function, arrays, *options), derivative
+    _, vjp = jax.vjp(function, *arrays)
+    return _arrange_by_kernel(function, arrays, *options), vjp
 
 
-def _backward(function, sms, interpret, derivative, cotangent):
-    return (derivative(cotangent),)
+def _backward(function, sms, interpret, vjp, cotangent):
+    return (vjp(cotangent),)
 
 
 _arrange_by_kernel.defvjp(_forward, _backward)

@@ -1,7 +1,9 @@
-"""The copying of whole images for NVIDIA Hopper GPUs (Pallas, Mosaic GPU lowering), at the memory's speed.
+"""Copies of whole images for NVIDIA Hopper GPUs (Pallas, Mosaic GPU lowering), at the speed of memory.
 
-A program copies blocks of one image through shared memory, several of them under way at a time; no thread touches a
-value. XLA passes it parts of arrays where they lie, as it would not to a kernel of Triton's.
+A CTA copies blocks of one image through shared memory by TMA, several at a time. No thread touches a value. XLA passes
+the kernel slices of arrays where they lie; for a Triton kernel it would copy them first.
+
+docs/kernels.md draws the schedule.
 """
 
 import functools
@@ -18,12 +20,12 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 _VALUES = 64  # of a line: 128 bytes
 _MOST_LINES, _FEWEST_LINES = 128, 16  # of a block
-_STAGES = 4  # blocks in shared memory for each program
-_PROGRAMS = 3  # for each multiprocessor: so many fit into its shared memory
+_STAGES = 4  # blocks in shared memory
+_CTAS = 3  # for each SM: so many fit into its shared memory
 
 
 def is_supported(arrays: Sequence[jax.Array]) -> bool:
-    """Returns whether a Hopper GPU can run the kernel: images of one size that can be cut into blocks, in 16 bits."""
+    """Returns whether a Hopper GPU can run the kernel: 16 bits, images of one size that divides into blocks."""
     image, dtype = arrays[0].shape[-3:], arrays[0].dtype
     return (
         dtype in (jnp.bfloat16, jnp.float16)
@@ -34,9 +36,9 @@ def is_supported(arrays: Sequence[jax.Array]) -> bool:
 
 
 def lines_of_block(lines: int) -> int:
-    """Returns into blocks of how many lines an image of so many is cut.
+    """Returns the lines of a block of an image of `lines` lines: the largest divisor up to 128.
 
-    All blocks are whole: what is copied beyond an image would fall into the next one.
+    All blocks are whole. What is copied beyond an image would overwrite the next one.
     """
     return next(size for size in range(min(lines, _MOST_LINES), 0, -1) if lines % size == 0)
 
@@ -46,9 +48,9 @@ def run(arrays: Sequence[jax.Array], table: jax.Array, *, sms: int, interpret: A
 
     Args:
       arrays: [.., H, W, C] each.
-      table: [M] int32, which image each of the results is, counted through all arrays.
-      sms: of the GPU.
-      interpret: Mosaic GPU's `InterpretGPUParams` to run anywhere, very slowly, for tests.
+      table: [M] int32, which image each result is, counted through all arrays.
+      sms: SMs of the GPU.
+      interpret: Mosaic GPU's `InterpretGPUParams`, to run anywhere, very slowly, for tests.
 
     Returns:
       [M, H, W, C].
@@ -57,49 +59,35 @@ def run(arrays: Sequence[jax.Array], table: jax.Array, *, sms: int, interpret: A
     lines = math.prod(shape) // _VALUES
     size = lines_of_block(lines)
     blocks = lines // size
-    programs = min(max(_PROGRAMS * sms // len(table), 1), blocks)  # of each result
+    ctas = min(max(_CTAS * sms // len(table), 1), blocks)  # of each result
     arrays = [x.reshape(-1, lines, _VALUES) for x in arrays]
     begins = np.cumsum([0, *(len(x) for x in arrays)]).tolist()
 
     def body(table_ref, *refs):
         *array_refs, out_ref = refs
-        index = lax.axis_index("program")
-        place, program = lax.div(index, programs), lax.rem(index, programs)
+        index = lax.axis_index("cta")
+        place, cta = lax.div(index, ctas), lax.rem(index, ctas)
         image = table_ref[place]
-        count = lax.div(blocks - program + programs - 1, programs)
+        count = lax.div(blocks - cta + ctas - 1, ctas)
         ahead = lax.min(count, _STAGES - 1)
 
         def at(ref, number, step):
-            return ref.at[number, pl.ds((program + step * programs) * size, size)]
+            return ref.at[number, pl.ds((cta + step * ctas) * size, size)]
 
-        def scope(fetched, is_there):
-            def fetch(step):
-                stage = lax.rem(step, _STAGES)
-
-                def fetch_from(ref, begin):
-                    source = at(ref, image - begin, step)
-                    plgpu.copy_gmem_to_smem(source, fetched.at[stage], is_there.at[stage])
-
-                copies = [
-                    functools.partial(fetch_from, *operands)
-                    for operands in zip(array_refs, begins[:-1], strict=True)
-                ]
-                if len(copies) == 1:
-                    copies[0]()
-                else:
-                    lax.switch(sum(lax.min(lax.div(image, end), 1) for end in begins[1:-1]), copies)
+        def scope(stages, full):
+            fetch = functools.partial(_fetch, array_refs, begins, image, stages, full, at)
 
             def store(step):
                 stage = lax.rem(step, _STAGES)
-                plgpu.barrier_wait(is_there.at[stage])
-                plgpu.copy_smem_to_gmem(fetched.at[stage], at(out_ref, place, step))
+                plgpu.barrier_wait(full.at[stage])
+                plgpu.copy_smem_to_gmem(stages.at[stage], at(out_ref, place, step))
 
             pl.loop(0, ahead)(fetch)
 
             @pl.loop(0, count - ahead)
             def _(step):
                 store(step)
-                plgpu.wait_smem_to_gmem(1, wait_read_only=True)  # for the block before, in whose place comes
+                plgpu.wait_smem_to_gmem(1, wait_read_only=True)  # the store before has read the stage to fill
                 fetch(step + ahead)
 
             pl.loop(count - ahead, count)(store)
@@ -110,10 +98,26 @@ def run(arrays: Sequence[jax.Array], table: jax.Array, *, sms: int, interpret: A
     call = plgpu.kernel(
         body,
         out_type=jax.ShapeDtypeStruct((len(table), lines, _VALUES), dtype),
-        grid=(len(table) * programs,),
-        grid_names=("program",),
+        grid=(len(table) * ctas,),
+        grid_names=("cta",),
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
         kernel_name="arrange",
         interpret=interpret,
     )
     return call(table, *arrays).reshape(-1, *shape)
+
+
+def _fetch(array_refs, begins, image, stages, full, at, step):
+    """Fetches a block of an image from the array that holds it."""
+    stage = lax.rem(step, _STAGES)
+
+    def fetch_from(ref, begin):
+        plgpu.copy_gmem_to_smem(at(ref, image - begin, step), stages.at[stage], full.at[stage])
+
+    copies = [
+        functools.partial(fetch_from, *operands) for operands in zip(array_refs, begins[:-1], strict=True)
+    ]
+    if len(copies) == 1:
+        copies[0]()
+    else:
+        lax.switch(sum(lax.min(lax.div(image, end), 1) for end in begins[1:-1]), copies)

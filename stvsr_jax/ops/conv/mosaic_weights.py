@@ -1,15 +1,16 @@
-"""The weights' gradient of 3x3 convolutions for NVIDIA Hopper GPUs (Pallas, Mosaic GPU lowering).
+"""The gradient w.r.t. the weights of 3x3 convolutions for NVIDIA Hopper GPUs (Pallas, Mosaic GPU lowering).
 
-The sum over all pixels of input times cotangent, for each of 9 taps, is a matrix product with few rows and columns
-and a long contracted dimension. A program holds such sums of 64 inputs and 64 outputs in registers and adds window
-after window of 8 x 8 pixels; the sums of all programs are added by XLA, always in the same order:
+For each of 9 taps it is a matrix product with few rows and columns and a long contracted dimension: input times
+cotangent, reduced over all pixels. A CTA holds the accumulators of 64 inputs and 64 outputs and adds window after window
+of 8x8 pixels. XLA reduces the partial results of all CTAs, always in the same order.
 
-* A window of the input is fetched once, with its margin. A line of 8 pixels of 64 channels is a tile of the matrix
-  unit, wherever it begins: a shift by a tap is one of the address, see `mosaic.py`.
-* Each of three blocks of threads has the taps of one line. The three windows, shifted by a column each, are to the
-  matrix unit one operand of 3 x 64 columns whose tiles overlap; so it reads the other one, the cotangent, only once.
-* Pixels are the slower dimension of both operands in memory; the matrix unit transposes 16-bit operands as it reads.
-* A fourth block of threads fetches ahead.
+* A window of the input is fetched once by TMA, with its margin. Each tap is another address of it
+  (`ops/mosaic/windows.py`).
+* Each of three consumer warpgroups has the taps of one line. Three windows, each a column further, are one operand of
+  3 x 64 columns whose tiles overlap in shared memory. So wgmma reads the other operand, the cotangent, only once.
+* Pixels are the slower dimension of both operands; wgmma transposes 16-bit operands as it reads.
+
+docs/kernels.md draws the schedule.
 """
 
 import functools
@@ -21,25 +22,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.mosaic import gpu as mgpu
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import nvvm
 
-from stvsr_jax.ops.mosaic.windows import (
-    AS_LINES,
-    CHUNK,
-    COLUMNS,
-    SHARED_BYTES,
-    SUMS,
-    add_product,
-    describe_sums,
-    make_start,
-    window_shape,
-)
+from stvsr_jax.ops.mosaic import private
+from stvsr_jax.ops.mosaic.private import mgpu
+from stvsr_jax.ops.mosaic.windows import AS_LINES, CHUNK, COLUMNS, SMEM_BYTES, window_shape
 
-_SIZE = 3  # taps of a line and of a column
-_WINDOWS_AS_SUMS = 8  # this times all windows is the square of the best number of programs; estimated
+_SIZE = 3  # taps of a line, and of a column; as many consumer warpgroups
+_WINDOWS_AS_PARTIALS = 8  # this times all windows is the square of the best number of CTAs; estimated
 
 
 class Plan(NamedTuple):
@@ -48,23 +40,23 @@ class Plan(NamedTuple):
     Attributes:
       lines: of a window, a multiple of 8.
       stages: windows in shared memory.
-      programs: that share the windows of each 64 inputs and 64 outputs.
+      ctas: that share the windows of each 64 inputs and 64 outputs.
     """
 
     lines: int
     stages: int
-    programs: int
+    ctas: int
 
 
 def make_plan(parts: int, images: int, height: int, width: int, sms: int) -> Plan:
-    """Returns how to add so many images' products for so many parts of 64 inputs and 64 outputs."""
+    """Returns the plan for `parts` pairs of 64 inputs and 64 outputs and `images` images [height, width]."""
     lines = 8
     windows = images * pl.cdiv(height, lines) * pl.cdiv(width, COLUMNS)
-    # More programs have fewer windows each, but more sums to write and to add.
-    best = math.isqrt(_WINDOWS_AS_SUMS * windows * parts)
-    programs = min(max(min(sms, best) // parts, 1), windows)
+    # More CTAs have fewer windows each, but more partial results to write and to reduce.
+    best = math.isqrt(_WINDOWS_AS_PARTIALS * windows * parts)
+    ctas = min(max(min(sms, best) // parts, 1), windows)
     stage = math.prod(window_shape(lines, _SIZE)) + lines * COLUMNS * CHUNK
-    return Plan(lines, SHARED_BYTES // (2 * stage), programs)
+    return Plan(lines=lines, stages=SMEM_BYTES // (2 * stage), ctas=ctas)
 
 
 def is_supported(x: jax.Array, cotangent: jax.Array) -> bool:
@@ -87,152 +79,217 @@ def run(
     plan: Plan | None = None,
     interpret: Any = None,
 ) -> jax.Array:
-    """Returns the gradient of the kernel of each of S convolutions, 3x3 with stride 1 and padding 1.
+    """Returns the gradients w.r.t. the kernels of S convolutions, 3x3 with stride 1 and padding 1.
 
     Args:
-      inputs: T arrays [G, B, H, W, C], all of them were convolved; set s reads the part s % G.
-      cotangents: of the T outputs, [S, B, H, W, F], in the dtype of the inputs.
-      sms: of the GPU.
-      plan: None: the one that is made for these shapes.
-      interpret: Mosaic GPU's `InterpretGPUParams` to run anywhere, very slowly, for tests.
+      inputs: T arrays [G, B, H, W, C]; set s has read part s % G.
+      cotangents: of the T outputs, [S, B, H, W, F] in the dtype of the inputs.
+      sms: SMs of the GPU.
+      plan: None: the one for these shapes.
+      interpret: Mosaic GPU's `InterpretGPUParams`, to run anywhere, very slowly, for tests.
 
     Returns:
-      [S, 3, 3, C, F] float32, the sum over all T.
+      [S, 3, 3, C, F] float32, reduced over all T.
     """
-    times, dtype = len(inputs), inputs[0].dtype
     groups, batch, height, width, channels = inputs[0].shape
     sets, features = cotangents[0].shape[0], cotangents[0].shape[-1]
     chunks, blocks = channels // CHUNK, pl.cdiv(features, CHUNK)
-    parts = sets * chunks * blocks
-    lines, stages, programs = plan or make_plan(parts, times * batch, height, width, sms)
-    across, down = pl.cdiv(width, COLUMNS), pl.cdiv(height, lines)
-    windows = times * batch * down * across
-    margin = 0 if interpret is None else 1  # interpreted, a copy knows no places before the beginning
-    start, multiply_window, write = _make_products(lines, interpret)
+    plan = plan or make_plan(sets * chunks * blocks, len(inputs) * batch, height, width, sms)
+    p = _Problem(
+        times=len(inputs),
+        groups=groups,
+        batch=batch,
+        across=pl.cdiv(width, COLUMNS),
+        down=pl.cdiv(height, plan.lines),
+        margin=0 if interpret is None else 1,
+        plan=plan,
+        interpret=interpret,
+    )
+    dtype = inputs[0].dtype
+    smem = {
+        "windows": plgpu.SMEM((plan.stages, *window_shape(plan.lines, _SIZE)), dtype, transforms=AS_LINES),
+        "cotangents": plgpu.SMEM((plan.stages, plan.lines, COLUMNS, CHUNK), dtype, transforms=AS_LINES),
+        "full": plgpu.Barrier(num_arrivals=2, num_barriers=plan.stages),
+        "empty": plgpu.Barrier(num_arrivals=_SIZE, num_barriers=plan.stages),
+    }
 
     def body(*refs):
-        sources, out_ref = list(zip(refs[:times], refs[times : 2 * times], strict=True)), refs[-1]
-        part, program, thread = (lax.axis_index(name) for name in ("part", "program", "thread"))
+        sources = list(zip(refs[: p.times], refs[p.times : 2 * p.times], strict=True))
+        part, cta, wg = (lax.axis_index(name) for name in ("part", "cta", "wg"))
         block, chunk = lax.rem(part, blocks), lax.rem(lax.div(part, blocks), chunks)
-        number_of_set = lax.div(part, blocks * chunks)
-        count = lax.div(windows - program + programs - 1, programs)
+        work = _Work(number=lax.div(part, blocks * chunks), chunk=chunk, block=block, cta=cta)
+        count = lax.div(p.windows - cta + plan.ctas - 1, plan.ctas)
 
-        def scope(fetched, cotangents_there, is_there, is_free):
-            def fetch():
-                @pl.loop(0, count)
-                def _(step):
-                    window, stage = program + step * programs, lax.rem(step, stages)
-                    line = lax.div(window, across)
-                    image = lax.div(line, down)
-                    top, left = lax.rem(line, down) * lines, lax.rem(window, across) * COLUMNS
-                    time, image = lax.div(image, batch), lax.rem(image, batch)
+        def scope(*held):
+            held = _Smem(**dict(zip(smem, held, strict=True)))
+            compute = functools.partial(_compute_wg, p, refs[-1], held, work, count, wg)
+            memory = functools.partial(_memory_wg, p, sources, held, work, count)
+            lax.switch(lax.div(wg, _SIZE), [compute, memory])
 
-                    def fetch_from(x_ref, cotangent_ref):
-                        plgpu.copy_gmem_to_smem(
-                            x_ref.at[
-                                lax.rem(number_of_set, groups) * batch + image,
-                                pl.ds(top - 1 + margin, lines + _SIZE - 1),
-                                pl.ds(left - 1 + margin, COLUMNS + _SIZE - 1),
-                                pl.ds(chunk * CHUNK, CHUNK),
-                            ],
-                            fetched.at[stage, pl.ds(0, lines + _SIZE - 1)],
-                            is_there.at[stage],
-                        )
-                        plgpu.copy_gmem_to_smem(
-                            cotangent_ref.at[
-                                number_of_set * batch + image,
-                                pl.ds(top, lines),
-                                pl.ds(left, COLUMNS),
-                                pl.ds(block * CHUNK, CHUNK),
-                            ],
-                            cotangents_there.at[stage],
-                            is_there.at[stage],
-                        )
-
-                    plgpu.barrier_wait(is_free.at[stage])
-                    copies = [functools.partial(fetch_from, *source) for source in sources]
-                    if times == 1:
-                        copies[0]()
-                    else:
-                        lax.switch(time, copies)
-
-            def multiply():
-                line = thread
-
-                @pl.loop(0, stages - 1)  # the last one is free with the first step
-                def _(stage):
-                    plgpu.barrier_arrive(is_free.at[stage])
-
-                def add_window(step, sums):
-                    stage = lax.rem(step, stages)
-                    plgpu.barrier_wait(is_there.at[stage])
-                    window = fetched.at[stage, pl.ds(line, lines)]
-                    sums = multiply_window(sums, window, cotangents_there.at[stage])
-                    plgpu.wgmma_wait(1)  # for the step before
-                    plgpu.barrier_arrive(is_free.at[lax.rem(step + stages - 1, stages)])
-                    return sums
-
-                sums = lax.fori_loop(0, count, add_window, start())
-                outputs = pl.ds(block * CHUNK, CHUNK)
-                write(sums, out_ref.at[program, number_of_set, chunk, line, :, outputs])
-
-            lax.switch(lax.div(thread, _SIZE), [multiply, fetch])
-
-        pl.run_scoped(
-            scope,
-            plgpu.SMEM((stages, *window_shape(lines, _SIZE)), dtype, transforms=AS_LINES),
-            plgpu.SMEM((stages, lines, COLUMNS, CHUNK), dtype, transforms=AS_LINES),
-            plgpu.Barrier(num_arrivals=2, num_barriers=stages),
-            plgpu.Barrier(num_arrivals=_SIZE, num_barriers=stages),
-            collective_axes="thread",
-        )
+        pl.run_scoped(scope, *smem.values(), collective_axes="wg")
 
     call = plgpu.kernel(
         body,
         out_type=jax.ShapeDtypeStruct(
-            (programs, sets, chunks, _SIZE, _SIZE * CHUNK, blocks * CHUNK), jnp.float32
+            (plan.ctas, sets, chunks, _SIZE, _SIZE * CHUNK, blocks * CHUNK), jnp.float32
         ),
-        grid=(parts, programs),
-        grid_names=("part", "program"),
+        grid=(sets * chunks * blocks, plan.ctas),
+        grid_names=("part", "cta"),
         num_threads=_SIZE + 1,
-        thread_name="thread",
+        thread_name="wg",
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
         kernel_name="conv3x3_weights",
         interpret=interpret,
     )
     inputs, cotangents = ([x.reshape(-1, *x.shape[2:]) for x in arrays] for arrays in (inputs, cotangents))
-    inputs = [jnp.pad(x, ((0, 0), (margin, 0), (margin, 0), (0, 0))) for x in inputs]
-    sums = jnp.sum(call(*inputs, *cotangents), axis=0)[..., :features]
-    sums = sums.reshape(sets, chunks, _SIZE, _SIZE, CHUNK, features)
-    return jnp.moveaxis(sums, 1, 3).reshape(sets, _SIZE, _SIZE, channels, features)
+    inputs = [jnp.pad(x, ((0, 0), (p.margin, 0), (p.margin, 0), (0, 0))) for x in inputs]
+    total = jnp.sum(call(*inputs, *cotangents), axis=0)[..., :features]
+    total = total.reshape(sets, chunks, _SIZE, _SIZE, CHUNK, features)
+    return jnp.moveaxis(total, 1, 3).reshape(sets, _SIZE, _SIZE, channels, features)
+
+
+class _Problem(NamedTuple):
+    """What is static in a call.
+
+    Attributes:
+      times, groups, batch: T, G and B of `run`.
+      across, down: windows in a row and in a column of an image.
+      margin: pixels in front of the images; the interpreter's copies cannot begin before an array.
+      plan, interpret: as of `run`.
+    """
+
+    times: int
+    groups: int
+    batch: int
+    across: int
+    down: int
+    margin: int
+    plan: Plan
+    interpret: Any
+
+    @property
+    def windows(self) -> int:
+        return self.times * self.batch * self.down * self.across
+
+
+class _Work(NamedTuple):
+    """What a CTA does: set `number`, chunk of inputs, block of outputs, and which of the CTAs that share them it is."""
+
+    number: Any
+    chunk: Any
+    block: Any
+    cta: Any
+
+
+class _Smem(NamedTuple):
+    """What a CTA has in shared memory.
+
+    Attributes:
+      windows: of the input with their margins, [stages, lines, columns, 64].
+      cotangents: [stages, lines, columns, 64].
+      full: both have arrived in a stage.
+      empty: all three consumers have read a stage.
+    """
+
+    windows: Any
+    cotangents: Any
+    full: Any
+    empty: Any
+
+
+def _memory_wg(p, sources, smem, work, count):
+    """Fetches the CTA's windows and their cotangents."""
+    lines, stages, ctas = p.plan
+
+    @pl.loop(0, count)
+    def _(step):
+        window, stage = work.cta + step * ctas, lax.rem(step, stages)
+        line = lax.div(window, p.across)
+        image = lax.div(line, p.down)
+        top, left = lax.rem(line, p.down) * lines, lax.rem(window, p.across) * COLUMNS
+        time, image = lax.div(image, p.batch), lax.rem(image, p.batch)
+
+        def fetch_from(x_ref, cotangent_ref):
+            plgpu.copy_gmem_to_smem(
+                x_ref.at[
+                    lax.rem(work.number, p.groups) * p.batch + image,
+                    pl.ds(top - 1 + p.margin, lines + _SIZE - 1),
+                    pl.ds(left - 1 + p.margin, COLUMNS + _SIZE - 1),
+                    pl.ds(work.chunk * CHUNK, CHUNK),
+                ],
+                smem.windows.at[stage, pl.ds(0, lines + _SIZE - 1)],
+                smem.full.at[stage],
+            )
+            plgpu.copy_gmem_to_smem(
+                cotangent_ref.at[
+                    work.number * p.batch + image,
+                    pl.ds(top, lines),
+                    pl.ds(left, COLUMNS),
+                    pl.ds(work.block * CHUNK, CHUNK),
+                ],
+                smem.cotangents.at[stage],
+                smem.full.at[stage],
+            )
+
+        plgpu.barrier_wait(smem.empty.at[stage])
+        copies = [functools.partial(fetch_from, *source) for source in sources]
+        if p.times == 1:
+            copies[0]()
+        else:
+            lax.switch(time, copies)
+
+
+def _compute_wg(p, out_ref, smem, work, count, wg):
+    """Reduces the products of the taps of line `wg` over the CTA's windows."""
+    lines, stages, _ = p.plan
+    zeros, multiply_window, write = _make_products(lines, p.interpret)
+
+    # A step frees the stage of the step before, since its own wgmma still runs. So the last stage is freed by step 0.
+    @pl.loop(0, stages - 1)
+    def _(stage):
+        plgpu.barrier_arrive(smem.empty.at[stage])
+
+    def add_window(step, acc):
+        stage = lax.rem(step, stages)
+        plgpu.barrier_wait(smem.full.at[stage])
+        window = smem.windows.at[stage, pl.ds(wg, lines)]
+        acc = multiply_window(acc, window, smem.cotangents.at[stage])
+        plgpu.wgmma_wait(1)  # for the step before
+        plgpu.barrier_arrive(smem.empty.at[lax.rem(step + stages - 1, stages)])
+        return acc
+
+    acc = lax.fori_loop(0, count, add_window, zeros())
+    outputs = pl.ds(work.block * CHUNK, CHUNK)
+    write(acc, out_ref.at[work.cta, work.number, work.chunk, wg, :, outputs])
 
 
 def _make_products(lines, interpret):
-    """Returns three functions of the sums [outputs, 3 x inputs]: the start, with one window's products, to memory."""
+    """Returns functions of an accumulator [outputs, 3 x inputs]: zeros, with one window's products, to memory."""
     shape = (CHUNK, _SIZE * CHUNK)
     if interpret is not None:
 
-        def multiply_values(sums, window, cotangent):
+        def multiply_values(acc, window, cotangent):
             window, cotangent = window[...], cotangent[...]
             shifted = [window[:, column : column + COLUMNS] for column in range(_SIZE)]
-            return sums + jnp.dot(
+            return acc + jnp.dot(
                 cotangent.reshape(-1, CHUNK).T,
                 jnp.concatenate(shifted, axis=-1).reshape(-1, shape[1]),
                 preferred_element_type=jnp.float32,
             )
 
-        def write_values(sums, out):
-            out[...] = sums.T
+        def write_values(acc, out):
+            out[...] = acc.T
 
         return lambda: jnp.zeros(shape, jnp.float32), multiply_values, write_values
 
     @plgpu.inline_mgpu(
-        arg_types=(SUMS, plgpu.RefType(AS_LINES), plgpu.RefType(AS_LINES)), return_type=describe_sums(shape)
+        arg_types=(private.ACC, plgpu.RefType(AS_LINES), plgpu.RefType(AS_LINES)),
+        return_type=private.describe_acc(shape),
     )
-    def multiply(context, sums, window, cotangent):
-        # Tiles along outputs, lines, outputs of a tile, pixels of a line.
+    def multiply(context, acc, window, cotangent):
+        # [tiles of outputs, lines, outputs of a tile, pixels of a line]
         outputs = mgpu.utils.memref_transpose(mgpu.memref_unsqueeze(cotangent, 0), (0, 1, 3, 2))
-        # Lines, shifts by a column, pixels of a line, inputs.
+        # [lines, shifts by a column, pixels of a line, inputs]: the strides of line and shift overlap.
         line, pixel = (COLUMNS + _SIZE - 1) * CHUNK, CHUNK
         inputs_type = ir.MemRefType.get(
             (lines, _SIZE, COLUMNS, CHUNK),
@@ -242,12 +299,12 @@ def _make_products(lines, interpret):
         )
         inputs = mgpu.utils.ptr_as_memref(mgpu.utils.memref_ptr(window), inputs_type)
         nvvm.wgmma_fence_aligned()
-        return add_product(sums, outputs, inputs)
+        return private.start_wgmma(acc, outputs, inputs)
 
-    @plgpu.inline_mgpu(arg_types=(SUMS, plgpu.RefType()))
-    def write(context, sums, out):
+    @plgpu.inline_mgpu(arg_types=(private.ACC, plgpu.RefType()))
+    def write(context, acc, out):
         nvvm.wgmma_wait_group_sync_aligned(0)
-        sums = mgpu.optimization_barrier(sums)  # which no read of the sums can leave behind
-        sums.store_untiled(mgpu.utils.memref_transpose(out, (1, 0)), optimized=False)
+        acc = mgpu.optimization_barrier(acc)  # no read of it moves up before the wait
+        acc.store_untiled(mgpu.utils.memref_transpose(out, (1, 0)), optimized=False)
 
-    return make_start(shape), multiply, write
+    return private.make_zeros(shape), multiply, write

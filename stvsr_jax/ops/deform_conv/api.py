@@ -4,12 +4,11 @@
         * sample(x[b, group g], (y, x) * stride - padding + tap k * dilation + offset[b, y, x, g, k])
         @ kernel[tap k, group g]
 
-`sample` is `ops.sampling.bilinear_sample`: zero outside the image. Channel c belongs to offset group
-c // (C / G); taps run row by row.
+`sample` is `ops.sampling.bilinear_sample`: zero outside the image. Channel c belongs to offset group c // (C / G); taps
+run row by row.
 
-What is multiplied with the kernel, the modulated samples of all taps side by side, are the columns. The back ends
-make these, and read offsets and masks as one array, the head, [B, H', W', K, 3, G]: y, x and mask. So does
-`deform_columns`, which a network calls with what its convolution made.
+The columns are the im2col of modulated samples, [B, H', W', K, C]; their product with the kernel is the convolution.
+The head is offsets and masks as one array, [B, H', W', K, 3, G]: y, x and mask, as one convolution can make them.
 """
 
 import functools
@@ -43,22 +42,22 @@ def deform_conv2d(
     Args:
       x: [B, H, W, C].
       offset: [B, H', W', G, K, 2] displacements (y, x) in pixels of x, float32; K = kh * kw taps.
-      mask: [B, H', W', G, K] factors of the samples.
+      mask: [B, H', W', G, K], factors of the samples.
       kernel: [kh, kw, C, C'].
       bias: [C'] or None.
       stride: of the output over the input, one number or (y, x).
       dilation: distance of the taps, one number or (y, x).
       padding: zeros added on each side, one number or (y, x).
-      implementation: a name in `IMPLEMENTATIONS`. None takes 'pallas_triton' on a CUDA device where it can run (16 bits,
-        numbers of channels that are powers of two, one device or inside of `shard_map`), 'windowed' on a TPU (which
-        goes to 'gather' where a displacement is 2 pixels or more), else 'gather'.
+      implementation: a name in `IMPLEMENTATIONS`. None: 'pallas_triton' on a CUDA device if it supports the arguments (16
+        bits, powers of two of channels, one device or inside `shard_map`); 'windowed' on a TPU, which falls back to
+        'gather' if a displacement is 2 pixels or more; otherwise 'gather'.
 
     Returns:
       [B, H', W', C'] in the dtype of x, H' = (H + 2 p - d (kh - 1) - 1) // s + 1.
 
     Raises:
-      ValueError: a shape does not follow from the others, or an unknown implementation.
-      NotImplementedError: the implementation cannot run these arguments.
+      ValueError: shapes that do not fit each other, or an unknown implementation.
+      NotImplementedError: the implementation does not support the arguments.
     """
     geometry = Geometry(_pair(stride), _pair(dilation), _pair(padding), kernel.shape[:2])
     if x.ndim != 4 or kernel.ndim != 4 or offset.ndim != 6 or kernel.shape[2] != x.shape[3]:
@@ -84,7 +83,7 @@ def deform_columns(
     kernel_size: tuple[int, int] = (3, 3),
     implementation: str | None = None,
 ) -> jax.Array:
-    """Reads all that a deformable convolution multiplies with its kernel, from what one convolution made.
+    """Returns the columns of a deformable convolution, from the output of the convolution that predicts its head.
 
     Stride and dilation are 1 and the output has the size of x. The masks are the sigmoids of the head's logits.
     The convolution is `deform_columns(x, head, groups=G) @ kernel.reshape(K C, C') + bias`.
@@ -100,8 +99,8 @@ def deform_columns(
       [B, H, W, K C] in the dtype of x: tap, then channel.
 
     Raises:
-      ValueError: a shape does not follow from the others, or an unknown implementation.
-      NotImplementedError: the implementation cannot run these arguments.
+      ValueError: shapes that do not fit each other, or an unknown implementation.
+      NotImplementedError: the implementation does not support the arguments.
     """
     geometry = Geometry((1, 1), (1, 1), (kernel_size[0] // 2, kernel_size[1] // 2), kernel_size)
     taps = kernel_size[0] * kernel_size[1]
@@ -125,17 +124,17 @@ def deform_conv2d_of_head(
     groups: int,
     slope: float | None = None,
 ) -> jax.Array:
-    """Return a 3x3 deformable convolution from what one convolution made: rectify(columns @ kernel + bias).
+    """Returns a 3x3 deformable convolution: ReLU(columns @ kernel + bias), from its head; see `deform_columns`.
 
-    On an NVIDIA Hopper GPU one kernel does all of it, where no derivative is taken and it can.
+    On an NVIDIA Hopper GPU one kernel does all of it, if it supports the arguments and no gradient is taken.
 
     Args:
       x: [B, H, W, C], or for S convolutions [S, B, H, W, C].
       head: [B, H, W, 27 G] or [S, B, H, W, 27 G], see `deform_columns`.
-      kernel: [1, 1, 9 C, C'] or [S, 1, 1, 9 C, C'], what the columns are multiplied with.
+      kernel: [1, 1, 9 C, C'] or [S, 1, 1, 9 C, C'].
       bias: [C'] or [S, C'].
       groups: G.
-      slope: of the rectifier where its input is negative, None: no rectifier.
+      slope: negative slope of the ReLU, None: linear.
 
     Returns:
       [B, H, W, C'] or [S, B, H, W, C'].
@@ -149,7 +148,7 @@ def _run_whole(x, head, kernel, bias, groups, slope, sms):
     plain = functools.partial(_run_in_two, groups=groups, slope=slope)
     if sms is None:
         return plain(x, head, kernel, bias)
-    from stvsr_jax.ops.deform_conv import mosaic  # with all of Mosaic, which nobody else needs
+    from stvsr_jax.ops.deform_conv import mosaic  # imports Mosaic, which only Hopper GPUs need
 
     def in_sets(x, head, kernel, bias):
         operands = x, head, kernel[..., 0, 0, :, :], bias
@@ -168,9 +167,7 @@ def _run_whole(x, head, kernel, bias, groups, slope, sms):
     def run(*operands):
         return jax.lax.platform_dependent(*operands, cuda=run_kernel, default=plain)
 
-    run.defvjp(
-        lambda *operands: jax.vjp(plain, *operands), lambda derivative, cotangent: derivative(cotangent)
-    )
+    run.defvjp(lambda *operands: jax.vjp(plain, *operands), lambda vjp, cotangent: vjp(cotangent))
     return run(x, head, kernel, bias)
 
 
@@ -258,7 +255,7 @@ def _run_kernels(x, head, geometry, logits, *, interpret):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _triton_columns(x, head, geometry, logits, interpret):
-    """The kernel with its derivative, whose scatter-add is XLA's: it proved as fast as atomics in a kernel."""
+    """The kernel with its VJP. XLA scatter-adds the gradient w.r.t. x: as fast as atomics in a kernel, when measured."""
     from stvsr_jax.ops.deform_conv import triton as deform_conv_triton
 
     return deform_conv_triton.run(x, head, geometry, logits=logits, interpret=interpret)
@@ -292,7 +289,7 @@ def _windowed(x, head, geometry, logits):
     )
 
 
-# Each takes (x, head [B, H', W', K, 3, G], geometry, whether masks are logits) and returns [B, H', W', K, C].
+# Each maps (x, head [B, H', W', K, 3, G], geometry, whether masks are logits) to columns [B, H', W', K, C].
 IMPLEMENTATIONS = {"gather": _gather, "pallas_triton": _pallas_triton, "windowed": _windowed}
 
 

@@ -1,10 +1,13 @@
-"""The whole deformable convolution for NVIDIA Hopper GPUs (Pallas, Mosaic GPU lowering), for who needs no derivative.
+"""The whole deformable convolution for NVIDIA Hopper GPUs, without gradient (Pallas, Mosaic GPU lowering).
 
-A group of threads samples one tap of 64 pixels into its registers, where the matrix unit reads them, and goes on with
-the next tap: the samples never see memory. A thread's eight channels in a row are those of one offset group: it
-computes their place once and fetches a corner at once.
+A warpgroup samples one tap of 64 points into registers, the A operand of wgmma, and goes on with the next tap. The
+samples never reach memory. The 8 neighbouring channels of a lane are those of one offset group: it computes their
+coordinates once and loads a corner at once.
+
+docs/kernels.md draws the schedule.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -16,11 +19,13 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import arith, llvm
 
-from stvsr_jax.ops.mosaic import points
-from stvsr_jax.ops.mosaic.points import AS_TILES, POINTS, Place, make_constant, reorder, times
-from stvsr_jax.ops.mosaic.windows import CHUNK, SUMS
+from stvsr_jax.ops.mosaic import lane, points
+from stvsr_jax.ops.mosaic.lane import Place, make_constant, times
+from stvsr_jax.ops.mosaic.layout import POINTS, reorder
+from stvsr_jax.ops.mosaic.private import ACC
+from stvsr_jax.ops.mosaic.windows import AS_TILES, CHUNK
 
-_GROUPS = 2  # of threads in a program
+_WARPGROUPS = 2  # of a CTA; each samples and multiplies
 _TAPS = 9
 OFFSET_GROUPS = 8
 _CHANNELS = CHUNK // OFFSET_GROUPS  # of an offset group
@@ -28,7 +33,7 @@ _HEAD = 3 * _TAPS * OFFSET_GROUPS
 
 
 def is_supported(x: jax.Array, head: jax.Array, kernel: jax.Array) -> bool:
-    """Return whether the kernel can run arguments as of `run`."""
+    """Returns whether the kernel can run; arguments as of `run`."""
     return (
         x.dtype in (jnp.bfloat16, jnp.float16)
         and x.shape[-1] == CHUNK
@@ -48,16 +53,16 @@ def run(
     sms: int,
     interpret: Any = None,
 ) -> jax.Array:
-    """Run the kernel.
+    """Runs the kernel.
 
     Args:
-      x: [S, B, H, W, 64], what S convolutions sample.
+      x: [S, B, H, W, 64] in 16 bits, what S convolutions sample.
       head: [S, B, H, W, 216]: tap, then displacement y, x and the mask's logit, then offset group.
       kernel: [S, 576, 64]: tap, then channel.
       bias: [S, 64].
-      slope: of a rectifier at the end, or None.
-      sms: of the GPU.
-      interpret: Mosaic GPU's `InterpretGPUParams` to run anywhere, very slowly, for tests.
+      slope: negative slope of the ReLU, None: linear.
+      sms: SMs of the GPU.
+      interpret: Mosaic GPU's `InterpretGPUParams`, to run anywhere, very slowly, for tests.
 
     Returns:
       [S, B, H, W, 64] in the dtype of x.
@@ -65,52 +70,46 @@ def run(
     sets, batch, *size, _ = x.shape
     count, dtype = batch * size[0] * size[1], x.dtype
     blocks = pl.cdiv(count, POINTS)
-    programs = min(max(sms // sets, 1), pl.cdiv(blocks, _GROUPS))
-    registers = points.make(count, dtype, interpret)
+    ctas = min(max(sms // sets, 1), pl.cdiv(blocks, _WARPGROUPS))
+    point_ops = points.make(count, dtype, interpret)
     sample, finish = _make_operations(_Images(*size, count), slope, dtype, interpret)
+    smem = {
+        "weights": plgpu.SMEM((_TAPS * CHUNK, CHUNK), dtype, transforms=AS_TILES),
+        "bias": plgpu.SMEM((CHUNK,), jnp.float32),
+        "full": plgpu.Barrier(num_arrivals=_TAPS + 1),
+    }
 
     def body(x_ref, head_ref, kernel_ref, bias_ref, out_ref):
-        number, program, thread = (lax.axis_index(name) for name in ("set", "program", "thread"))
-        first = program * _GROUPS + thread
+        number, cta, wg = (lax.axis_index(name) for name in ("set", "cta", "wg"))
+        first = cta * _WARPGROUPS + wg
 
-        def scope(weights, biases, are_there):
-            def fetch():
-                @pl.loop(0, _TAPS)
-                def _(tap):
-                    part = weights.at[pl.ds(tap * CHUNK, CHUNK)]
-                    plgpu.copy_gmem_to_smem(kernel_ref.at[number, pl.ds(tap * CHUNK, CHUNK)], part, are_there)
+        def scope(*held):
+            held = _Smem(**dict(zip(smem, held, strict=True)))
+            fetch = functools.partial(_fetch_weights, kernel_ref, bias_ref, held, number)
+            lax.switch(lax.min(wg, 1), [fetch, lambda: None])  # warpgroup 0 for both
+            plgpu.barrier_wait(held.full)
 
-                plgpu.copy_gmem_to_smem(bias_ref.at[number], biases, are_there)
-
-            lax.switch(lax.min(thread, 1), [fetch, lambda: None])
-            plgpu.barrier_wait(are_there)
-
-            @pl.loop(0, lax.div(blocks - first + programs * _GROUPS - 1, programs * _GROUPS))
+            @pl.loop(0, lax.div(blocks - first + ctas * _WARPGROUPS - 1, ctas * _WARPGROUPS))
             def _(step):
-                point = (first + step * programs * _GROUPS) * POINTS
+                point = (first + step * ctas * _WARPGROUPS) * POINTS
 
-                def add_tap(tap, sums):
+                def add_tap(tap, acc):
                     operand = sample(x_ref.at[number], head_ref.at[number], tap, point)
-                    return registers.multiply(sums, [operand], [weights.at[pl.ds(tap * CHUNK, CHUNK)]])
+                    weights = held.weights.at[pl.ds(tap * CHUNK, CHUNK)]
+                    return point_ops.multiply(acc, [operand], [weights])
 
-                sums = lax.fori_loop(0, _TAPS, add_tap, registers.start())
-                finish(sums, biases, out_ref.at[number], point)
+                acc = lax.fori_loop(0, _TAPS, add_tap, point_ops.zeros())
+                finish(acc, held.bias, out_ref.at[number], point)
 
-        pl.run_scoped(
-            scope,
-            plgpu.SMEM((_TAPS * CHUNK, CHUNK), dtype, transforms=AS_TILES),
-            plgpu.SMEM((CHUNK,), jnp.float32),
-            plgpu.Barrier(num_arrivals=_TAPS + 1),
-            collective_axes="thread",
-        )
+        pl.run_scoped(scope, *smem.values(), collective_axes="wg")
 
     call = plgpu.kernel(
         body,
         out_type=jax.ShapeDtypeStruct((sets, count, CHUNK), dtype),
-        grid=(sets, programs),
-        grid_names=("set", "program"),
-        num_threads=_GROUPS,
-        thread_name="thread",
+        grid=(sets, ctas),
+        grid_names=("set", "cta"),
+        num_threads=_WARPGROUPS,
+        thread_name="wg",
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
         kernel_name="deform_conv",
         interpret=interpret,
@@ -118,6 +117,23 @@ def run(
     kernel = reorder(kernel.astype(dtype), 1, 2)
     bias = reorder(bias.astype(jnp.float32), 1)
     return call(x.reshape(sets, count, -1), head.reshape(sets, count, -1), kernel, bias).reshape(x.shape)
+
+
+class _Smem(NamedTuple):
+    """What a CTA has in shared memory: weights [9 x 64, 64], bias [64], and the barrier that both have arrived."""
+
+    weights: Any
+    bias: Any
+    full: Any
+
+
+def _fetch_weights(kernel_ref, bias_ref, smem, number):
+    @pl.loop(0, _TAPS)
+    def _(tap):
+        part = smem.weights.at[pl.ds(tap * CHUNK, CHUNK)]
+        plgpu.copy_gmem_to_smem(kernel_ref.at[number, pl.ds(tap * CHUNK, CHUNK)], part, smem.full)
+
+    plgpu.copy_gmem_to_smem(bias_ref.at[number], smem.bias, smem.full)
 
 
 class _Images(NamedTuple):
@@ -129,7 +145,7 @@ class _Images(NamedTuple):
 
 
 def _make_operations(images, slope, dtype, interpret):
-    """Returns `sample` (image, head, tap, first point) -> operand, and `finish` (sums, bias, result, first point)."""
+    """Returns `sample` (image, head, tap, first point) -> operand, and `finish` (acc, bias, result, first point)."""
     if interpret is not None:
         return _make_interpreted_operations(images, slope, dtype)
     splat, plain = plgpu.Layout.WG_SPLAT(()), plgpu.RefType()
@@ -139,13 +155,13 @@ def _make_operations(images, slope, dtype, interpret):
     def sample(context, x, head, tap, point):
         return _sample(x, head, tap.registers.item(), Place(point, images.count), images, dtype)
 
-    @plgpu.inline_mgpu(arg_types=(SUMS, plain, plain, splat))
-    def finish(context, sums, bias, out, point):
-        values = points.add_bias(sums, bias)
+    @plgpu.inline_mgpu(arg_types=(ACC, plain, plain, splat))
+    def finish(context, acc, bias, out, point):
+        values = lane.add_bias(acc, bias)
         if slope is not None:
             factor = make_constant(slope, ir.F32Type.get())
             values = [arith.maximumf(v, arith.mulf(v, factor)) for v in values]
-        points.store_chunk(values, Place(point, images.count), out, None)
+        lane.store_chunk(values, Place(point, images.count), out, None)
 
     return sample, finish
 
@@ -172,8 +188,8 @@ def _make_interpreted_operations(images, slope, dtype):
         total = total * jax.nn.sigmoid(logit)[..., None]
         return reorder(total.reshape(POINTS, CHUNK), 1).astype(dtype)
 
-    def finish(sums, bias, out, point):
-        rows = sums + bias[...][None]
+    def finish(acc, bias, out, point):
+        rows = acc + bias[...][None]
         rows = rows if slope is None else jnp.maximum(rows, slope * rows)
         rows = reorder(rows, 1).astype(dtype)
 
@@ -184,7 +200,7 @@ def _make_interpreted_operations(images, slope, dtype):
     return sample, finish
 
 
-# What follows makes the instructions of one thread, as in `ops/mosaic/points.py`.
+# What follows emits the instructions of one lane, as in `ops/mosaic/lane.py`.
 
 
 def _sample(x, head, tap, place, images, dtype):
@@ -199,16 +215,16 @@ def _sample(x, head, tap, place, images, dtype):
         near_x = arith.addi(
             arith.remui(rest, make_constant(images.width)), _less_one(arith.remui(tap, make_constant(3)))
         )
-        places = points.places_of_point(half)
+        places = lane.places_of_point(half)
         for block in range(CHUNK // 32):
             group = arith.addi(place.quarter, make_constant(4 * block))
             numbers = _read_head(head, pixel, tap, group)
             mine = places[8 * block :][:8]
             for address, weight in _corners(x, base, near_y, near_x, group, numbers, images):
-                element = points.element_of(x)
-                for number, value in zip(mine, points.load_numbers(address, 8, element), strict=True):
+                element = lane.element_of(x)
+                for number, value in zip(mine, lane.load_numbers(address, 8, element), strict=True):
                     values[number] = llvm.intr_fma(arith.extf(f32, value), weight, values[number])
-    return points.as_operand(values, dtype)
+    return lane.as_operand(values, dtype)
 
 
 def _less_one(x):
@@ -217,10 +233,10 @@ def _less_one(x):
 
 def _read_head(head, pixel, tap, group):
     """Returns displacement y, x and logit."""
-    element = points.element_of(head)
+    element = lane.element_of(head)
     tap_place = arith.addi(times(tap, 3 * OFFSET_GROUPS), group)
-    first = points.address_of(head, points.as_long(arith.addi(times(pixel, _HEAD), tap_place)))
-    loaded = [llvm.load(element, points.step_pointer(first, OFFSET_GROUPS * n, element)) for n in range(3)]
+    first = lane.address_of(head, lane.as_long(arith.addi(times(pixel, _HEAD), tap_place)))
+    loaded = [llvm.load(element, lane.step_pointer(first, OFFSET_GROUPS * n, element)) for n in range(3)]
     return [arith.extf(ir.F32Type.get(), number) for number in loaded]
 
 
@@ -236,7 +252,7 @@ def _corners(x, base, near_y, near_x, group, numbers, images):
         masked = arith.mulf(weight_y, mask)
         for column, weight_x in columns:
             first = arith.addi(times(arith.addi(line, column), CHUNK), times(group, _CHANNELS))
-            found.append((points.address_of(x, points.as_long(first)), arith.mulf(masked, weight_x)))
+            found.append((lane.address_of(x, lane.as_long(first)), arith.mulf(masked, weight_x)))
     return found
 
 

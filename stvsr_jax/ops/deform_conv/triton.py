@@ -1,8 +1,8 @@
-"""The GPU back end of the deformable convolution's samples (Pallas, Triton lowering).
+"""Samples of the deformable convolution, and their backward, for CUDA GPUs (Pallas, Triton lowering).
 
-A program makes one tap of a block of output pixels. One row of values is one pixel, tap and group: its four corners
-are 16-byte reads for the networks' 8 channels. Coordinates and weights are repeated along the channels of a row: all
-of them sit in one thread, which computes them once, and no value has to change threads.
+A program makes one tap of a block of output pixels. A row of values is one pixel, tap and offset group. With the networks'
+8 channels in 16 bits, each of its four corners is one 16-byte load. Coordinates and weights are broadcast along the
+channels of a row. Triton puts a row into one thread, so they are computed once and need no shuffles.
 """
 
 import functools
@@ -20,7 +20,7 @@ _BLOCK = 32  # output pixels of a program
 
 
 def is_supported(x: jax.Array, head: jax.Array) -> bool:
-    """Return whether a GPU can run the kernels for these arguments, if need be for one image after the other."""
+    """Returns whether a GPU can run the kernels, for all images at once or one by one."""
     sides = (head.shape[-1], x.shape[-1] // head.shape[-1])
     return (
         x.dtype in (jnp.bfloat16, jnp.float16)
@@ -30,14 +30,14 @@ def is_supported(x: jax.Array, head: jax.Array) -> bool:
 
 
 def is_indexable(x: jax.Array, head: jax.Array) -> bool:
-    """Return whether 32 bits suffice for the indices of all images at once, as the kernels need it."""
+    """Returns whether 32-bit indices suffice for all images at once."""
     return max(x.size, head.size, math.prod(head.shape[:4]) * x.shape[-1]) < 2**31
 
 
 def run(
     x: jax.Array, head: jax.Array, geometry: Geometry, *, logits: bool, interpret: bool = False
 ) -> jax.Array:
-    """Run the kernel.
+    """Runs the kernel.
 
     Args:
       x: [B, H, W, C].
@@ -69,14 +69,14 @@ def run_backward(
     logits: bool,
     interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    """Run the kernel of all that the derivative needs but its sum over pixels, which is left to XLA.
+    """Runs the backward kernel; the scatter-add over pixels is left to XLA.
 
     Args:
       x, head, geometry, logits, interpret: as of `run`.
       cotangent: [B, H', W', K, C], the dtype of x.
 
     Returns:
-      The gradients of what was read, before the mask, [B, H', W', K, C], and of the head, in the dtypes of x and head.
+      The gradients w.r.t. the samples before the mask, [B, H', W', K, C], and w.r.t. the head, in the dtypes of x and head.
     """
     problem = _problem(x, head, geometry, logits)
     call = pl.pallas_call(
@@ -158,7 +158,7 @@ class _Rows(NamedTuple):
 
 
 def _rows(p):
-    """Return the rows of this program's block; the last pixel fills up the last block, made several times."""
+    """Returns the rows of this program's block; the last pixel fills up the last block, made several times."""
     row, group = divide(jnp.arange(_BLOCK * p.groups, dtype=jnp.int32)[:, None], p.groups)
     pixel = jnp.minimum(pl.program_id(0) * _BLOCK + row, p.pixels - 1)
     each = p.channels // p.groups
@@ -201,12 +201,12 @@ def _read_tap(x_ref, head_ref, rows, tap, p):
 
 
 def _column_index(rows, tap, p):
-    """Return where the samples of the rows stand."""
+    """Returns where the samples of the rows stand."""
     return (rows.pixel * _count_taps(p) + tap) * p.channels + rows.channel
 
 
 def _head_index(rows, tap, number, p):
-    """Return where displacement y (0), displacement x (1) or mask (2) of the rows stands."""
+    """Returns where displacement y (0), displacement x (1) or mask (2) of the rows stands."""
     return ((rows.pixel * _count_taps(p) + tap) * 3 + number) * p.groups + rows.group
 
 
@@ -215,13 +215,13 @@ def _count_taps(p):
 
 
 def divide(dividend, divisor):
-    """Return quotient and remainder of integers that are not negative."""
+    """Returns quotient and remainder of integers that are not negative."""
     divisor = jnp.full_like(dividend, divisor)
     return jax.lax.div(dividend, divisor), jax.lax.rem(dividend, divisor)
 
 
 def _tap_position(position, tap, p):
-    """Return (y, x) of a tap without displacement, float32, from the output position y * W' + x."""
+    """Returns (y, x) of a tap without displacement, float32, from the output position y * W' + x."""
     stride, dilation, padding, kernel_size = p.geometry
     places = zip(divide(position, p.out_size[1]), divide(tap, kernel_size[1]), strict=True)
     return [
@@ -231,7 +231,7 @@ def _tap_position(position, tap, p):
 
 
 def _corners(y, x, size):
-    """Return (pixel index in the image, weight, its derivatives by y and x) of the four pixels around; outside: zero."""
+    """Returns (pixel index in the image, weight, its derivatives by y and x) of the four pixels around; outside: zero."""
     floor_y, floor_x = jnp.floor(y), jnp.floor(x)
     part_y, part_x = y - floor_y, x - floor_x
     # Far-away or non-finite coordinates must not overflow the integers.

@@ -1,9 +1,9 @@
-"""The deformable convolution without gathers, for small displacements: the back end for TPUs.
+"""Deformable convolution without gathers, for small displacements: the back end for TPUs.
 
-A sample is the sum of the (2 R + 1)^2 pixels around its tap, weighted along each axis by max(0, 1 - |distance|), which
-is bilinear sampling exactly while -R <= displacement < R. Every term is a shifted copy of the image times weights:
-K ((2 R + 1)^2 + 2 R + 1) multiply-adds for each output pixel and input channel, 270 for 3x3 taps and R = 2, against
-reads of 4 K scattered rows. The caller checks the condition (`fits`) and has another way where it does not hold.
+A sample is a weighted sum of the (2 R + 1)^2 pixels around its tap. The weights along each axis are
+max(0, 1 - |distance|). If -R <= displacement < R, this equals bilinear sampling. Every term is a shifted copy of the image
+times weights. That is K ((2 R + 1)^2 + 2 R + 1) multiply-adds per output pixel and input channel, 270 for 3x3 taps and
+R = 2, in the place of 4 K gathered rows. The caller checks the condition (`fits`) and falls back to gathers.
 """
 
 import functools
@@ -26,19 +26,19 @@ class Geometry(NamedTuple):
 
 
 def fits(head: jax.Array) -> jax.Array:
-    """Return whether all displacements of a head [B, H', W', K, 3, G] are within the window."""
+    """Returns whether all displacements of a head [B, H', W', K, 3, G] are within the window."""
     offset = head[..., :2, :]
     return jnp.all((offset >= -REACH) & (offset < REACH))
 
 
 def run(x: jax.Array, head: jax.Array, geometry: Geometry, *, logits: bool) -> jax.Array:
-    """Read the samples, if `fits(head)`.
+    """Returns the columns, if `fits(head)`.
 
     Args:
       x: [B, H, W, C].
       head: [B, H', W', K, 3, G], displacement y, x and mask.
       geometry: of the convolution.
-      logits: whether the masks go through a sigmoid first.
+      logits: whether the masks are sigmoids of the head's.
 
     Returns:
       [B, H', W', K, C] in the dtype of x, modulated.
@@ -58,6 +58,7 @@ def run(x: jax.Array, head: jax.Array, geometry: Geometry, *, logits: bool) -> j
     ]
     image = jnp.pad(image, ((0, 0), *pads, (0, 0), (0, 0)))
 
+    # Rematerialised: the backward pass would keep 25 weighted copies of the image for each tap.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def read_tap(_, inputs):
         tap, head = inputs  # head [B, H', W', 3, G]
@@ -83,7 +84,7 @@ def run(x: jax.Array, head: jax.Array, geometry: Geometry, *, logits: bool) -> j
 
 
 def _weights(offset):
-    """Return the weights [B, H', W', G, 1] of the pixels at -R ... R; slopes as between floor and floor + 1."""
+    """Returns the weights [B, H', W', G, 1] of the pixels at -R ... R, with the gradient of `bilinear_sample`."""
     floor = jax.lax.stop_gradient(jnp.floor(offset))
     part = offset - floor
     return [

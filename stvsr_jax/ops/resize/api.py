@@ -15,7 +15,7 @@ def imresize(
     scale: float | tuple[float, float] | None = None,
     out_size: tuple[int, int] | None = None,
 ) -> jax.Array:
-    """Resizes as MATLAB's `imresize(image, scale)`; the numpy twin is `stvsr_jax.bicubic.imresize`.
+    """Resizes like MATLAB's `imresize(image, scale)`; `stvsr_jax.bicubic.imresize` is the same in numpy.
 
     Args:
       image: [..., H, W, C] float.
@@ -36,7 +36,7 @@ def imresize(
         jnp.asarray(bicubic.resize_weights(n, m, s), jnp.float32)
         for n, m, s in zip(size, out_size, scale, strict=True)
     )
-    # Float32 products throughout: the weights decide the eighth bit of the pixels.
+    # Full float32 products: with TF32 or bfloat16 the rounding would change 8-bit pixels.
     exact = jax.lax.Precision.HIGHEST
     image = jnp.einsum("yh,...hwc->...ywc", rows, image.astype(jnp.float32), precision=exact)
     return jnp.einsum("xw,...ywc->...yxc", columns, image, precision=exact)

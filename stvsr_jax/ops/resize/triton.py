@@ -1,6 +1,6 @@
-"""The GPU back end of the bilinear doubling (Pallas, Triton lowering): one kernel for both axes, and one backwards.
+"""Bilinear upsampling by 2 for CUDA GPUs (Pallas, Triton lowering): one kernel for both axes, and one for backward.
 
-Sums are float32. A program makes the four outputs, or the gradient, of a block of input pixels.
+Values are float32 in registers. A program makes the four outputs, or the gradient, of a block of input pixels.
 """
 
 import functools
@@ -17,7 +17,7 @@ _VALUES = 1024  # of a program's block of input pixels: 16 bytes for each thread
 
 
 def is_supported(x: jax.Array) -> bool:
-    """Return whether a GPU can run the kernels: 16 bits, a power of two of channels, indices of 32 bits."""
+    """Returns whether a GPU can run the kernels: 16 bits, a power of two of channels, indices of 32 bits."""
     channels = x.shape[-1]
     return (
         x.dtype in (jnp.bfloat16, jnp.float16)
@@ -28,14 +28,14 @@ def is_supported(x: jax.Array) -> bool:
 
 
 def run(x: jax.Array, scale: float, *, interpret: bool = False) -> jax.Array:
-    """Run the kernel: [B, H, W, C] to `scale` times its double, [B, 2H, 2W, C]."""
+    """Runs the kernel: [B, H, W, C] to `scale` times its double, [B, 2H, 2W, C]."""
     batch, height, width, channels = x.shape
     shape = (batch, 2 * height, 2 * width, channels)
     return _call(_forward_kernel, x, x.shape, scale, shape, interpret)
 
 
 def run_backward(cotangent: jax.Array, scale: float, *, interpret: bool = False) -> jax.Array:
-    """Run the transposed kernel: [B, 2H, 2W, C] to [B, H, W, C]."""
+    """Runs the transposed kernel: [B, 2H, 2W, C] to [B, H, W, C]."""
     batch, height, width, channels = cotangent.shape
     shape = (batch, height // 2, width // 2, channels)
     return _call(_backward_kernel, cotangent, shape, scale, shape, interpret)
@@ -76,11 +76,11 @@ def _double(previous, value, following):
 
 
 def _backward_kernel(cotangent_ref, d_x_ref, *, shape, scale):
-    """Sum what was made of a pixel: at the edges it stood in for the neighbour that there is not."""
+    """Gathers the cotangents of what read a pixel. At an edge it was read in the place of the missing neighbour, too."""
     _, height, width, channels = shape
     line, y, x, channel = _pixels(shape)
 
-    def readers(at, size):
+    def readers(at, size):  # (weight, output row or column) of the four outputs that read input `at`
         first, last = jnp.maximum(2 * at - 1, 0), jnp.minimum(2 * at + 2, 2 * size - 1)
         return ((0.25, first), (0.75, 2 * at), (0.75, 2 * at + 1), (0.25, last))
 
@@ -94,7 +94,7 @@ def _backward_kernel(cotangent_ref, d_x_ref, *, shape, scale):
 
 
 def _pixels(shape):
-    """Return of this program's input pixels the line of all images, y and x, [pixels, 1], and the channels, [1, C].
+    """Returns of this program's input pixels the line of all images, y and x, [pixels, 1], and the channels, [1, C].
 
     The last pixel fills up the last block, made several times.
     """

@@ -1,10 +1,10 @@
-"""A multi-layer perceptron with sine activations, on many points at once (SIREN, arXiv 2006.09661, eq. 4).
+"""SIREN MLP: a multi-layer perceptron with sine activations on many points (arXiv 2006.09661, eq. 4).
 
     x_0 = x + sum over inputs of y @ rows + bias_0,   x_i = sin(frequency x_{i-1}) @ kernel_i + bias_i
 
-It starts from the sum that the first layer makes of its inputs, of which it may be told some that are not multiplied
-yet, or where they are to be sampled. Between two layers lie up to 256 float32 numbers a point; a back end that keeps
-them on the chip saves most of the time and memory.
+It starts at the sum x_0 of the first layer. Inputs of that layer are given multiplied already (x), as factors (y, rows),
+or as `Samples` to gather. Between two layers lie up to 256 float32 numbers per point. A kernel that keeps them in
+registers saves most of the time and memory.
 """
 
 import functools
@@ -34,21 +34,19 @@ def sine_mlp(
     out_dtype: Any = jnp.float32,
     implementation: str | None = None,
 ) -> jax.Array:
-    """Run the layers after the first sum.
+    """Runs the layers after the first sum.
 
     Args:
-      x: [..., C], float32, or several that are added. Of `Samples` a kernel reads the table; derivatives and 'xla'
-        take the values.
+      x: [..., C] float32, or several that are added. A kernel gathers `Samples` from their table; gradients and 'xla'
+        read their values.
       kernels: of the layers, [C_i, C_{i+1}].
-      biases: one more than kernels; the first is added to x.
+      biases: [C_i] each, one more than kernels; the first is added to x.
       frequency: factor of the sines' arguments.
-      inputs: pairs (y [..., D], rows [D, C]) whose products are added to x; y may be `Samples`, too. The leading axes
-        of all x and y broadcast.
-      dtype: of the matrix products' operands; sines, sums and the products of y of one or two channels are float32.
+      inputs: pairs (y [..., D], rows [D, C]); y @ rows is added to x. y may be `Samples`. Leading axes broadcast.
+      dtype: of the operands of matrix products. Accumulators, sines and products with D <= 2 are float32.
       out_dtype: of the result.
-      implementation: a name in `IMPLEMENTATIONS`. None takes 'pallas_mosaic' on an NVIDIA Hopper GPU and
-        'pallas_triton' on another CUDA device where they can run (and are alone: XLA cannot split a kernel over
-        several devices), else 'xla'.
+      implementation: a name in `IMPLEMENTATIONS`. None: 'pallas_mosaic' on an NVIDIA Hopper GPU or 'pallas_triton' on
+        another CUDA device, if they support the arguments and the program is for one device; otherwise 'xla'.
 
     Returns:
       [..., outputs] in out_dtype.
@@ -71,7 +69,7 @@ def sine_mlp(
 
 
 def _choose_kernel(inputs, kernels, dtype):
-    """Returns the implementation for a CUDA device, None: that of all others."""
+    """Returns the implementation for a CUDA device, or None for XLA."""
     if not allows_kernels():
         return None
     if count_mosaic_sms() is not None:
@@ -118,13 +116,13 @@ def _add_products(terms, inputs, dtype):
     wide = []
     for y, rows in inputs:
         if is_narrow(rows):
-            # So narrow a product is made where it is added to another, and not stored.
+            # XLA fuses these multiply-adds into the addition; a matrix product would be stored.
             x = x + sum(y[..., i, None].astype(jnp.float32) * row for i, row in enumerate(rows))
         else:
             wide.append((y.astype(dtype), rows.astype(dtype)))
     if not wide:
         return x
-    # All products at once: for large inputs that is faster than to store the product of each.
+    # One product of the concatenated inputs: faster than storing the product of each.
     y, rows = zip(*wide, strict=True)
     y, rows = jnp.concatenate(_broadcast(y), axis=-1), jnp.concatenate(rows)
     return x + jnp.matmul(y, rows, preferred_element_type=jnp.float32)
@@ -163,7 +161,7 @@ def _pallas_mosaic(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
         raise NotImplementedError(
             "sine_mlp: pallas_mosaic runs on one NVIDIA Hopper GPU, with jax 0.11 or later"
         )
-    from stvsr_jax.ops.sine_mlp import mosaic  # with all of Mosaic, which nobody else needs
+    from stvsr_jax.ops.sine_mlp import mosaic  # imports Mosaic, which only Hopper GPUs need
 
     if not mosaic.is_supported(inputs, kernels, dtype):
         raise NotImplementedError(
@@ -186,7 +184,7 @@ def _run_kernels(run_forward, run_backward, terms, inputs, kernels, biases, freq
         return run_forward(points, kernels, biases, frequency, dtype, out_dtype)
 
     def forward(terms, inputs, kernels, biases):
-        # The derivative reads the sum.
+        # The backward kernel reads the sum x_0.
         total, add = jax.vjp(lambda *operands: _add_products(*operands, dtype), terms, inputs)
         return run((total,), (), kernels, biases), (total, add, kernels, biases)
 

@@ -1,4 +1,4 @@
-"""What the first layer of a `sine_mlp` adds up, as its kernels read it."""
+"""The inputs of a `sine_mlp`'s first layer, as its kernels read them."""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from stvsr_jax.ops.sampling import Samples, values_of
 
 
 class Inputs(NamedTuple):
-    """Inputs over all points: arrays [P, C], and samples without their values, [K, P].
+    """Inputs of all points P: arrays [P, C], and `Samples` without values, index and weight [K, P].
 
     Attributes:
-      terms: of C channels, float32, to be added up.
-      pairs: (y, rows [D, C]), y of D channels in the products' dtype; their products are added, too.
+      terms: of C channels, float32, which are added.
+      pairs: (y, rows [D, C]) in the products' dtype, y of D channels; y @ rows is added.
       bias: [C].
-      shape: of the points.
+      shape: leading axes of the points, of P in all.
     """
 
     terms: list[jax.Array | Samples]
@@ -38,9 +38,9 @@ class Inputs(NamedTuple):
         bias: jax.Array,
         dtype: Any,
     ) -> "Inputs":
-        """Return the inputs of `ops.sine_mlp`, in which all but channels broadcasts.
+        """Returns the inputs of `ops.sine_mlp` with their leading axes broadcast and flattened.
 
-        What all points share becomes bias. The product of few channels becomes samples of its rows.
+        An input that is the same for all points goes into the bias. A narrow product becomes `Samples` of its rows.
         """
         shape = jnp.broadcast_shapes(*(a.shape[:-1] for a in values_of([*terms, *(y for y, _ in pairs)])))
         terms, wide = list(terms), []
@@ -57,7 +57,7 @@ class Inputs(NamedTuple):
 
 
 def is_narrow(rows: jax.Array) -> bool:
-    """Return whether the product with [D, C] is made in float32, without the matrix units."""
+    """Returns whether the product with rows [D, C] is multiply-adds in float32, without tensor cores."""
     return len(rows) <= 2
 
 
@@ -71,7 +71,7 @@ def _in_points(x, shape, dtype):
 
 
 def _weigh(rows, y):
-    """Return a product of few channels as samples of its rows."""
+    """Returns a narrow product as `Samples` of its rows: weights y, indices 0 to D - 1."""
     weight = jnp.moveaxis(y.astype(jnp.float32), -1, 0)
     index = jnp.arange(len(rows), dtype=jnp.int32).reshape(-1, *[1] * (weight.ndim - 1))
     return Samples(None, rows.astype(jnp.float32), index, weight)

@@ -1,9 +1,9 @@
-"""The GPU back end of `sine_mlp`: all layers of a block of points in one kernel (Pallas, Triton lowering).
+"""The SIREN MLP for CUDA GPUs: all layers of a block of points in one kernel (Pallas, Triton lowering).
 
-A block's activations stay in registers; the widest layer is made and consumed in slices of 64 channels. The backward
-kernel makes them again and stores, in 16 bits, what the weights' gradients are sums over points of; these sums are
-plain matrix products and left to XLA, as are those of the biases' gradients over blocks. Samples are read where they
-stand. Only products of 16 bits: Triton would run float32 ones in TF32.
+Activations stay in registers. The widest layer is made and consumed in slices of 64 channels. The backward kernel
+rematerialises them and stores activations and gradients in 16 bits. XLA multiplies these to the gradients w.r.t. the
+kernels, and reduces those w.r.t. the biases over blocks. `Samples` are gathered in the kernel. Only 16-bit products: Triton
+would run float32 ones in TF32.
 """
 
 import functools
@@ -20,17 +20,17 @@ from stvsr_jax.ops.sine_mlp.inputs import Inputs, is_narrow
 
 _BLOCK = 64  # points of a program
 _SLICE = 64  # channels of the widest layer made at a time
-_NARROWEST = 16  # the matrix units' smallest side; narrower outputs are padded
+_NARROWEST = 16  # the smallest side of a tensor core's product; narrower outputs are padded
 
-# sin.approx and cos.approx are right to 5e-7 on [-pi, pi]; the argument is reduced by the nearest multiple of 2 pi,
-# which adding and subtracting 1.5 * 2**23 finds, in two parts.
+# sin.approx and cos.approx have an absolute error of 5e-7 on [-pi, pi]. The argument is reduced by the nearest multiple of
+# 2 pi, in two parts. Adding and subtracting 1.5 * 2**23 rounds to the multiple.
 _PTX = """
 {{
-    .reg .f32 turns, rest;
-    fma.rn.f32 turns, $1, 0f3E22F983, 0f4B400000;
-    sub.rn.f32 turns, turns, 0f4B400000;
-    fma.rn.f32 rest, turns, 0fC0C90FDB, $1;
-    fma.rn.f32 rest, turns, 0f343BBD2E, rest;
+    .reg .f32 multiple, rest;
+    fma.rn.f32 multiple, $1, 0f3E22F983, 0f4B400000;
+    sub.rn.f32 multiple, multiple, 0f4B400000;
+    fma.rn.f32 rest, multiple, 0fC0C90FDB, $1;
+    fma.rn.f32 rest, multiple, 0f343BBD2E, rest;
     {function}.approx.f32 $0, rest;
 }}
 """
@@ -45,7 +45,7 @@ SUPPORTED_WIDTHS = (
 def is_supported(
     inputs: tuple[tuple[jax.Array | Samples, jax.Array], ...], kernels: tuple[jax.Array, ...], dtype
 ) -> bool:
-    """Return whether the kernel can run these widths in this dtype."""
+    """Returns whether the kernel can run these widths in this dtype."""
     widths = [*(len(k) for k in kernels), *(len(rows) for _, rows in inputs if not is_narrow(rows))]
     return (
         jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
@@ -56,7 +56,7 @@ def is_supported(
 
 
 def is_backward_supported(x: jax.Array, kernels: tuple[jax.Array, ...]) -> bool:
-    """Return whether the arrays that the backward kernel stores have indices of 32 bits."""
+    """Returns whether the arrays that the backward kernel stores have indices of 32 bits."""
     return x.size // x.shape[-1] * max(k.shape[0] for k in kernels) < 2**31
 
 
@@ -70,9 +70,9 @@ def run(
     *,
     interpret: bool = False,
 ) -> jax.Array:
-    """Run the kernel; arguments as for `ops.sine_mlp`, `interpret` runs it anywhere, slowly, for tests.
+    """Runs the kernel; arguments as for `ops.sine_mlp`, `interpret` runs it anywhere, slowly, for tests.
 
-    In place of the first bias is that of the inputs.
+    The first bias is replaced by that of the inputs.
     """
     outputs = kernels[-1].shape[1]
     operands = _operands(kernels, (inputs.bias, *biases[1:-1], _pad_outputs(biases[-1])), dtype)
@@ -95,28 +95,28 @@ def run_backward(
     *,
     interpret: bool = False,
 ) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    """Return the gradients of x, kernels and biases from the cotangent [..., outputs] of what `run` returns."""
+    """Returns the gradients w.r.t. x, kernels and biases from the cotangent [..., outputs] of what `run` returns."""
     points, outputs = x.reshape(-1, x.shape[-1]).astype(jnp.float32), kernels[-1].shape[1]
     cotangent = cotangent.reshape(-1, outputs).astype(jnp.float32)
     operands = _operands(kernels, biases[:-1], dtype)
-    # Of every layer between x and the outputs: its activation and the gradient before it.
+    # For every layer between x and the outputs: its activation and the gradient before it.
     kept = [jax.ShapeDtypeStruct((len(points), k.shape[0]), dtype) for k in kernels]
-    # Of every layer but the outputs: the sums over a block of the gradient before it.
-    sums = [jax.ShapeDtypeStruct((pl.cdiv(len(points), _BLOCK), k.shape[0]), jnp.float32) for k in kernels]
+    # For every layer but the outputs: the gradient before it, reduced over each block.
+    totals = [jax.ShapeDtypeStruct((pl.cdiv(len(points), _BLOCK), k.shape[0]), jnp.float32) for k in kernels]
     call = _call(
         _backward_kernel,
-        (jax.ShapeDtypeStruct(points.shape, jnp.float32), *kept, *kept[1:], *sums),
+        (jax.ShapeDtypeStruct(points.shape, jnp.float32), *kept, *kept[1:], *totals),
         _Problem(len(points), len(kernels), frequency, dtype, interpret),
         "sine_mlp_backward",
     )
     d_x, *kept = call(points, *operands, _pad_outputs(cotangent).astype(dtype))
-    kept, sums = kept[: -len(kernels)], kept[-len(kernels) :]
+    kept, totals = kept[: -len(kernels)], kept[-len(kernels) :]
     activations, gradients = kept[: len(kernels)], [*kept[len(kernels) :], cotangent.astype(dtype)]
     d_kernels = tuple(
         jnp.matmul(a.T, g, preferred_element_type=jnp.float32)
         for a, g in zip(activations, gradients, strict=True)
     )
-    d_biases = tuple(jnp.sum(g, axis=0) for g in (*sums, cotangent))
+    d_biases = tuple(jnp.sum(g, axis=0) for g in (*totals, cotangent))
     return d_x.reshape(x.shape), d_kernels, d_biases
 
 
@@ -131,13 +131,13 @@ class _Problem(NamedTuple):
 
 
 def _operands(kernels, biases, dtype):
-    """Return the weights as the kernels read them."""
+    """Returns the weights as the kernels read them."""
     kernels = (*kernels[:-1], _pad_outputs(kernels[-1]))
     return [*(k.astype(dtype) for k in kernels), *(b.astype(jnp.float32) for b in biases)]
 
 
 def _pad_outputs(x):
-    """Return x with zeros at the end of its last axis: Triton's block sides are powers of two."""
+    """Returns x with zeros at the end of its last axis: Triton's block sides are powers of two."""
     outputs = x.shape[-1]
     padded = max(_NARROWEST, 1 << (outputs - 1).bit_length())
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, padded - outputs)])
@@ -181,7 +181,7 @@ def _backward_kernel(x_ref, *refs, problem):
         refs[2 * layers + 2 : 3 * layers + 2],
         refs[3 * layers + 2 : 4 * layers + 1],
     )
-    sum_refs = refs[4 * layers + 1 :]
+    total_refs = refs[4 * layers + 1 :]
     block = _Block(p)
 
     first, first_slope = block.activate_with_slope(block.read(x_ref) + _row(bias_refs[0]))
@@ -190,7 +190,7 @@ def _backward_kernel(x_ref, *refs, problem):
     if layers == 4:
         fourth, slope = block.activate_with_slope(block.pass_widest(second, kernel_refs, bias_refs))
         above = _product_transposed(above, plgpu.load(kernel_refs[3].at[:, :])) * slope
-        block.write_sum(sum_refs[3], above)
+        block.write_total(total_refs[3], above)
         above = above.astype(p.dtype)
         block.write(activation_refs[3], fourth)
         block.write(gradient_refs[2], above)
@@ -200,7 +200,7 @@ def _backward_kernel(x_ref, *refs, problem):
         kernel = plgpu.load(kernel_refs[1].at[:, part])
         third, slope = block.activate_with_slope(plgpu.dot(second, kernel) + _row(bias_refs[2], part))
         gradient = _product_transposed(above, plgpu.load(kernel_refs[2].at[part, :])) * slope
-        block.write_sum(sum_refs[2], gradient, part)
+        block.write_total(total_refs[2], gradient, part)
         gradient = gradient.astype(p.dtype)
         block.write(activation_refs[2], third, part)
         block.write(gradient_refs[1], gradient, part)
@@ -209,13 +209,13 @@ def _backward_kernel(x_ref, *refs, problem):
     slices = kernel_refs[1].shape[1] // _SLICE
     total = jax.lax.fori_loop(0, slices, pass_slice, jnp.zeros(second.shape, jnp.float32))
     gradient = total * second_slope
-    block.write_sum(sum_refs[1], gradient)
+    block.write_total(total_refs[1], gradient)
     gradient = gradient.astype(p.dtype)
     block.write(activation_refs[1], second)
     block.write(gradient_refs[0], gradient)
     block.write(activation_refs[0], first)
     d_x = _product_transposed(gradient, plgpu.load(kernel_refs[0].at[:, :])) * first_slope
-    block.write_sum(sum_refs[0], d_x)
+    block.write_total(total_refs[0], d_x)
     block.write(d_x_ref, d_x)
 
 
@@ -233,28 +233,28 @@ class _Block:
         return plgpu.load(ref.at[self._rows, slice(None)], mask=mask, other=0.0)
 
     def read_all(self, refs):
-        """Return what `read` does of each array, and the sums of rows of samples."""
+        """Returns the rows of each array at the block's points; of `Samples` the weighted sums."""
         counts = [ref.index.shape[0] if isinstance(ref, Samples) else 0 for ref in refs]
         values = [None if count else self.read(ref) for ref, count in zip(refs, counts, strict=True)]
         for count in sorted(set(counts) - {0}):
             places = [i for i, c in enumerate(counts) if c == count]
-            sums = self._sample([refs[i] for i in places], count)
-            for place, total in zip(places, sums, strict=True):
+            sampled = self._sample([refs[i] for i in places], count)
+            for place, total in zip(places, sampled, strict=True):
                 values[place] = total
         return values
 
     def _sample(self, samples, count):
-        """Add up the rows in a loop, in which those of all samples are loaded side by side.
+        """Accumulates rows in a loop, one row of all samples in each step.
 
-        Outside of a loop Triton would bring each row, and not the sum, into the layout of the products.
+        Outside a loop Triton would convert each row, not the accumulator, to the layout of the products.
         """
 
-        def add_rows(k, sums):
-            return [x + self._read_row(ref, k) for x, ref in zip(sums, samples, strict=True)]
+        def add_rows(k, acc):
+            return [x + self._read_row(ref, k) for x, ref in zip(acc, samples, strict=True)]
 
-        sums = [jnp.zeros((_BLOCK, ref.table.shape[1]), jnp.float32) for ref in samples]
-        sums = jax.lax.fori_loop(0, count, add_rows, sums)
-        return [x.astype(ref.table.dtype) for x, ref in zip(sums, samples, strict=True)]
+        acc = [jnp.zeros((_BLOCK, ref.table.shape[1]), jnp.float32) for ref in samples]
+        acc = jax.lax.fori_loop(0, count, add_rows, acc)
+        return [x.astype(ref.table.dtype) for x, ref in zip(acc, samples, strict=True)]
 
     def _read_row(self, samples, k):
         # Row 0 with no weight where there is no point.
@@ -268,14 +268,14 @@ class _Block:
         mask = jnp.broadcast_to(self._inside[:, None], x.shape)
         plgpu.store(ref.at[self._rows, part], x.astype(ref.dtype), mask=mask)
 
-    def write_sum(self, ref, x, part=slice(None)):
+    def write_total(self, ref, x, part=slice(None)):
         plgpu.store(ref.at[self._number, part], jnp.sum(x, axis=0))
 
     def activate(self, y):
         return self._apply("sin", y * jnp.float32(self._problem.frequency)).astype(self._problem.dtype)
 
     def activate_with_slope(self, y):
-        """Return the activation in 16 bits and its derivative by y in float32."""
+        """Returns the activation in 16 bits and its derivative w.r.t. y in float32."""
         frequency = jnp.float32(self._problem.frequency)
         return self.activate(y), self._apply("cos", y * frequency) * frequency
 
@@ -292,7 +292,7 @@ class _Block:
         return y
 
     def pass_widest(self, x, kernel_refs, bias_refs):
-        """Return what the layers into and out of the widest one make of x, slice by slice."""
+        """Returns the layers into and out of the widest one, slice by slice: it is never whole in registers."""
         total = jnp.zeros((_BLOCK, kernel_refs[2].shape[1]), jnp.float32) + _row(bias_refs[3])
         for part in _slices(kernel_refs[1]):
             hidden = plgpu.dot(x, plgpu.load(kernel_refs[1].at[:, part])) + _row(bias_refs[2], part)
