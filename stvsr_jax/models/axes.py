@@ -1,4 +1,4 @@
-"""How the output cells of VideoINR lie over its low-resolution cells, one axis at a time: nearest and bilinear."""
+"""Nearest and bilinear resampling in VideoINR, one axis at a time: indices and weights of low-resolution cells."""
 
 import itertools
 
@@ -15,8 +15,8 @@ class Axis:
     """How the n' output cells of one axis lie over its n low-resolution cells; arrays are [n'].
 
     Attributes:
-      nearest: index of the nearest low-resolution cell; of two equally near the even one.
-      relative: distance to its centre in units of half cells, [-1, 1].
+      nearest: index of the nearest low-resolution cell; ties go to the even one.
+      relative: signed distance to its centre in half cells, [-1, 1].
       lower: index of the cell at or before, clamped into the axis.
       upper: index of the cell after, clamped.
       lower_weight: bilinear weight, zero where the cell is outside.
@@ -59,11 +59,11 @@ class Axis:
         )
 
     def read_nearest(self) -> tuple[tuple[jax.Array, jax.Array], ...]:
-        """Returns pairs (index, weight) whose sum is the nearest cell."""
+        """Returns pairs (index, weight) that gather the nearest cell."""
         return ((self.nearest, jnp.ones_like(self.relative)),)
 
     def read_bilinear(self) -> tuple[tuple[jax.Array, jax.Array], ...]:
-        """Returns pairs (index, weight) whose sum is `interpolate`'s."""
+        """Returns pairs (index, weight) that gather what `interpolate` returns."""
         return (self.lower, self.lower_weight), (self.upper, self.upper_weight)
 
     def interpolate(self, x: jax.Array, axis: int) -> jax.Array:

@@ -1,12 +1,12 @@
 """Bidirectional deformable ConvLSTM (Zooming Slow-Mo, arXiv 2002.11616, sec. 3.3).
 
-The states are aligned to the current feature before the gates read them:
+Both states are aligned to the current feature before the gates read them:
 
     h' = FusionH(x_t, h),  c' = FusionC(x_t, c),  i, f, o, g = conv[x_t, h']
     c = sigmoid(f) c' + sigmoid(i) tanh(g),  h = sigmoid(o) tanh(c)
 
-Both directions share their weights, so they run as one batch of 2B. What depends on the features alone is
-computed for all times before the scan.
+Both directions share their weights and run as one batch of 2B. What depends on the features alone is computed for all
+times before the scan.
 """
 
 import functools
@@ -85,12 +85,14 @@ class BidirectionalConvLSTM(nn.Module):
             return jnp.concatenate([y, y[::-1]], axis=-4)
 
         def step(weights, states, known):
+            # Means of offsets are outputs of the scan: a tracer must not leave its body otherwise.
             with offsets.collect_in_loop() as found:
                 states = advance(weights, states, known)
             return states, (states[0], found)
 
         zeros = jnp.zeros((2 * batch, *frame), self.dtype)
         known = jax.tree.map(functools.partial(ops.arrange, both_directions), known)
+        # `ops.scan` keeps each layer's input for the kernels' gradients. Rematerialisation is there to keep nothing.
         if self.remat:
             step = functools.partial(jax.checkpoint(step, prevent_cse=False), weights)
             _, (hidden, found) = jax.lax.scan(step, (zeros, zeros), known)

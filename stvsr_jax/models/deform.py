@@ -15,9 +15,9 @@ TAPS = 9
 
 
 class DeformWeights(NamedTuple):
-    """The product with what is sampled, a 1x1 convolution of [.., K C], and the head that says where to sample.
+    """The convolution of the columns [.., K C], as a 1x1 convolution, and the head that predicts offsets and masks.
 
-    Their channels are in the order of `ops.deform_columns`.
+    Channels are in the order of `ops.deform_columns`.
     """
 
     conv: ConvWeights
@@ -27,8 +27,8 @@ class DeformWeights(NamedTuple):
 class DeformConv(nn.Module):
     """3x3 modulated deformable convolution, guided.
 
-    The head is zero at the start: no displacement, every mask 1/2. Its channels are, in the parameters, offsets
-    (group, then tap, then y, x) and after them mask logits (group, tap), as published.
+    The head is initialised with zeros: no displacement, every mask 1/2. Its parameters have the published order of channels:
+    offsets (group, tap, (y, x)), then mask logits (group, tap).
     """
 
     features: int
@@ -37,7 +37,7 @@ class DeformConv(nn.Module):
 
     @nn.compact
     def weights(self, channels: int, guide_channels: int) -> DeformWeights:
-        """Returns the parameters for inputs and guides of so many channels."""
+        """Returns the parameters for inputs and guides with these numbers of channels."""
         zeros = nn.initializers.zeros_init()
         head = Conv(3 * TAPS * self.groups, kernel_init=zeros, bias_init=zeros, dtype=self.dtype, name="head")
         kernel = self.param("kernel", fan_in_uniform(TAPS * channels), (3, 3, channels, self.features))
@@ -48,12 +48,12 @@ class DeformConv(nn.Module):
         return DeformWeights(conv, ConvWeights(*(w[..., order] for w in head.weights(guide_channels))))
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
-        """Samples x [B, H, W, C] as the guide [B, H, W, C'] says; returns [B, H, W, features]."""
+        """Maps x [B, H, W, C] and the guide [B, H, W, C'] to [B, H, W, features]."""
         return deform(self.weights(x.shape[-1], guide.shape[-1]), x, guide)
 
 
 def _channel_order(groups):
-    """Returns which published channel stands at each place of the head: [K * 3 * G], tap, (y, x, logit), group."""
+    """Returns the published channel of each channel of the head: [K * 3 * G] in the order tap, (y, x, logit), group."""
     tap, group = np.arange(TAPS)[:, None, None], np.arange(groups)
     offset = 2 * (TAPS * group + tap) + np.arange(2)[:, None]  # [K, 2, G]
     logit = 2 * TAPS * groups + TAPS * group + tap  # [K, 1, G]

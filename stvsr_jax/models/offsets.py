@@ -1,4 +1,4 @@
-"""How far the deformable convolutions reach: their mean absolute offsets, collected while a network is traced.
+"""Mean absolute offsets of the deformable convolutions, collected while a network is traced.
 
     with offsets.collect() as found:
         model.apply(...)
@@ -19,7 +19,7 @@ _found: contextvars.ContextVar[list[jax.Array] | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def collect() -> Iterator[list[jax.Array]]:
-    """Collect what is recorded inside, in order."""
+    """Collects what is recorded inside, in order."""
     found: list[jax.Array] = []
     token = _found.set(found)
     try:
@@ -30,7 +30,7 @@ def collect() -> Iterator[list[jax.Array]]:
 
 @contextlib.contextmanager
 def collect_in_loop() -> Iterator[list[jax.Array]]:
-    """The same inside the body of a loop, whose results must leave it as outputs; empty where nobody collects."""
+    """Collects inside the body of a loop, whose values must leave it as outputs. Collects nothing outside `collect`."""
     if _found.get() is None:
         yield []
     else:
@@ -39,12 +39,12 @@ def collect_in_loop() -> Iterator[list[jax.Array]]:
 
 
 def record(offset: jax.Array) -> None:
-    """Record the mean absolute value of offsets in pixels, of any shape."""
+    """Records the mean absolute value of offsets in pixels, of any shape."""
     if _found.get() is not None:
         record_means([jnp.mean(jnp.abs(offset))])
 
 
 def record_means(means: list[jax.Array]) -> None:
-    """Record mean absolute offsets, e.g. those that a loop has put out."""
+    """Records mean absolute offsets, such as the outputs of a loop."""
     if (found := _found.get()) is not None:
         found.extend(means)

@@ -1,8 +1,7 @@
-"""Sine-activated multi-layer perceptrons (SIREN; Sitzmann et al., NeurIPS 2020, arXiv 2006.09661).
+"""SIREN MLPs: multi-layer perceptrons with sine activations (SIREN; Sitzmann et al., NeurIPS 2020, arXiv 2006.09661).
 
-The first layer reads several named inputs side by side. It is linear, so the product of one input
-with its rows of the kernel can be taken before that input is resampled (`project`), and the
-products are summed afterwards: sampling 64 projected channels replaces gathering all of them.
+The first layer reads a concatenation of named inputs. It is linear. So an input can be multiplied with its rows of the
+kernel before it is resampled (`project`), and the products are added afterwards: 64 channels are sampled, not all.
 """
 
 from collections.abc import Mapping
@@ -93,7 +92,7 @@ def finish(
     Args:
       weights: of the SIREN.
       projected: [..., width], sum of `project` over the other inputs, or its terms.
-      dtype: of the matrix products' operands; sines and sums are float32.
+      dtype: of the matrix products' operands; sines and accumulators are float32.
       out_dtype: of the result.
       implementation: of `ops.sine_mlp`.
       **inputs: name -> [..., channels], those that are not projected yet; leading axes broadcast.

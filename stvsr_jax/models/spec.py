@@ -1,4 +1,4 @@
-"""Which network parameters belong to: its name and sizes, as checkpoints and published weights record them."""
+"""A network's name and sizes, as checkpoints and published weights record them."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import jax
 
 from stvsr_jax import models
 
-# Fields of the modules that say how a network is run; the parameters do not depend on them.
+# Fields of the modules that the parameters do not depend on.
 _RUN_FIELDS = ("parent", "name", "dtype", "remat", "implementation")
 
 
@@ -26,11 +26,11 @@ class ModelSpec:
     fields: dict[str, Any]
 
     def build(self, **overrides) -> nn.Module:
-        """Return the module, with some fields replaced."""
+        """Returns the module, with some fields replaced."""
         return models.build(self.name, **{**self.fields, **overrides})
 
     def architecture(self) -> dict[str, Any]:
-        """Return the fields that decide the parameters, defaults filled in."""
+        """Returns the fields that the parameters depend on, defaults filled in."""
         model = self.build()
         return {f: getattr(model, f) for f in model.__dataclass_fields__ if f not in _RUN_FIELDS}
 
@@ -54,5 +54,5 @@ class Restored:
 
 @functools.lru_cache(maxsize=8)  # tracing takes half a second
 def param_shapes(model: nn.Module) -> Any:
-    """Return the shape and dtype of each parameter of a network, a tree, computing nothing."""
+    """Returns the shape and dtype of each parameter of a network as a tree, computing nothing."""
     return jax.eval_shape(lambda key: models.init_params(model, key), jax.random.key(0))

@@ -1,8 +1,8 @@
 """VideoINR: any scale, any instant between two frames (Chen et al., CVPR 2022, arXiv 2206.04647).
 
-Decoding is the definition used for training and in every published comparison: frames are read at
-low resolution at every scale (the published demo upsamples them by a fixed x4 first). Positions of
-output pixels are cell centres; both spaces span [-1, 1] from outer edge to outer edge.
+Frames are read at low resolution at every scale, as in training and in every published comparison (the published demo
+upsamples them by x4 first). Positions of output pixels are cell centres. Both spaces span [-1, 1] from outer edge to
+outer edge.
 """
 
 import functools
@@ -56,11 +56,11 @@ def warp_grid(
     origin: tuple[int, int] = (0, 0),
     whole_size: tuple[int, int] | None = None,
 ) -> WarpGrid:
-    """Return the grid of an output that is a part of a whole frame.
+    """Returns the grid of an output that is a part of a whole frame.
 
-    The grid of a whole frame runs from -1 to 1 through its outermost pixel *centres*, while sampling reads [-1, 1]
-    as the outer edges, so zero flow shifts by up to half an output pixel at the borders. It looks like a slip in
-    the original and is what its weights were trained with. A part has to be shifted as the whole is.
+    The grid of a whole frame runs from -1 to 1 through its outermost pixel *centres*. Sampling takes [-1, 1] as the outer
+    *edges*. So zero flow shifts by up to half an output pixel at the borders. The published weights were trained with this
+    shift. A part has to be shifted like the whole.
 
     Args:
       out_size: (H', W') of the output.
@@ -218,14 +218,14 @@ class VideoINR(nn.Module):
 
 
 def _decode(weights, encoded, times, out_size, chunk_rows, grid, dtype, implementation):
-    """Renders in two passes over the rows: the space feature, then motion and colour from it."""
+    """Renders in two passes over the rows: first the space feature, then motion and colour, which sample it anywhere."""
     space, motion, colour = weights
     finish = functools.partial(siren.finish, dtype=dtype, implementation=implementation)
     features, frames = encoded.features, encoded.frames
     batch, height, width, _ = frames.shape
     times = times.astype(jnp.float32)[:, :, None, None, None]  # [B, T, 1, 1, 1]
 
-    # First layers applied at low resolution, shared by all instants: [B, H, W, hidden].
+    # The first layers are linear: applied at low resolution once, for all instants: [B, H, W, hidden].
     for_space = siren.project(space, dtype, features=features, frames=frames)
     for_motion = siren.project(motion, dtype, features=features, frames=frames)
     for_colour = (
@@ -275,7 +275,7 @@ def _warp(flow, base_y, base_x, step):
 
 
 def _map_rows(render, inputs, chunk_rows):
-    """Calls render on chunks of rows and joins the results along the row axis (2 of 5).
+    """Calls render on chunks of rows and concatenates the results along the row axis (2 of 5).
 
     Args:
       render: from inputs of r rows to [B, T, r, W', ...].
