@@ -10,7 +10,6 @@ in it and between, uint8 [T, H', W', 3]; examples/run_exported.py loads and runs
 
 import argparse
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax import command_line, models
+from stvsr_jax.files import replacing
 from stvsr_jax.inference import predictor, programs, tiling
 from stvsr_jax.ops.devices import without_kernels
 from stvsr_jax.parsers.export import make_parser
@@ -111,9 +111,8 @@ def run(args: argparse.Namespace) -> None:
         time=args.time,
         platforms=args.platform or PLATFORMS,
     )
-    partial = args.output.with_name(f".{args.output.name}.partial")
-    partial.write_bytes(exported.serialize())
-    os.replace(partial, args.output)
+    with replacing(args.output) as draft:
+        draft.write_bytes(exported.serialize())
     print(
         f"{args.output}: {exported.in_avals[0]} -> {exported.out_avals[0]}, for {', '.join(exported.platforms)}"
     )

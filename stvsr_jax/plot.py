@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stvsr_jax import command_line
+from stvsr_jax.files import replacing
 from stvsr_jax.parsers.plot import make_parser
 from stvsr_jax.training.metric_writer import CSV_HEADER, METRICS_FILE
 
@@ -135,13 +136,8 @@ def draw_curves(curves: dict[str, dict[int, float]], path: str | os.PathLike, *,
         axis.legend(fontsize="small")
     for axis in figure.axes[len(panels) :]:
         axis.remove()
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
+    with replacing(Path(path)) as draft:
         figure.savefig(draft, format="png", dpi=150)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -140,7 +140,7 @@ def videoinr(
     window: int = 9,
     scale: int = 4,
     lr_crop: int = 32,
-    hr_reduce: int = 2,
+    hr_reduce: int = 1,
     time_stride: int | tuple[int, ...] = 1,
     num_times: int = 1,
     stage2_step: int | None = 450_000,

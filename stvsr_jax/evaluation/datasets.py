@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from stvsr_jax import bicubic, metrics
+from stvsr_jax.data.builders import adobe240, gopro
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.compression import H264
 from stvsr_jax.data.frame_folder import open_frame_folder
@@ -24,14 +25,6 @@ from stvsr_jax.evaluation.protocols import Protocol, Window
 VID4_FRAMES = {"calendar": 41, "city": 34, "foliage": 49, "walk": 47}
 VIMEO_CLIPS = {"fast": 1225, "medium": 4977, "slow": 1613}
 _VIMEO_FRAMES = 7
-ADOBE240_TEST = tuple(
-    "GOPR9653 IMG_0001 IMG_0003 IMG_0004a IMG_0004b IMG_0012 IMG_0013 IMG_0015 IMG_0016 IMG_0017 IMG_0024 "
-    "IMG_0037 IMG_0037a IMG_0045 IMG_0056 IMG_0058 IMG_0175".split()
-)
-GOPRO_TEST = tuple(
-    "GOPR0384_11_00 GOPR0384_11_05 GOPR0385_11_01 GOPR0396_11_00 GOPR0410_11_00 GOPR0854_11_00 GOPR0862_11_00 "
-    "GOPR0868_11_00 GOPR0869_11_00 GOPR0871_11_00 GOPR0881_11_01".split()
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,6 +282,6 @@ LAYOUTS: dict[str, Callable[[Path, Path | None, bool], Mapping[str, Clip]]] = {
     "vid4": _vid4,
     "spmc": _spmc,
     **{f"vimeo90k-{speed}": _vimeo90k(speed) for speed in VIMEO_CLIPS},
-    "adobe240": _named_clips(ADOBE240_TEST, ("", "test"), "Adobe240's test split"),
-    "gopro": _named_clips(GOPRO_TEST, ("", "test"), "GoPro's test split"),
+    "adobe240": _named_clips(tuple(sorted(adobe240.TEST)), ("", "test"), "Adobe240's test split"),
+    "gopro": _named_clips(tuple(sorted(gopro.TEST)), ("", "test"), "GoPro's test split"),
 }

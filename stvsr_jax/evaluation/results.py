@@ -9,12 +9,12 @@ import csv
 import dataclasses
 import hashlib
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from stvsr_jax import files
 from stvsr_jax.evaluation.protocols import frame_weights
 
 _DIGITS = 6
@@ -64,15 +64,13 @@ def write_csv(path: Path, rows: Iterable[FrameScore], metrics: Sequence[str]) ->
       rows: in order.
       metrics: the columns of scores; one that a row does not have stays empty.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="") as file:
+    with files.replacing(path) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*_COLUMNS[:5], *metrics, "target"])
         for row in rows:
             values = [f"{row.scores[name]:.{_DIGITS}f}" if name in row.scores else "" for name in metrics]
             given = "yes" if row.is_given else "no"
             writer.writerow([row.clip, row.frame, row.window, row.time, given, *values, row.target])
-    os.replace(partial, path)
 
 
 def read_csv(path: Path) -> list[FrameScore]:

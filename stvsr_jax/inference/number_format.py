@@ -4,9 +4,8 @@ float16 is as fast as bfloat16 on a GPU and rounds an eighth as much, enough for
 range to train in.
 """
 
-import jax.numpy as jnp
+from stvsr_jax.models import DTYPES
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 AUTO = "auto"
 CHOICES = (AUTO, *DTYPES)
 _DTYPE_ON = {"gpu": "float16", "cuda": "float16", "rocm": "float16", "tpu": "bfloat16"}

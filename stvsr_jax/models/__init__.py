@@ -11,6 +11,8 @@ from stvsr_jax.models.videoinr import VideoINR
 from stvsr_jax.models.zooming_slowmo import ZoomingSlowMo
 
 MODELS = {"zooming_slowmo": ZoomingSlowMo, "videoinr": VideoINR}
+# What matrix products can be computed in, by name.
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
 def contract_of(name: str) -> Contract:
@@ -102,6 +104,7 @@ def render(
 
 
 __all__ = [
+    "DTYPES",
     "MODELS",
     "VideoINR",
     "ZoomingSlowMo",

@@ -2,15 +2,17 @@
 
 import contextlib
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from stvsr_jax import checkpoint, command_line
 from stvsr_jax.runtime import compilation, distributed, sharding
 from stvsr_jax.training import checkpoints, panels, validation
 from stvsr_jax.training.metric_writer import MetricWriter, format_seconds
+from stvsr_jax.training.run import Run
 from stvsr_jax.training.train_state import TrainState
 from stvsr_jax.training.train_step import make_offset_probe, make_train_step
 
@@ -24,16 +26,16 @@ class Services(NamedTuple):
       stop: whether the run has been asked to stop.
     """
 
-    manager: Any
+    manager: ocp.CheckpointManager
     writer: MetricWriter
     stop: distributed.StopRequest
 
 
-def train(run, state: TrainState, services: Services) -> dict[str, float]:
+def train(run: Run, state: TrainState, services: Services) -> dict[str, float]:
     """Train until the last step, and return the last scores.
 
     Args:
-      run: from `train.prepare`.
+      run: what to train; from `train.prepare`.
       state: to begin or go on with; it is consumed.
       services: of the run.
 
@@ -66,22 +68,26 @@ def train(run, state: TrainState, services: Services) -> dict[str, float]:
             scores = report.evaluate(state)
     batches = run.datasets.train.start_at(step)
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: batches.close())
+        stack.callback(lambda: batches.close())  # whichever it is by then: going back opens others
         while step < last:
             step += 1
             is_last = step == last
             is_logged = step % run.loop.log_every == 0 or is_last
             batch = sharding.to_global(next(batches), run.mesh)
+            # Compiling may take minutes. A signal that comes meanwhile saves and stops at once: no step is under way.
             if watch.is_new(batch["target"].shape):
                 with stop.answered_by(lambda: _stop(run, state, services)):  # noqa: B023 - called inside alone
                     train_step.prepare(state, batch)
+            # Returns before the step has run. Its numbers are read one step later, so the device always has work queued.
             state, numbers = train_step(state, batch)
             watch.add(step, numbers, batch["target"].shape, wait=is_logged)
             if watch.is_diverged(run.loop.max_skipped_steps):
                 state = _go_back(run, state, watch, report.offsets(state, batch), services)
                 step = int(state.step)
                 batches.close()
-                batches = run.datasets.train.start_at(step)
+                batches = run.datasets.train.start_at(
+                    step
+                )  # a batch is a function of the seed and its number
                 watch = _Watch()
                 continue
             if stop.is_due(step):
@@ -90,7 +96,7 @@ def train(run, state: TrainState, services: Services) -> dict[str, float]:
             if is_logged:
                 report.log(step, watch, state, batch)
             is_due = is_due or step % run.loop.checkpoint_every == 0 or is_last
-            # One that is saved while steps are skipped is of no use to go back to, and others give way to it.
+            # A checkpoint made while steps are skipped is no use to go back to, and would push out an older, good one.
             is_saved = is_last or is_due and not watch.is_skipping()
             with watch.paused():
                 is_scored = step % run.loop.eval_every == 0 or is_last
@@ -138,8 +144,9 @@ def _go_back(run, state, watch, offsets, services):
     where = "back to"
     if any(s <= first for s in services.manager.all_steps()):
         state = checkpoints.restore_latest(services.manager, run.describe_state(), run.spec, last=first)
-    else:  # skipped steps have left everything else as it was
+    else:  # skipped steps have changed nothing but their counter
         where = "no checkpoint is older; on from"
+    # The same arrays on all processes, laid out as the state's scalars are.
     zero, count = (jax.device_put(np.int32(n), sharding.replicated(run.mesh)) for n in (0, rollbacks + 1))
     state = state.replace(skipped=zero, rollbacks=count)
     checkpoints.save(services.manager, state, run.spec)  # unless it is there
@@ -206,7 +213,10 @@ class _Report:
 
 
 class _Watch:
-    """The metrics since the last log line, read one step late so that the device never waits for the host."""
+    """The metrics since the last log line, read one step late so that the device never waits for the host.
+
+    What is known is thus of the step before; divergence is noticed one step late, too.
+    """
 
     def __init__(self):
         self._pending, self._shapes, self._last = None, set(), None

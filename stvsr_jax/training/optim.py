@@ -94,4 +94,4 @@ def average_params(average: Any, params: Any, step: jax.Array, *, decay: float) 
       decay: of later steps.
     """
     rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda a, p: rate * a + (1.0 - rate) * p, average, params)
+    return optax.incremental_update(params, average, 1.0 - rate)

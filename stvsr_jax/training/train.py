@@ -4,97 +4,21 @@ import contextlib
 import dataclasses
 import pathlib
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
-from stvsr_jax import checkpoint, data
+from stvsr_jax import checkpoint, data, models
 from stvsr_jax.locks import only_one
 from stvsr_jax.runtime import distributed, sharding
 from stvsr_jax.training import checkpoints, loop, metric_writer, optim, train_state, validation
+from stvsr_jax.training.run import LoopConfig, Run
 from stvsr_jax.training.train_step import LossConfig
 from stvsr_jax.weights import sources
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopConfig:
-    """How long a run is, how often it reports and saves, and what it does when it diverges; durations in steps.
-
-    Attributes:
-      num_steps: of the whole run.
-      micro_batches: parts of a batch that go through one after the other, to save memory.
-      log_every: averages are written and printed.
-      eval_every: the held-out windows are scored; also at the end.
-      checkpoint_every: the state is saved; also at the end.
-      keep_checkpoints: how many of the newest stay, besides the one with the best score.
-      keep_every: checkpoints of multiples of this step stay, too; 0 for none.
-      num_panels: pictures of held-out windows that go to TensorBoard with the scores.
-      max_skipped_steps: this many non-finite losses or gradients in a row are a divergence.
-      max_rollbacks: how often a run that diverged goes back to the last good checkpoint; then it stops.
-      rollback_rate: factor of the learning rate from then on, each time.
-      concurrent_kernels: on a CUDA device, run kernels side by side where they can: faster, with more memory.
-    """
-
-    num_steps: int
-    micro_batches: int
-    log_every: int
-    eval_every: int
-    checkpoint_every: int
-    keep_checkpoints: int
-    keep_every: int
-    num_panels: int
-    max_skipped_steps: int
-    max_rollbacks: int
-    rollback_rate: float
-    concurrent_kernels: bool
-
-    def __post_init__(self):
-        for name in (
-            "num_steps",
-            "micro_batches",
-            "log_every",
-            "eval_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "max_skipped_steps",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train: {name}={getattr(self, name)} must be at least 1")
-        for name in ("keep_every", "num_panels", "max_rollbacks"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"train: {name}={getattr(self, name)} must be at least 0")
-        if not 0 < self.rollback_rate <= 1:
-            raise ValueError(f"train: rollback_rate={self.rollback_rate} must be above 0 and at most 1")
-
-
-@dataclasses.dataclass
-class Run:
-    """Everything a config describes, checked and built, before the first step."""
-
-    spec: checkpoint.ModelSpec
-    model: nn.Module
-    mesh: Mesh
-    loop: LoopConfig
-    optimizer: optax.GradientTransformation
-    optimizer_config: optim.OptimizerConfig
-    loss: LossConfig
-    datasets: data.Datasets
-    batch_size: int
-    seed: int
-    init_from: str
-
-    def describe_state(self) -> train_state.TrainState:
-        """Return shape, dtype and sharding of each array of the state, computing nothing."""
-        return train_state.describe(
-            self.model, self.optimizer, self.mesh, has_ema=self.optimizer_config.ema_decay > 0
-        )
+# float16 would need its loss to be scaled: its smallest gradients are zero.
+DTYPES = {name: models.DTYPES[name] for name in ("float32", "bfloat16")}
 
 
 def prepare(config: ml_collections.ConfigDict) -> Run:

@@ -10,7 +10,6 @@ Hugging Face's layout holds the same three as model.safetensors, config.json and
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from stvsr_jax.files import replacing
 from stvsr_jax.models.spec import ModelSpec, Restored, param_shapes
 
 FORMAT = 1
@@ -131,9 +131,8 @@ def write(layout: Layout, content: bytes, description: Description, card: str, *
         raise ValueError(f"{', '.join(existing)} exists; --overwrite replaces it")
     layout.params.parent.mkdir(parents=True, exist_ok=True)
     for path, data in parts.items():
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        with replacing(path) as draft:
+            draft.write_bytes(data)
 
 
 def read_description(path: pathlib.Path) -> Description:

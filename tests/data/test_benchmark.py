@@ -44,7 +44,7 @@ def test_parts_add_up_and_go_to_who_spent_them(array_clip, monkeypatch):
 
 
 def test_throughput_is_that_of_the_slowest_part(array_clip):
-    recipe = videoinr(lr_crop=4, stage2_step=None)
+    recipe = videoinr(lr_crop=4, stage2_step=None, hr_reduce=2)
     part = pipeline.Part([SlowClip(array_clip(height=80, width=80), 0.05)], recipe)
     rate = benchmark.measure_throughput([part], batch_size=2, seed=0, num_workers=0, seconds=0.5)
     # What is ready when the clock starts, and what at most 8 threads make in the time that it shows.

@@ -38,7 +38,7 @@ def test_zooming_slowmo_equals_crops_of_reduced_frames(array_clip, corner):
 
 def test_videoinr_reduces_the_target_too(array_clip):
     clip = array_clip(height=96, width=130)
-    spec = videoinr(lr_crop=8)[0][1]
+    spec = videoinr(lr_crop=8, hr_reduce=2)[0][1]
     sample = cut_sample(clip, 2, spec, scale=4, corner=(4, 8), times=np.array([3]), stride=1)
     np.testing.assert_array_equal(sample["frames"], _unit(clip.frames[[2, 10]], 8)[:, 4:12, 8:16])
     np.testing.assert_array_equal(sample["target"], _unit(clip.frames[[5]], 2)[:, 16:48, 32:64])
@@ -50,7 +50,7 @@ def test_videoinr_keeps_reduced_frames_in_float_on_request(array_clip, stage2_st
     clip = array_clip(height=80, width=90)
     drawn = {}
     for quantize in (True, False):
-        spec = videoinr(lr_crop=8, stage2_step=stage2_step, quantize=quantize)[0][1]
+        spec = videoinr(lr_crop=8, stage2_step=stage2_step, quantize=quantize, hr_reduce=2)[0][1]
         drawn[quantize] = _draw(clip, 1, spec)
     for key in ("frames", "target"):
         exact, rounded = drawn[False][key] * 255, drawn[True][key] * 255
@@ -69,7 +69,7 @@ def test_time_stride_skips_frames(array_clip):
 @pytest.mark.parametrize("scale", [2.0, 2.57, 3.0, 4.0])
 def test_second_stage_reduces_a_crop(array_clip, scale):
     clip = array_clip(height=80, width=90)
-    spec = videoinr(lr_crop=8, stage2_step=0)[0][1]
+    spec = videoinr(lr_crop=8, stage2_step=0, hr_reduce=2)[0][1]
     size = math.floor(16 * scale)
     sample = cut_sample(clip, 1, spec, scale=scale, corner=(5, 9), times=np.array([0, 4, 8]), stride=1)
     crop = clip.frames[:, 5 : 5 + size, 9 : 9 + size]
@@ -82,7 +82,11 @@ def test_second_stage_reduces_a_crop(array_clip, scale):
 
 def test_drawn_samples_are_functions_of_the_generators(array_clip):
     clip = array_clip(height=70, width=80)
-    for recipe in (zooming_slowmo(lr_crop=8), videoinr(lr_crop=8), videoinr(lr_crop=8, stage2_step=0)):
+    for recipe in (
+        zooming_slowmo(lr_crop=8),
+        videoinr(lr_crop=8, hr_reduce=2),
+        videoinr(lr_crop=8, stage2_step=0, hr_reduce=2),
+    ):
         spec = recipe[0][1]
         first, second, other = _draw(clip, 0, spec), _draw(clip, 0, spec), _draw(clip, 0, spec, seed=1)
         for key in first:
@@ -93,7 +97,7 @@ def test_drawn_samples_are_functions_of_the_generators(array_clip):
 
 def test_batch_shares_scale_and_augmentation(array_clip):
     clip = array_clip(height=70, width=80)
-    spec = videoinr(lr_crop=8, stage2_step=0)[0][1]
+    spec = videoinr(lr_crop=8, stage2_step=0, hr_reduce=2)[0][1]
     for batch in range(5):
         sizes = {_draw(clip, 0, spec, seed=s, batch=batch)["target"].shape for s in range(5)}
         assert len(sizes) == 1
@@ -103,7 +107,7 @@ def test_batch_shares_scale_and_augmentation(array_clip):
 
 def test_every_window_frame_becomes_a_target(array_clip):
     clip = array_clip(height=70, width=80)
-    spec = dataclasses.replace(videoinr(lr_crop=8)[0][1], augment=False)
+    spec = dataclasses.replace(videoinr(lr_crop=8, hr_reduce=2)[0][1], augment=False)
     times = {float(_draw(clip, 0, spec, seed=s)["times"][0]) for s in range(150)}
     assert times == {i / 8 for i in range(9)}
 
@@ -167,8 +171,8 @@ def test_drawn_stride_is_that_of_the_frames(array_clip):
 DEGRADED = dataclasses.replace(DEGRADATIONS["video"], clean=0.3)
 RECIPES = {
     "zooming_slowmo": zooming_slowmo(lr_crop=8),
-    "videoinr": videoinr(lr_crop=8),
-    "videoinr stage 2": videoinr(lr_crop=8, stage2_step=0, quantize=False),
+    "videoinr": videoinr(lr_crop=8, hr_reduce=2),
+    "videoinr stage 2": videoinr(lr_crop=8, stage2_step=0, quantize=False, hr_reduce=2),
 }
 
 

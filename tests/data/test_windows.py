@@ -69,7 +69,7 @@ def test_clips_without_windows_are_sorted_out_with_the_reason(array_clip):
         ],
     )
     # The stage with the largest crops decides.
-    recipe = videoinr(scale=2, stage2_step=10, lr_crop=16)
+    recipe = videoinr(scale=2, stage2_step=10, lr_crop=16, hr_reduce=2)
     assert recipe[0][1].min_size == 64 and sort_out(clips, recipe)[1] == [
         "short has 5 frames without a cut; windows need 9 frames",
         "cut has 6 frames without a cut; windows need 9 frames",
@@ -90,7 +90,7 @@ def test_no_clip_long_enough_is_an_error(array_clip):
 
 def test_small_clip_is_an_error(array_clip):
     with pytest.raises(ValueError, match="tiny is 176x144 pixels.* need at least 256x256"):
-        list_windows([array_clip("tiny", 20, 144, 176)], videoinr())
+        list_windows([array_clip("tiny", 20, 144, 176)], videoinr(hr_reduce=2))
     assert len(list_windows([array_clip("tiny", 20, 144, 176)], videoinr(hr_reduce=1))) == 12
 
 
@@ -107,9 +107,9 @@ def test_wrong_numbers_are_named():
     with pytest.raises(ValueError, match="time_stride=0"):
         zooming_slowmo(time_stride=0)
     with pytest.raises(ValueError, match="num_times=10"):
-        videoinr(num_times=10)
+        videoinr(num_times=10, hr_reduce=2)
     with pytest.raises(ValueError, match=r"scale=\(4.0, 2.0\)"):
-        videoinr(stage2_scale=(4.0, 2.0))
+        videoinr(stage2_scale=(4.0, 2.0), hr_reduce=2)
     with pytest.raises(ValueError, match="scale=2.5"):
         zooming_slowmo(scale=2.5)
     with pytest.raises(ValueError, match="recipe='edvr'"):
