@@ -41,7 +41,7 @@ from stvsr_jax.inference.video_assembly import VideoFile
 
 # Windows that are read ahead.
 _READ_AHEAD = 4
-# Threads that convert pictures.
+# Threads that convert pictures, for each device.
 _CONVERTERS = 4
 # Calls under way on a device that is not a CPU, whose results take at most so many bytes.
 _CALLS = 3
@@ -251,7 +251,7 @@ def _prepare(plan, network, batch, sinks, done, timers) -> Iterator[tuple[Output
     outputs = batch * (network.window_size - 1) * _instants(plan)
     call_bytes = outputs * height * width * 3 * (2 if plan.video.is_deep else 1)
     calls = 1 if on_cpu else max(2, min(_CALLS, _CALL_BYTES // call_bytes))
-    devices, converters = len(network.devices), min(_CONVERTERS, stages.count_cores())
+    devices, converters = len(network.devices), min(_CONVERTERS * devices, stages.count_cores())
     # In the order of the work.
     read, run, convert = timers.add("read"), timers.add("network", devices), timers.add("convert", converters)
 

@@ -10,7 +10,7 @@ from stvsr_jax.inference import codecs, stages, video_encoder
 from stvsr_jax.inference.video_encoder import VideoFormat
 
 # Bytes of frames that wait for their encoder.
-_WAITING_BYTES = 2**28
+_WAITING_BYTES = 2**27
 # An encoder holds the frames of its segment: all of them together have at most so many pixels.
 _ENCODED_PIXELS = 2**28
 _POLL_SECONDS = 0.1
