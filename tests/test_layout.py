@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -11,6 +12,52 @@ FILES = sorted(path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.r
 # Where a command line starts, and the one module below that must mark absl's flags as parsed:
 # grain's worker processes read them.
 FLAG_READERS = ("main.py", "config_flag.py", "data/benchmark.py", "data/pipeline.py")
+
+TESTS = pathlib.Path(__file__).parent
+
+# See the style of the code: around 130 lines, at most these.
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 350, 120
+LONG_FUNCTIONS = {"demo/page.py": ["build_app"]}  # a page's handlers, which share its state
+
+# Modules of which the test has another name: it takes them through what uses them.
+TESTED_ELSEWHERE = {
+    "data/builders/frame_builder.py": "data/test_prepare.py",
+    "data/builders/records.py": "data/test_prepare.py",
+    "data/builders/shards.py": "data/test_prepare.py",
+    "data/clip.py": "data/test_sources.py",
+    "inference/estimate.py": "inference/test_main.py",
+    "inference/request.py": "inference/test_main.py",
+    "ops/mosaic/lane.py": "ops/sine_mlp/test_api.py",
+    "ops/mosaic/layout.py": "ops/sine_mlp/test_api.py",
+    "ops/mosaic/points.py": "ops/sine_mlp/test_api.py",
+    "ops/mosaic/points_interpreted.py": "ops/sine_mlp/test_api.py",
+    "ops/mosaic/private.py": "ops/test_private_names.py",
+    "ops/mosaic/windows.py": "ops/conv/test_mosaic.py",
+    "ops/conv/mosaic_problem.py": "ops/conv/test_mosaic.py",
+    "training/loop.py": "training/test_train.py",
+    "training/run.py": "training/test_train.py",
+    "video/errors.py": "data/test_sources.py",
+    "video/index.py": "data/test_video_file.py",
+    "video/random_reader.py": "data/test_video_file.py",
+}
+
+# Packages that most runs never need.
+HEAVY = ("torch", "cv2", "libtpu", "tensorflow", "matplotlib", "huggingface_hub", "flatbuffers")
+
+# What code says that does one thing on one device and another on another.
+DEVICE_WORDS = (
+    "prefers_stacks",
+    "is_for_gpu",
+    "allows_kernels",
+    r"count_\w*sms",
+    "default_backend",
+    "device_kind",
+    r"jax\.devices",
+    "platform_dependent",
+    r"\.platform\b",
+    r"\bcuda\b",
+    "[Hh]opper",
+)
 
 # Literal dicts that choose something else by words that networks are called by, too: the networks themselves, and
 # recipes of training windows.
@@ -148,8 +195,15 @@ def test_models_import_only_ops_and_models():
     assert not violations(files_of("models"), only("ops", "models"))
 
 
-def test_weights_import_only_models_checkpoints_weights_and_the_command_line():
-    assert not violations(files_of("weights"), only("models", "checkpoint", "weights", "command_line"))
+def test_weights_import_only_models_checkpoints_files_weights_and_the_command_line():
+    assert not violations(
+        files_of("weights"), only("models", "checkpoint", "files", "weights", "command_line")
+    )
+
+
+def test_runtime_imports_only_ops_files_runtime_and_the_command_line():
+    is_wrong = only("ops", "files", "runtime", "command_line")
+    assert not violations(files_of("runtime"), lambda name: name != "stvsr_jax" and is_wrong(name))
 
 
 def test_data_imports_only_data_video_and_modules_of_files_and_command_lines():
@@ -236,6 +290,101 @@ def test_only_the_list_of_networks_imports_them():
     modules = [f"stvsr_jax.models.{name}" for name in find_networks()]
     others = [file for file in FILES if file != "stvsr_jax/models/__init__.py"]
     assert not violations(others, lambda name: is_below(name, *modules))
+
+
+def is_vendors(name):
+    """Whether a module is of one device's compiler, or a heavy one that most users never need."""
+    return is_below(name, "jax.experimental.pallas", "jax.experimental.mosaic", "jaxlib", *HEAVY)
+
+
+def imports_at_the_top(source, file):
+    """Yields as `imported_modules` what is imported with the module itself."""
+    tree = ast.parse(source)
+    top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return imported_modules("\n".join(map(ast.unparse, top)), file)
+
+
+def is_kernel(file):
+    """Whether a file is a back end for one vendor's devices, or a piece of one."""
+    folder, _, name = file.rpartition("/")
+    is_piece = folder == "stvsr_jax/ops/mosaic"
+    return is_piece or (
+        folder.startswith("stvsr_jax/ops/")
+        and name.startswith(("mosaic", "triton"))
+        and folder.count("/") > 1
+    )
+
+
+def test_vendors_modules_are_imported_where_they_are_used():
+    found = [
+        f"{file} imports {name}"
+        for file in FILES
+        if not is_kernel(file)
+        for name in imports_at_the_top((PACKAGE.parent / file).read_text(), file)
+        if is_vendors(name) or is_kernel(name.replace(".", "/") + ".py")
+    ]
+    assert not found
+
+
+def test_models_leave_the_device_to_ops():
+    found = [
+        f"{file}: {word}"
+        for file in files_of("models")
+        for word in DEVICE_WORDS
+        if re.search(word, (PACKAGE.parent / file).read_text())
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ops.devices.is_for_gpu()",
+        "jax.default_backend() == 'gpu'",
+        "prefers_stacks(dtype)",
+        "count_mosaic_sms()",
+    ],
+)
+def test_branches_on_devices_are_found(code):
+    assert any(re.search(word, code) for word in DEVICE_WORDS)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_file_and_its_functions_are_short(file):
+    source = (PACKAGE.parent / file).read_text()
+    assert len(source.splitlines()) <= MOST_LINES
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    long = [f.name for f in functions if f.end_lineno - f.lineno + 1 > MOST_LINES_OF_A_FUNCTION]
+    assert long == LONG_FUNCTIONS.get(file.removeprefix("stvsr_jax/"), [])
+
+
+def test_of_file(file):
+    """Returns the test of a file of the package, below tests/."""
+    part = file.removeprefix("stvsr_jax/")
+    if part in TESTED_ELSEWHERE:
+        return TESTED_ELSEWHERE[part]
+    folder, _, name = part.rpartition("/")
+    own = pathlib.PurePath(folder, f"test_{name.removesuffix('.py').strip('_')}.py").as_posix()
+    if folder == "parsers" and not (TESTS / own).exists():
+        return "test_command.py"  # which runs all commands
+    if folder.startswith("ops/") and not (TESTS / own).exists():
+        return f"{folder}/test_api.py"  # the battery that all back ends of an op pass
+    return own
+
+
+test_of_file.__test__ = False
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if not file.endswith("__init__.py")])
+def test_file_has_its_test(file):
+    assert (TESTS / test_of_file(file)).is_file()
+
+
+def test_what_is_tested_elsewhere_is_there_and_has_no_test_of_its_own():
+    for file in TESTED_ELSEWHERE:
+        folder, _, name = file.rpartition("/")
+        assert (PACKAGE / file).is_file()
+        assert not (TESTS / folder / f"test_{name}").exists(), file
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -12,6 +12,7 @@ from typing import Any
 import filelock
 import jax
 
+from stvsr_jax.files import default_cache_dir
 from stvsr_jax.runtime import function_identity, kernel_compiler, program_store
 
 
@@ -21,8 +22,6 @@ def keep_compiled_programs() -> None:
     Programs compiled for one kind of CPU may not run on another that shares the directory. With a limit of its size JAX
     locks the directory; without one, processes that start together read entries that another is still writing.
     """
-    from stvsr_jax.files import default_cache_dir  # with all of the data pipeline
-
     is_ours = jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu"
     if is_ours:
         jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))

@@ -24,6 +24,7 @@ import numpy as np
 from jax.experimental import serialize_executable
 
 import stvsr_jax
+from stvsr_jax.files import replacing
 from stvsr_jax.ops.devices import allows_kernels
 from stvsr_jax.runtime.function_identity import LIBRARIES
 
@@ -105,8 +106,6 @@ class Entry:
 
     def save(self, compiled: jax.stages.Compiled) -> None:
         """Keep the program; programs not used for long go if all together are too large."""
-        from stvsr_jax.files import replacing  # with all of the data pipeline
-
         if (
             digest_of_code() != _CODE
         ):  # which of them was compiled nobody knows: some modules are imported late

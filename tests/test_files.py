@@ -1,0 +1,48 @@
+"""Files that appear whole or not at all, and the entries of the cache."""
+
+import numpy as np
+import pytest
+
+from stvsr_jax import files
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with files.replacing(path) as draft:
+        draft.write_text("half")
+        assert not path.exists() and draft.suffix == ".txt"
+        draft.write_text("whole")
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failure_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyError), files.replacing(path) as draft:
+        draft.write_text("half")
+        raise KeyError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_entries_are_read_as_written_and_damaged_ones_are_none(tmp_path):
+    files.write_json(tmp_path / "a.json", {"width": 48})
+    assert files.read_json(tmp_path / "a.json") == {"width": 48}
+    values = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    files.write_array(tmp_path / "a.npy", values)
+    np.testing.assert_array_equal(files.read_array(tmp_path / "a.npy"), values)
+    for name, read in (("a.json", files.read_json), ("a.npy", files.read_array)):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:5])
+        assert read(tmp_path / name) is None
+        assert read(tmp_path / f"no {name}") is None
+
+
+def test_entries_of_other_facts_have_other_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    entries = {
+        files.entry_path(None, kind, facts) for kind in ("videos", "photos") for facts in ([1], [2], ["1"])
+    }
+    assert len(entries) == 6
+    assert files.entry_path(None, "videos", [1]) in entries
+    assert all(entry.is_relative_to(tmp_path / "stvsr_jax") for entry in entries)
