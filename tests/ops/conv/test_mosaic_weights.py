@@ -62,7 +62,7 @@ def test_kernel_equals_the_derivative(times, groups, sets, shape, channels, feat
         *(example(groups, sets, shape, channels, features, dtype, seed=seed) for seed in range(times)),
         strict=True,
     )
-    # So few sms that programs add several windows.
+    # So few SMs that a CTA adds several windows.
     got = mosaic_weights.run(inputs, cotangents, sms=3, plan=plan, interpret=mosaic_gpu.InterpretGPUParams())
     assert got.shape == (sets, 3, 3, channels, features) and got.dtype == jnp.float32
     want = sum(expected(*pair) for pair in zip(inputs, cotangents, strict=True))
@@ -87,9 +87,9 @@ def test_what_it_does_not_support(channels, features, dtype):
     assert not mosaic_weights.is_supported(*example(1, 1, (1, 8, 8), channels, features, dtype))
 
 
-def test_small_problems_take_few_programs():
+def test_small_problems_take_few_ctas():
     def programs(parts, *shape):
-        return mosaic_weights.make_plan(parts, *shape, 132).programs
+        return mosaic_weights.make_plan(parts, *shape, 132).ctas
 
     assert programs(1, 224, 32, 32) == 132
     assert programs(4, 112, 32, 32) == 33
