@@ -251,7 +251,8 @@ def _prepare(plan, network, batch, sinks, done, timers) -> Iterator[tuple[Output
     outputs = batch * (network.window_size - 1) * _instants(plan)
     call_bytes = outputs * height * width * 3 * (2 if plan.video.is_deep else 1)
     calls = 1 if on_cpu else max(2, min(_CALLS, _CALL_BYTES // call_bytes))
-    devices, converters = len(network.devices), min(_CONVERTERS * devices, stages.count_cores())
+    devices = len(network.devices)
+    converters = min(_CONVERTERS * devices, stages.count_cores())
     # In the order of the work.
     read, run, convert = timers.add("read"), timers.add("network", devices), timers.add("convert", converters)
 
