@@ -247,6 +247,7 @@ def check_spec(found: ModelSpec, wanted: ModelSpec, directory: str | pathlib.Pat
     """Raise ValueError if the checkpoints of a directory are of another network than the one wanted."""
     if found.name != wanted.name:
         raise ValueError(f"{directory} is a checkpoint of model {found.name}, not of {wanted.name}")
+    # Not the fields as they were written: a default may be left out, and how a network is run (dtype, remat) may differ.
     ours, theirs = wanted.architecture(), found.architecture()
     differing = [f"{key}={theirs[key]} (here {ours[key]})" for key in ours if ours[key] != theirs[key]]
     if differing:

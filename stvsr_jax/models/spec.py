@@ -30,7 +30,10 @@ class ModelSpec:
         return models.build(self.name, **{**self.fields, **overrides})
 
     def architecture(self) -> dict[str, Any]:
-        """Returns the fields that the parameters depend on, defaults filled in."""
+        """Returns the fields that the parameters depend on, defaults filled in.
+
+        So two specs are compared: one may leave out a default, and may have been written when it had fewer fields.
+        """
         model = self.build()
         return {f: getattr(model, f) for f in model.__dataclass_fields__ if f not in _RUN_FIELDS}
 

@@ -1,4 +1,4 @@
-"""How programs are compiled and found again: a training step takes a GPU a minute to compile, and two seconds to load."""
+"""Compiles programs and finds compiled ones again. A training step takes a minute to compile and two seconds to load."""
 
 import collections
 import functools
@@ -32,10 +32,10 @@ def keep_compiled_programs() -> None:
 
 
 def _complete_entries(directory, is_ours):
-    """Sees to it that every entry has the time of its last use, which JAX writes after the entry and asks for.
+    """Gives every entry the time of its last use, without which JAX fails; it writes the time after the entry.
 
-    One without was cut off by the end of its process, and is removed; or, in a directory that others use, it is from
-    when there was no limit, and counts as old.
+    An entry without a time is of a process that ended in between, and is removed. In a directory that others use it may
+    also be from before there was a limit; it counts as old.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(directory / ".lockfile"):  # JAX's own
@@ -47,7 +47,7 @@ def _complete_entries(directory, is_ours):
 
 _CACHE_SIZE = 8 * 2**30  # bytes of JAX's entries; those not used for longest go first
 _GRAPHS = "xla_gpu_enable_command_buffer"
-# What XLA puts into CUDA graphs: what it does by default, and more.
+# What goes into CUDA graphs: XLA's defaults, and more.
 _IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,WHILE,CONDITIONAL,COLLECTIVES"
 _CONVOLUTIONS = "CUDNN,CONVOLUTION"
 
@@ -55,13 +55,13 @@ _CONVOLUTIONS = "CUDNN,CONVOLUTION"
 def options(*, concurrent: bool = False) -> dict[str, str]:
     """Return the compiler options for a network or a training step, those of `jax.jit(compiler_options=...)`.
 
-    On a CUDA device all kernels of a program are started together, as one graph: one after the other, thousands of
-    small ones take a processor longer to start than the device to run. Empty elsewhere, and where XLA_FLAGS already
-    says what to put into graphs.
+    On a CUDA device the kernels of a program are launched as one CUDA graph. Thousands of small kernels take the host
+    longer to launch one by one than the device to run. Empty on other devices, and if XLA_FLAGS sets what goes into
+    graphs.
 
     Args:
-      concurrent: kernels that do not wait for each other may run side by side. That is faster, and takes about twice
-        the memory: fewer results can lie where earlier ones were.
+      concurrent: independent kernels may run side by side. That is faster and takes about twice the memory: fewer
+        buffers can be reused.
     """
     if "xla_gpu_enable_command_buffer" in os.environ.get("XLA_FLAGS", ""):
         return {}

@@ -1,8 +1,8 @@
-"""Compiles a program whose Mosaic kernels are compiled side by side.
+"""Compiles a program's Mosaic GPU kernels in parallel.
 
-XLA compiles the Mosaic GPU kernels of a program one after the other, a quarter of a second each, and the networks have
-fifty to a hundred and thirty. But it asks a table of the process first, which threads fill before: they compile
-programs of one kernel each. What is not in the table XLA compiles itself: nothing depends on the threads but time.
+XLA compiles them one after the other, a quarter of a second each; the networks have 50 to 130. It looks first into a table
+of the process, by the kernel's hash. Threads fill that table beforehand: each compiles a program of one kernel. If an
+entry is missing, XLA compiles the kernel itself. So the threads change nothing but the time.
 """
 
 import concurrent.futures
@@ -35,17 +35,17 @@ class Kernel(NamedTuple):
 def compile_lowered(
     lowered: jax.stages.Lowered, compiler_options: dict[str, str] | None = None
 ) -> jax.stages.Compiled:
-    """Return `lowered.compile(compiler_options)`."""
+    """Returns `lowered.compile(compiler_options)`."""
     kernels = find_kernels(lowered)
     if kernels:
-        # XLA's other work would have to wait for the same locks meanwhile.
+        # The pool is left before XLA compiles the rest: both take the same locks, and would only wait for each other.
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             pool.map(_compile_alone, kernels)
     return lowered.compile(compiler_options)
 
 
 def has_float32_convolutions(lowered: jax.stages.Lowered) -> bool:
-    """Return whether XLA has convolutions of float32 to make in a program, which on CUDA devices are cuDNN's."""
+    """Returns whether a program has convolutions in float32, which on a CUDA device are cuDNN's."""
     module = lowered.compiler_ir()
     with module.context:
         return any(
@@ -55,7 +55,7 @@ def has_float32_convolutions(lowered: jax.stages.Lowered) -> bool:
 
 
 def find_kernels(lowered: jax.stages.Lowered) -> list[Kernel]:
-    """Return the Mosaic GPU kernels of a program, each once."""
+    """Returns the Mosaic GPU kernels of a program, each once."""
     module = lowered.compiler_ir()
     found = {}
     with module.context:
@@ -63,12 +63,12 @@ def find_kernels(lowered: jax.stages.Lowered) -> list[Kernel]:
             if operation.name == "stablehlo.custom_call":
                 if ir.StringAttr(operation.attributes["call_target_name"]).value == _TARGET:
                     kernel = _describe(operation)
-                    found[kernel.attributes["kernel_hash"]] = kernel
+                    found[kernel.attributes["kernel_hash"]] = kernel  # equal kernels have equal hashes
     return list(found.values())
 
 
 def lower_alone(kernel: Kernel) -> jax.stages.Lowered:
-    """Return a program of one kernel."""
+    """Returns a program of one kernel: the same custom call with the same attributes, hence the same hash."""
     call = jax.ffi.ffi_call(_TARGET, kernel.results)
     return jax.jit(lambda *operands: call(*operands, **kernel.attributes)).lower(*kernel.operands)
 

@@ -1,8 +1,8 @@
-"""The device mesh and how arrays lie on it.
+"""The device mesh and the shardings of arrays on it.
 
-One mesh of two axes holds all devices. Batches are split over both. The state is whole on every device (data
-parallelism), or split over the axis 'fsdp' where that has more than one device (fully sharded data parallelism):
-XLA then gathers each parameter where it is used and scatters its gradient.
+One mesh of two axes holds all devices. Batches are split over both. The state is replicated (data parallelism), or split
+over the axis 'fsdp' if that has more than one device (fully sharded data parallelism). XLA then all-gathers each parameter
+where it is used and reduce-scatters its gradient.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ _MIN_SPLIT_SIZE = 4096
 def make_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
     """Return the mesh of the devices (default: all of them, on every process).
 
-    The axis types are written out: `jax.make_mesh` defaults to Explicit, under which merging the batch and
+    The axis types are explicit in the code: `jax.make_mesh` defaults to Explicit axes, under which merging the batch and
     time axes fails.
 
     Args:
@@ -45,9 +45,9 @@ def make_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh
 def on_each_device(
     function: Callable[..., Any], mesh: Mesh, *, in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
-    """Return a function of global arrays that runs `function` on every device's part of them.
+    """Returns a function of global arrays that runs `function` on each device's part of them.
 
-    XLA has nothing left to split in it, so that the hand-written kernels of `ops` can run.
+    XLA has nothing to partition inside, so the hand-written kernels of `ops` can run.
 
     Args:
       function: of local arrays; may use collectives over `BATCH_AXES`.

@@ -141,14 +141,14 @@ def evaluate_only(config: ml_collections.ConfigDict, workdir: str | pathlib.Path
 
 
 def _lock(workdir, stack):
-    """Keeps other runs out of a local directory: they would remove this one's checkpoint that is being written."""
+    """Keeps other runs out of a local directory: they would remove a checkpoint that this one is writing."""
     failure = None
     if jax.process_index() == 0 and "://" not in str(workdir):  # a bucket has no locks
         try:
             stack.enter_context(only_one(pathlib.Path(workdir) / ".lock", "being trained in"))
         except OSError as error:
             failure = error
-    if jax.process_count() > 1:
+    if jax.process_count() > 1:  # all fail, or one would wait for the others for ever
         is_locked = multihost_utils.broadcast_one_to_all(np.array(failure is None))
         if not is_locked and failure is None:
             failure = BlockingIOError(f"{workdir} cannot be locked by the first process")

@@ -69,17 +69,18 @@ def describe(model, optimizer: optax.GradientTransformation, mesh: Mesh, *, has_
 
 
 def draw_params(model, key: jax.Array) -> Any:
-    """Return fresh parameters of a network, in host memory.
-
-    As `models.init_params`, operation by operation: draws of one shape share a program, where compiling all of
-    the 250 draws as one takes three times as long as drawing.
-    """
+    """Returns fresh parameters of a network, those of `models.init_params`, in host memory."""
     return jax.device_get(_run_piecewise(lambda key: models.init_params(model, key), key))
 
 
 def _run_piecewise(function: Callable[[jax.Array], Any], key: jax.Array) -> Any:
-    """Run a function as its jaxpr, each operation on its own and without those that do not reach its results."""
+    """Runs a function operation by operation.
+
+    Under `jit`, XLA would compile 250 random draws as one program, three times as long as drawing takes. On its own an
+    operation is compiled once for each shape, and the networks' kernels have few shapes.
+    """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(key)
+    # `init` also runs the network once. Nothing of that reaches the parameters, so it is eliminated, not run.
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
     leaves = jex.core.jaxpr_as_fun(jex.core.ClosedJaxpr(jaxpr, closed.consts))(key)
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)

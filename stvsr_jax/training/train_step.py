@@ -77,22 +77,26 @@ def make_train_step(
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     if micro_batches > 1:
         grad_fn = functools.partial(_in_parts, grad_fn, count=micro_batches, reduction=loss.reduction)
+    # Inside `shard_map`: one reduction over the devices at the end, and hand-written kernels in between.
     grad_fn = _over_devices(grad_fn, reduction=loss.reduction, mesh=mesh)
 
     def step(state, batch):
         (value, mse), grads = grad_fn(state.params, batch)
-        # One array has one norm and one layout, several hundred small ones a kernel for each.
+        # One array: one kernel for the norm. Several hundred small arrays would take a kernel each. Without the barrier XLA
+        # undoes the concatenation.
         flat, restore = jax.flatten_util.ravel_pytree(grads)
         flat = jax.lax.optimization_barrier(flat)
         grads, grad_norm = restore(flat), jnp.linalg.norm(flat)
         finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # The learning rate shrinks with each rollback. The state counts them, so a resumed run goes on with the same rate.
         factor = jnp.float32(rollback_rate) ** state.rollbacks
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: factor * u, updates))
         ema = state.ema
         if ema is not None:
             ema = optim.average_params(ema, params, state.step, decay=ema_decay)
 
+        # Skipping must not need the host: it reads the metrics one step late.
         def keep(new, old):
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
