@@ -10,4 +10,5 @@ rm -rf "$venv"
 make_venv "$venv" dev
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
-exec "$venv/bin/python" -m pytest --durations=10 --numprocesses "${WORKERS:-2}" --dist loadfile "$@"
+# Files in their order: by number of tests, the few large ones of the networks would come last, and one process be idle.
+exec "$venv/bin/python" -m pytest --durations=10 --numprocesses "${WORKERS:-2}" --dist loadfile --no-loadscope-reorder "$@"
