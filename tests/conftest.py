@@ -1,9 +1,11 @@
 """Frames, videos, and the config of a network that compiles in a second."""
 
+import contextlib
 import copy
 import importlib.util
 import os
 import pathlib
+import shutil
 from fractions import Fraction
 
 import av
@@ -18,7 +20,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 LINEAR_CONFIG = pathlib.Path(__file__).with_name("linear_config.py")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_frames():
     """Return a function that writes a folder of PNG frames: noise, every frame different."""
 
@@ -80,25 +82,38 @@ def clip_folder(tmp_path, write_frames):
     return tmp_path / "clips"
 
 
-@pytest.fixture
-def linear_config():
-    """Return the module tests/linear_config.py, its network registered for the length of the test."""
+@contextlib.contextmanager
+def registered_config():
+    """Give the module tests/linear_config.py; inside, its network is registered."""
     from stvsr_jax import models
 
     spec = importlib.util.spec_from_file_location("linear_config", LINEAR_CONFIG)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    yield module
-    del models.MODELS["linear"]
+    try:
+        yield module
+    finally:
+        del models.MODELS["linear"]
+
+
+def config_of(module, clip_folder):
+    config = module.get_config()
+    config.data.path = str(clip_folder)
+    config.data.cache_dir = str(clip_folder.parent / "cache")
+    return config
+
+
+@pytest.fixture
+def linear_config():
+    """Return the module tests/linear_config.py, its network registered for the length of the test."""
+    with registered_config() as module:
+        yield module
 
 
 @pytest.fixture
 def config(linear_config, clip_folder):
     """Return the config of a linear network on the folder's clip."""
-    config = linear_config.get_config()
-    config.data.path = str(clip_folder)
-    config.data.cache_dir = str(clip_folder.parent / "cache")
-    return config
+    return config_of(linear_config, clip_folder)
 
 
 @pytest.fixture
@@ -108,13 +123,22 @@ def params():
     return {"into": rng.normal(size=(3, 4)).astype("f"), "out": rng.normal(size=(4, 3)).astype("f")}
 
 
-@pytest.fixture
-def run(config, tmp_path):
-    """Return the directory of a run of four steps with checkpoints of steps 2 and 4."""
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, write_frames):
+    """Return the directory of a run for `run`: it is trained once and copied."""
     from stvsr_jax.training import train
 
-    train.train_and_evaluate(config, tmp_path / "run")
-    return tmp_path / "run"
+    folder = tmp_path_factory.mktemp("run")
+    write_frames(folder / "clips" / "noise", 24, 24, 32)
+    with registered_config() as module:
+        train.train_and_evaluate(config_of(module, folder / "clips"), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished_run, config, tmp_path):
+    """Return the directory of a run of `config`, four steps with checkpoints of steps 2 and 4."""
+    return shutil.copytree(finished_run, tmp_path / "run")
 
 
 FACTS = {
