@@ -25,12 +25,12 @@ _CEIL_SLACK = 1e-9
 
 
 def output_size(in_size: int, scale: float) -> int:
-    """Return ceil(in_size * scale), the number of pixels `in_size` pixels are resized to."""
+    """Returns ceil(in_size * scale), the number of pixels `in_size` pixels are resized to."""
     return math.ceil(in_size * scale - _CEIL_SLACK * max(1.0, in_size * scale))
 
 
 def cubic(x: np.ndarray) -> np.ndarray:
-    """Evaluate Keys' cubic kernel with a = -0.5 at `x` (any shape, in pixels); support is |x| < 2."""
+    """Evaluates Keys' cubic kernel with a = -0.5 at `x` (any shape, in pixels); support is |x| < 2."""
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1.0
     far = -0.5 * x**3 + 2.5 * x**2 - 4.0 * x + 2.0
@@ -39,7 +39,7 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=512)
 def resize_taps(in_size: int, out_size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return which input pixels make each output pixel of one axis, and with which weights.
+    """Returns which input pixels make each output pixel of one axis, and with which weights.
 
     Args:
       in_size: pixels before.
@@ -72,7 +72,7 @@ def resize_taps(in_size: int, out_size: int, scale: float) -> tuple[np.ndarray, 
 
 @functools.lru_cache(maxsize=64)
 def resize_weights(in_size: int, out_size: int, scale: float) -> np.ndarray:
-    """Return one axis of the resize as a read-only matrix, float64 [out_size, in_size]; see `resize_taps`."""
+    """Returns one axis of the resize as a read-only matrix, float64 [out_size, in_size]; see `resize_taps`."""
     indices, weights = resize_taps(in_size, out_size, scale)
     matrix = np.zeros((out_size, in_size))
     np.add.at(matrix, (np.arange(out_size)[:, None], indices), weights)
@@ -86,7 +86,7 @@ def imresize(
     scale: float | tuple[float, float] | None = None,
     out_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Resize the two axes before the last as MATLAB's `imresize(image, scale)` does, without rounding.
+    """Resizes the two axes before the last as MATLAB's `imresize(image, scale)` does, without rounding.
 
     Args:
       image: [..., H, W, C], uint8 or float.
@@ -119,7 +119,7 @@ def resolve_scale(
     scale: float | tuple[float, float] | None,
     out_size: tuple[int, int] | None,
 ) -> tuple[tuple[float, float], tuple[int, int]]:
-    """Return (scale, out_size), each (y, x), filling in the one that is None from the other."""
+    """Returns (scale, out_size), each (y, x), filling in the one that is None from the other."""
     if scale is None and out_size is None:
         raise ValueError("imresize needs scale, out_size or both; got neither")
     if scale is None:
@@ -131,7 +131,7 @@ def resolve_scale(
 
 
 def apply_taps(image: np.ndarray, indices: np.ndarray, weights: np.ndarray, *, axis: int) -> np.ndarray:
-    """Replace `axis` of `image` by weighted sums of its pixels.
+    """Replaces `axis` of `image` by weighted sums of its pixels.
 
     Args:
       image: float [..., n, ...].
@@ -150,7 +150,7 @@ def apply_taps(image: np.ndarray, indices: np.ndarray, weights: np.ndarray, *, a
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Clamp a float image in units of 0..255 and round it to uint8, halves upwards as MATLAB does.
+    """Clamps a float image in units of 0..255 and rounds it to uint8, halves upwards as MATLAB does.
 
     (`np.round` sends halves to the nearest even number instead: 0.5 -> 0, 2.5 -> 2.)
     """

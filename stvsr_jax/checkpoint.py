@@ -30,7 +30,7 @@ WEIGHTS = ("ema", "raw")
 def open_manager(
     directory: str | pathlib.Path, *, keep: int | None = None, keep_every: int = 0
 ) -> ocp.CheckpointManager:
-    """Open (and create) a directory of checkpoints, written in the background.
+    """Opens (and creates) a directory of checkpoints, written in the background.
 
     Args:
       directory: of the checkpoints.
@@ -58,7 +58,7 @@ def open_manager(
 
 
 def retention(*, keep: int | None, keep_every: int) -> policies.PreservationPolicy:
-    """Return the rule of which checkpoints stay; arguments as for `open_manager`."""
+    """Returns the rule of which checkpoints stay; arguments as for `open_manager`."""
     kept = [
         policies.LatestN(keep),
         policies.BestN(n=1, get_metric_fn=rank, keep_checkpoints_without_metrics=False),
@@ -69,7 +69,7 @@ def retention(*, keep: int | None, keep_every: int) -> policies.PreservationPoli
 
 
 def save_params(directory: str | pathlib.Path, params: Any, spec: ModelSpec) -> None:
-    """Write a checkpoint of weights alone, as step 0 of a directory.
+    """Writes a checkpoint of weights alone, as step 0 of a directory.
 
     Raises:
       ValueError: the directory already holds a checkpoint, or cannot be created or written.
@@ -92,7 +92,7 @@ def load_for_inference(
     weights: str = "ema",
     sharding: Sharding | None = None,
 ) -> Restored:
-    """Read the network and its parameters.
+    """Reads the network and its parameters.
 
     Args:
       directory: a run, its `checkpoints` directory, one checkpoint of it, or converted weights.
@@ -118,7 +118,7 @@ def load_for_inference(
 
 
 def load_params(directory: str | pathlib.Path, spec: ModelSpec, sharding: Sharding) -> Any:
-    """Read the parameters (their average where there is one) of a checkpoint of the network `spec`.
+    """Reads the parameters (their average where there is one) of a checkpoint of the network `spec`.
 
     Raises:
       ValueError: there is no checkpoint, or it is of another network.
@@ -129,7 +129,7 @@ def load_params(directory: str | pathlib.Path, spec: ModelSpec, sharding: Shardi
 
 
 def absolute(directory: str | pathlib.Path) -> epath.Path:
-    """Return an absolute path; with a scheme (gs://) it stays as it is."""
+    """Returns an absolute path; with a scheme (gs://) it stays as it is."""
     path = epath.Path(directory).expanduser()
     return path if "://" in str(directory) else path.absolute()
 
@@ -143,7 +143,7 @@ class DamagedError(UnreadableError):
 
 
 def rank(scores: Mapping[str, float]) -> float:
-    """Return what the best checkpoint has the highest of."""
+    """Returns what the best checkpoint has the highest of."""
     score = scores.get(BEST_METRIC, -math.inf)
     return -math.inf if math.isnan(score) else score
 
@@ -158,7 +158,7 @@ def _restore_params(manager, step, item, spec, sharding):
 def restore_items(
     manager: ocp.CheckpointManager, step: int, items: ocp.args.Composite, what: str
 ) -> ocp.args.Composite:
-    """Read items of one checkpoint.
+    """Reads items of one checkpoint.
 
     Raises:
       DamagedError: naming `what`, the step and the reason, which is in the files.
@@ -176,7 +176,7 @@ def restore_items(
 
 
 def write(manager: ocp.CheckpointManager, action: Callable[[], Any]) -> None:
-    """Run an action that writes checkpoints.
+    """Runs an action that writes checkpoints.
 
     Raises:
       OSError: it failed, in one line that says which checkpoints are whole.
@@ -202,7 +202,7 @@ def _shorten(error):
 
 
 def has_checkpoint(directory: str | pathlib.Path) -> bool:
-    """Return whether a directory is a checkpoint or holds one."""
+    """Returns whether a directory is a checkpoint or holds one."""
     try:
         return bool(_find_checkpoints(directory))
     except ValueError:
@@ -223,12 +223,12 @@ def _find_checkpoints(directory):
 
 
 def list_items(manager: ocp.CheckpointManager, step: int) -> set[str]:
-    """Return the names of a checkpoint's items."""
+    """Returns the names of a checkpoint's items."""
     return {child.name for child in (absolute(manager.directory) / str(step)).iterdir()}
 
 
 def read_spec(manager: ocp.CheckpointManager, step: int) -> ModelSpec:
-    """Read which network a checkpoint is of.
+    """Reads which network a checkpoint is of.
 
     Raises:
       UnreadableError: it cannot be read.
@@ -244,7 +244,7 @@ def read_spec(manager: ocp.CheckpointManager, step: int) -> ModelSpec:
 
 
 def check_spec(found: ModelSpec, wanted: ModelSpec, directory: str | pathlib.Path) -> None:
-    """Raise ValueError if the checkpoints of a directory are of another network than the one wanted."""
+    """Raises ValueError if the checkpoints of a directory are of another network than the one wanted."""
     if found.name != wanted.name:
         raise ValueError(f"{directory} is a checkpoint of model {found.name}, not of {wanted.name}")
     # Not the fields as they were written: a default may be left out, and how a network is run (dtype, remat) may differ.

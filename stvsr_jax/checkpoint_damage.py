@@ -23,7 +23,7 @@ _FILES = ("_METADATA", "manifest.ocdbt")  # of each of these
 
 
 def is_shown_by(error: BaseException, folder: epath.Path) -> bool:
-    """Return whether an error shows that files of the checkpoint in a folder are damaged or missing.
+    """Returns whether an error shows that files of the checkpoint in a folder are damaged or missing.
 
     False where it may have another cause, such as too little memory or a file server that does not answer.
     """

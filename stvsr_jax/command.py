@@ -44,7 +44,7 @@ NAMES = (*list(TOOLS)[:1], _TRAIN, *list(TOOLS)[1:])
 
 
 def make_usage() -> str:
-    """Return what `stvsr --help` prints."""
+    """Returns what `stvsr --help` prints."""
     summaries = {name: tool.summary for name, tool in TOOLS.items()} | {
         _TRAIN: "train a network on your own video, or resume"
     }
@@ -58,7 +58,7 @@ def make_usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code."""
+    """Runs a command and returns its exit code."""
     name, *arguments = (sys.argv[1:] if argv is None else argv) or [""]
     if name in ("--help", "-h"):
         print(make_usage(), end="")

@@ -40,7 +40,7 @@ def run(
     work: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse a command line, do its work, and return the exit code.
+    """Parses a command line, does its work and returns the exit code.
 
     Args:
       parser: of the arguments.
@@ -56,7 +56,7 @@ def run(
 
 
 def guard(work: Callable[[], int | None]) -> int:
-    """Do some work and return the exit code; what goes wrong, as far as a user can mend it, is one line."""
+    """Does some work and returns the exit code; what goes wrong, as far as a user can mend it, is one line."""
     _print_any_name()
     try:
         with _raising_on_sigterm():
@@ -83,7 +83,7 @@ def _print_any_name():
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that a user's input or machine causes."""
+    """Returns the errors that a user's input or machine causes."""
     found = [ValueError, NotImplementedError, OSError, ArithmeticError, MemoryError]
     for module, name in _LIBRARY_ERRORS.items():
         if module in sys.modules:
@@ -92,7 +92,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
 
 
 def fail(error: object, code: int = WRONG_INPUT) -> int:
-    """Print the error line and return the exit code."""
+    """Prints the error line and returns the exit code."""
     print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
     return code
 
@@ -117,7 +117,7 @@ def resumable(way_on: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_requests(message: str) -> Iterator[list[int]]:
-    """Give a list that is filled with the number of the signal that asks to stop; the second stops at once.
+    """Gives a list that is filled with the number of the signal that asks to stop; the second stops at once.
 
     Args:
       message: printed at the first.

@@ -14,7 +14,7 @@ FOLDER = pathlib.Path(__file__).parent / "configs"
 
 
 def define() -> flags.FlagHolder:
-    """Define the flag; `parse` reads it."""
+    """Defines the flag; `parse` reads it."""
     return config_flags.DEFINE_config_file(
         "config",
         help_string=f"A config's file, or {' or '.join(list_names())}, with a variant after a colon.",
@@ -22,12 +22,12 @@ def define() -> flags.FlagHolder:
 
 
 def list_names() -> list[str]:
-    """Return the names of the configs that the package holds."""
+    """Returns the names of the configs that the package holds."""
     return sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
 def find(value: str) -> str:
-    """Return the file of a config, with its variant after a colon where one is named.
+    """Returns the file of a config, with its variant after a colon where one is named.
 
     Args:
       value: the same, or a name in the package instead of a file; a file of that name goes first.
@@ -47,7 +47,7 @@ def find(value: str) -> str:
 
 
 def parse(argv: Sequence[str], config: flags.FlagHolder, usage: str) -> list[str]:
-    """Parse the flags, and return what is none; a wrong flag, or --help, ends the program.
+    """Parses the flags and returns what is none; a wrong flag, or --help, ends the program.
 
     Args:
       argv: the program and its arguments.
@@ -82,7 +82,7 @@ def _find_all(argv):
 
 
 def set_verbosity() -> None:
-    """Have the libraries be silent that report every save and every file, unless the user asks for it."""
+    """Silences the libraries that report every save and every file, unless the user asks for it."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
         # Orbax logs with a traceback what it also raises.

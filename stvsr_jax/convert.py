@@ -27,7 +27,7 @@ _SAFE_TORCH = (2, 6)
 def read_tensors(
     path: str | pathlib.Path, *, say: Callable[[str], None] = lambda remark: None
 ) -> dict[str, np.ndarray]:
-    """Read named tensors, without the `module.` prefixes that PyTorch's data parallelism adds.
+    """Reads named tensors, without the `module.` prefixes that PyTorch's data parallelism adds.
 
     Args:
       path: a `.pth`, `.pt`, `.ckpt` or `.bin` of PyTorch holding a state dict (or one under a key: 'params_ema'
@@ -83,7 +83,7 @@ def _explain(error):
 
 
 def _choose_tensors(content, say):
-    """Return the state dict in a file's content, tensor or array by name; its keys may lie deeper."""
+    """Returns the state dict in a file's content, tensor or array by name; its keys may lie deeper."""
     if not isinstance(content, Mapping):
         kind = f"a {type(content).__name__}"
         if isinstance(content, (list, tuple)):

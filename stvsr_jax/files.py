@@ -17,20 +17,20 @@ import numpy as np
 
 
 def default_cache_dir() -> Path:
-    """Return $XDG_CACHE_HOME/stvsr_jax, or ~/.cache/stvsr_jax without that variable."""
+    """Returns $XDG_CACHE_HOME/stvsr_jax, or ~/.cache/stvsr_jax without that variable."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "stvsr_jax"
 
 
 def entry_path(cache_dir: str | os.PathLike | None, kind: str, facts: list) -> Path:
-    """Return the path, without suffix, of the entry for `facts` (JSON-like values that identify it)."""
+    """Returns the path, without suffix, of the entry for `facts` (JSON-like values that identify it)."""
     digest = hashlib.sha256(json.dumps([kind, *facts]).encode()).hexdigest()[:24]
     return (Path(cache_dir) if cache_dir else default_cache_dir()) / kind / digest
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; on success it becomes `path`, on an exception it is removed."""
+    """Yields a path to write to; on success it becomes `path`, on an exception it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.draft{path.suffix}")
     try:
@@ -41,13 +41,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Write `value` to `path` in one step."""
+    """Writes `value` to `path` in one step."""
     with replacing(path) as draft:
         draft.write_text(json.dumps(value))
 
 
 def read_json(path: Path) -> dict | None:
-    """Return what `write_json` wrote, or None if there is nothing or nothing readable."""
+    """Returns what `write_json` wrote, or None if there is nothing or nothing readable."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -55,13 +55,13 @@ def read_json(path: Path) -> dict | None:
 
 
 def write_array(path: Path, value: np.ndarray) -> None:
-    """Write `value` to `path`, a .npy file, in one step."""
+    """Writes `value` to `path`, a .npy file, in one step."""
     with replacing(path) as draft:
         np.save(draft, value)
 
 
 def read_array(path: Path) -> np.ndarray | None:
-    """Return what `write_array` wrote, or None if there is nothing or nothing readable."""
+    """Returns what `write_array` wrote, or None if there is nothing or nothing readable."""
     try:
         return np.load(path)
     except (FileNotFoundError, ValueError, EOFError):

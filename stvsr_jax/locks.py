@@ -13,7 +13,7 @@ _told = []  # what this process has said that it waits for
 
 @contextlib.contextmanager
 def only_one(file: Path, used_for: str) -> Iterator[None]:
-    """Hold the lock of a file, which is created and stays.
+    """Holds the lock of a file, which is created and stays.
 
     Args:
       file: of the lock; its folder is created.
@@ -42,7 +42,7 @@ def only_one(file: Path, used_for: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_turn(file: Path, wait_for: str) -> Iterator[None]:
-    """Hold the lock of a file, which is created and stays; wait as long as another process, or thread, holds it.
+    """Holds the lock of a file, which is created and stays; waits as long as another process, or thread, holds it.
 
     Args:
       file: of the lock; its folder is created.

@@ -15,7 +15,7 @@ _SSIM_K = (0.01, 0.03)
 
 
 def luma(rgb: jax.Array) -> jax.Array:
-    """Return Y of BT.601, limited range, in units of 0..255.
+    """Returns Y of BT.601, limited range, in units of 0..255.
 
     Args:
       rgb: [..., 3] in [0, 1].
@@ -28,7 +28,7 @@ def luma(rgb: jax.Array) -> jax.Array:
 
 
 def psnr(prediction: jax.Array, target: jax.Array, *, peak: float) -> jax.Array:
-    """Return the peak signal-to-noise ratio of each image in dB.
+    """Returns the peak signal-to-noise ratio of each image in dB.
 
     Args:
       prediction: [..., H, W] or, for several channels as one image, reshaped so.
@@ -43,18 +43,18 @@ def psnr(prediction: jax.Array, target: jax.Array, *, peak: float) -> jax.Array:
 
 
 def psnr_y(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Return PSNR of Y in dB for frames [..., H, W, 3] in [0, 1], neither clamped nor rounded: [...]."""
+    """Returns PSNR of Y in dB for frames [..., H, W, 3] in [0, 1], neither clamped nor rounded: [...]."""
     return psnr(luma(prediction), luma(target), peak=255.0)
 
 
 def psnr_rgb(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Return PSNR over all three channels as one image, for frames [..., H, W, 3] in [0, 1]: [...]."""
+    """Returns PSNR over all three channels as one image, for frames [..., H, W, 3] in [0, 1]: [...]."""
     flat = (*target.shape[:-2], target.shape[-2] * 3)
     return psnr(prediction.reshape(flat), target.reshape(flat), peak=1.0)
 
 
 def ssim(prediction: jax.Array, target: jax.Array, *, peak: float) -> jax.Array:
-    """Return the structural similarity of each image.
+    """Returns the structural similarity of each image.
 
     Args:
       prediction: [..., H, W], both sides at least `SSIM_WINDOW`.
@@ -85,12 +85,12 @@ def ssim(prediction: jax.Array, target: jax.Array, *, peak: float) -> jax.Array:
 
 
 def ssim_y(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Return SSIM of Y for frames [..., H, W, 3] in [0, 1]: [...]."""
+    """Returns SSIM of Y for frames [..., H, W, 3] in [0, 1]: [...]."""
     return ssim(luma(prediction), luma(target), peak=255.0)
 
 
 def ssim_rgb(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Return the mean SSIM of the three channels for frames [..., H, W, 3] in [0, 1]: [...]."""
+    """Returns the mean SSIM of the three channels for frames [..., H, W, 3] in [0, 1]: [...]."""
     channels = (jnp.moveaxis(frames, -1, -3) for frames in (prediction, target))
     return jnp.mean(ssim(*channels, peak=1.0), axis=-1)
 
@@ -100,7 +100,7 @@ METRICS = {"psnr_y": psnr_y, "ssim_y": ssim_y, "psnr_rgb": psnr_rgb, "ssim_rgb":
 
 @jax.jit
 def score_frames(prediction: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
-    """Return every metric of `METRICS` for each frame.
+    """Returns every metric of `METRICS` for each frame.
 
     Args:
       prediction: [B, H, W, 3], uint8, or float32 in units of [0, 1], neither clamped nor rounded.

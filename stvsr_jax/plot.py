@@ -26,7 +26,7 @@ _LOG_RANGE = 30.0
 
 
 def read_metrics(path: str | os.PathLike) -> dict[str, dict[int, float]]:
-    """Return the curves of a metrics file: value by step, by name in the order of appearance.
+    """Returns the curves of a metrics file: value by step, by name in the order of appearance.
 
     A last line without its end is left out: the run is writing it, or was killed while it did.
 
@@ -68,12 +68,12 @@ def read_metrics(path: str | os.PathLike) -> dict[str, dict[int, float]]:
 
 
 def metric_of(name: str) -> str:
-    """Return the panel of a curve: a baseline goes with what it is one for."""
+    """Returns the panel of a curve: a baseline goes with what it is one for."""
     return name.rpartition("/")[2].removesuffix("_bicubic")
 
 
 def read_runs(run_dirs: Sequence[Path], metrics: Sequence[str] | None) -> dict[str, dict[int, float]]:
-    """Return the curves of all runs, those of `metrics` alone if given.
+    """Returns the curves of all runs, those of `metrics` alone if given.
 
     Raises:
       FileNotFoundError, ValueError: as from `read_metrics`, or runs of one name, or none has such a metric.
@@ -97,7 +97,7 @@ def read_runs(run_dirs: Sequence[Path], metrics: Sequence[str] | None) -> dict[s
 
 
 def draw_curves(curves: dict[str, dict[int, float]], path: str | os.PathLike, *, title: str) -> None:
-    """Draw curves to a PNG file, which appears whole or not at all.
+    """Draws curves to a PNG file, which appears whole or not at all.
 
     Args:
       curves: from `read_metrics`.
@@ -141,7 +141,7 @@ def draw_curves(curves: dict[str, dict[int, float]], path: str | os.PathLike, *,
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw what the command line says."""
+    """Draws what the command line says."""
     out = args.out or args.run_dirs[0] / "curves.png"
     if not out.name or out.exists() and not out.is_file():
         raise ValueError(f"out={out} is no file")
@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Runs the command line and returns its exit code."""
     return command_line.run(make_parser("python -m stvsr_jax.plot"), run, argv)
 
 

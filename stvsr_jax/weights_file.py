@@ -18,7 +18,7 @@ _ZIPPED = {".npz": ".npy", ".pth": "data.pkl", ".pt": "data.pkl", ".ckpt": "data
 
 
 def describe(path: pathlib.Path) -> str | None:
-    """Return what a file that is no weights is ('is ...'), or None if it may be damaged weights."""
+    """Returns what a file that is no weights is ('is ...'), or None if it may be damaged weights."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if not head:
@@ -41,7 +41,7 @@ def describe(path: pathlib.Path) -> str | None:
 
 
 def _describe_zip(path):
-    """Return what a zip archive is unless it is one of the kind that the suffix promises."""
+    """Returns what a zip archive is unless it is one of the kind that the suffix promises."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith("constants.pkl") for name in names):

@@ -29,7 +29,7 @@ class ArrayFile:
         return ((0, self.num_frames),)
 
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Return frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
+        """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
         clip.check_read(self, indices, crop)
         top, left, height, width = crop or (0, 0, self.height, self.width)
         frames = _open(self.path)
@@ -37,7 +37,7 @@ class ArrayFile:
 
 
 def open_array_file(path: str | os.PathLike, *, name: str | None = None) -> ArrayFile:
-    """Open a file that `data.decode` or `np.save` wrote.
+    """Opens a file that `data.decode` or `np.save` wrote.
 
     Raises:
       ClipError: it is no array of 8-bit RGB frames.

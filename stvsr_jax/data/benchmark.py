@@ -62,7 +62,7 @@ class _Stopwatch:
 
 
 def time_parts(clips: Sequence[Clip], spec: WindowSpec, *, seed: int) -> dict[str, float]:
-    """Return the milliseconds that the parts of a sample cost one thread, on average.
+    """Returns the milliseconds that the parts of a sample cost one thread, on average.
 
     They are decode (reading frames), reduce (making low and high resolution), augment,
     degrade, other, and total.
@@ -108,7 +108,7 @@ class _TimedClip:
 
 
 def _mean_parts(parts: Sequence[pipeline.Part], *, seed: int) -> dict[str, float]:
-    """Return `time_parts` of all sources, weighted by their shares."""
+    """Returns `time_parts` of all sources, weighted by their shares."""
     times = [time_parts(part.clips, part.recipe[0][1], seed=seed) for part in parts]
     total = sum(part.share for part in parts)
     return {
@@ -120,7 +120,7 @@ def _mean_parts(parts: Sequence[pipeline.Part], *, seed: int) -> dict[str, float
 def measure_throughput(
     parts: Sequence[pipeline.Part], *, batch_size: int, seed: int, num_workers: int, seconds: float
 ) -> float:
-    """Return the samples per second that `num_workers` make when nothing else holds them up."""
+    """Returns the samples per second that `num_workers` make when nothing else holds them up."""
     dataset = pipeline.make_train_dataset(parts, batch_size=batch_size, seed=seed, num_workers=num_workers)
     iterator = iter(dataset)
     try:
@@ -137,7 +137,7 @@ def measure_throughput(
 
 
 def run(config: Any, *, workers: Sequence[int], seconds: float, step_seconds: float | None) -> dict[str, Any]:
-    """Measure all stages of a config's recipe; returns the record that `--json` prints.
+    """Measures all stages of a config's recipe; returns the record that `--json` prints.
 
     Raises:
       ValueError: the config or the data does not fit, before anything is timed.
@@ -173,7 +173,7 @@ def run(config: Any, *, workers: Sequence[int], seconds: float, step_seconds: fl
 
 
 def format_record(record: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of a record for a person."""
+    """Yields the lines of a record for a person."""
     needed = record["needed_samples_per_second"]
     yield f"{record['data']}\nbatches of {record['batch_size']}, {record['cores']} cores"
     for stage in record["stages"]:
@@ -191,7 +191,7 @@ def format_record(record: dict[str, Any]) -> Iterator[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure what the flags say and print it; returns the exit code."""
+    """Measures what the flags say and prints it; returns the exit code."""
     config_flag.set_verbosity()
     return command_line.guard(lambda: _run(argv))
 

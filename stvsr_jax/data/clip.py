@@ -25,7 +25,7 @@ class Clip(Protocol):
     scenes: tuple[tuple[int, int], ...]
 
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Return frames as uint8 [N, h, w, 3] RGB, in the order of `indices`.
+        """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`.
 
         Args:
           indices: frame numbers, 0 <= i < num_frames, in any order; repeats are allowed.
@@ -34,7 +34,7 @@ class Clip(Protocol):
 
 
 def check_read(clip: Clip, indices: Sequence[int], crop: tuple[int, int, int, int] | None) -> None:
-    """Raise ValueError unless `clip` has these frames and this part of them."""
+    """Raises ValueError unless `clip` has these frames and this part of them."""
     wrong = [i for i in indices if not 0 <= i < clip.num_frames]
     if wrong or not len(indices):
         raise ValueError(
@@ -52,7 +52,7 @@ def check_read(clip: Clip, indices: Sequence[int], crop: tuple[int, int, int, in
 
 
 def describe(clips: Sequence[Clip]) -> str:
-    """Return one line about `clips`: how many, how long, which sizes."""
+    """Returns one line about `clips`: how many, how long, which sizes."""
     frames = sum(end - start for clip in clips for start, end in clip.scenes)
     scenes = sum(len(clip.scenes) for clip in clips)
     shown = [f"{clip.name} {clip.width}x{clip.height}" for clip in clips[:4]]

@@ -45,7 +45,7 @@ class H264:
 
 
 def code(frames: Iterable[np.ndarray], settings: H264) -> Iterator[np.ndarray]:
-    """Yield each frame as it looks after coding; a few are held, however many there are.
+    """Yields each frame as it looks after coding; a few are held, however many there are.
 
     Args:
       frames: uint8 [H, W, 3] RGB, all of one size. An odd last row or column is doubled for the encoder.

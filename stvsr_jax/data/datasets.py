@@ -114,7 +114,7 @@ def make_datasets(
     process_index: int,
     process_count: int,
 ) -> Datasets:
-    """Open the clips, hold some out, and return this process' share of both data sets.
+    """Opens the clips, holds some out and returns this process' share of both data sets.
 
     Args:
       config: which.
@@ -165,7 +165,7 @@ def make_datasets(
 
 
 def open_clips(config: DataConfig) -> OpenedClips:
-    """Open the clips that a config names and hold some out; raises like `make_datasets`.
+    """Opens the clips that a config names and hold some out; raises like `make_datasets`.
 
     Drawn clips are held out only where there are no others: they say nothing about real video. Sources are held out
     by the same rule, so one that is named twice has the same end held out.
@@ -188,7 +188,7 @@ def open_clips(config: DataConfig) -> OpenedClips:
 
 
 def _open(config: DataConfig, source: Source, recipe: Recipe, span: int) -> OpenedClips:
-    """Open one source."""
+    """Opens one source."""
     if source.path in SOURCES or source.path.startswith(DRAWN) or not find_prepared(source.path):
         return _open_own(config, source, recipe, span)
     name = "validation" if "validation" in list_splits(source.path) else "test"
@@ -202,7 +202,7 @@ def _open(config: DataConfig, source: Source, recipe: Recipe, span: int) -> Open
 
 
 def _open_own(config: DataConfig, source: Source, recipe: Recipe, span: int) -> OpenedClips:
-    """Open a source that has no split of its own."""
+    """Opens a source that has no split of its own."""
     faults = []
     cache_dir = config.cache_dir or None
     if is_drawn := source.path.startswith(DRAWN):
@@ -227,7 +227,7 @@ def _open_own(config: DataConfig, source: Source, recipe: Recipe, span: int) -> 
 
 
 def report_faults(faults: Sequence[str], *, strict: bool) -> None:
-    """Warn once about all clips that are left out; raise ValueError instead if `strict`."""
+    """Warns once about all clips that are left out; raises ValueError instead if `strict`."""
     if not faults:
         return
     if strict:
@@ -249,7 +249,7 @@ def _count(faults: Sequence[str]) -> str:
 
 
 def recipe_of(options: Mapping[str, Any], source: Source) -> Recipe:
-    """Return the recipe of a source: the run's with the source's own options."""
+    """Returns the recipe of a source: the run's with the source's own options."""
     own = _own_options(source)
     options = {**options, **{key: value for key, value in source.options.items() if key not in own}}
     name = options.pop("name", None)
@@ -266,7 +266,7 @@ def _degraded(recipe: Recipe, degrade: str) -> Recipe:
 
 
 def _own_options(source: Source) -> dict[str, Any]:
-    """Return those of a source's options that are not the recipe's."""
+    """Returns those of a source's options that are not the recipe's."""
     if not source.path.startswith(DRAWN):
         return {}
     known = set(inspect.signature(open_moving_layers).parameters)

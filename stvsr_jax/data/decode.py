@@ -30,12 +30,12 @@ _REPEATED = 0.25
 
 
 def choose_reduction(height: int, width: int, *, reduce: int, max_side: int) -> int:
-    """Return by how much frames are reduced: `reduce`, or more where the longer side would exceed `max_side`."""
+    """Returns by how much frames are reduced: `reduce`, or more where the longer side would exceed `max_side`."""
     return max(reduce, -(-max(height, width) // max_side))
 
 
 def reduce_frames(frames: np.ndarray, factor: int) -> np.ndarray:
-    """Average blocks of factor x factor pixels of uint8 [N, H, W, 3]; what does not fill a block is cut off."""
+    """Averages blocks of factor x factor pixels of uint8 [N, H, W, 3]; what does not fill a block is cut off."""
     if factor == 1:
         return frames
     n, height, width, channels = frames.shape
@@ -46,7 +46,7 @@ def reduce_frames(frames: np.ndarray, factor: int) -> np.ndarray:
 
 
 def scene_frames(clip: Clip, scene: tuple[int, int], factor: int) -> np.ndarray:
-    """Return the reduced frames of a scene that differ from the one before, uint8 [N, h, w, 3]."""
+    """Returns the reduced frames of a scene that differ from the one before, uint8 [N, h, w, 3]."""
     kept, last = [], None
     for frames in _read_chunks(clip, *scene):
         for frame in reduce_frames(frames, factor):
@@ -63,14 +63,14 @@ def _read_chunks(clip, start, end) -> Iterator[np.ndarray]:
 
 
 def _shrink(frame):
-    """Return a thumbnail, uint8 [h, w, 3] of at most 32 rows."""
+    """Returns a thumbnail, uint8 [h, w, 3] of at most 32 rows."""
     return reduce_frames(frame[None], max(1, min(frame.shape[:2]) // 18))[0]
 
 
 def decode_clip(
     clip: Clip, out: Path, *, reduce: int, max_side: int, min_frames: int, min_side: int
 ) -> list[Path]:
-    """Write every scene of a clip that is long and large enough; those that are there already stay.
+    """Writes every scene of a clip that is long and large enough; those that are there already stay.
 
     Returns:
       The files.
@@ -94,7 +94,7 @@ def decode_clip(
 
 
 def decode_path(path: Path, out: Path, *, cache_dir: str | None, **options) -> tuple[list[Path], list[str]]:
-    """Scan one video or folder of frames and write its scenes; `options` are those of `decode_clip`.
+    """Scans one video or folder of frames and writes its scenes; `options` are those of `decode_clip`.
 
     Returns:
       The files, and a sentence about each clip that cannot be used.
@@ -114,7 +114,7 @@ def decode_source(
     cache_dir: str | None = None,
     **options,
 ) -> tuple[list[Path], list[str]]:
-    """Write the scenes of all clips below a path, several at a time; see `decode_path`."""
+    """Writes the scenes of all clips below a path, several at a time; see `decode_path`."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     faults = []
@@ -132,7 +132,7 @@ def decode_source(
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the flags."""
+    """Returns the flags."""
     parser = argparse.ArgumentParser(
         prog="python -m stvsr_jax.data.decode", description=__doc__.partition("\n")[0]
     )
@@ -151,7 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Decode what the command line says."""
+    """Decodes what the command line says."""
     options = vars(args)
     for name in ("reduce", "max_side", "min_side", "min_frames", "workers"):
         if options[name] < 1:
@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Runs the command line and returns its exit code."""
     return command_line.run(make_parser(), run, argv)
 
 

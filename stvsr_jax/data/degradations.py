@@ -98,7 +98,7 @@ DEGRADATIONS: dict[str, Degradation] = {
 
 
 def parse_degradation(text: str) -> Degradation | None:
-    """Return what `data.degrade` names: '' for none, a name, or "('NAME', {'OPTION': VALUE})" to change some of it.
+    """Returns what `data.degrade` names: '' for none, a name, or "('NAME', {'OPTION': VALUE})" to change some of it.
 
     Raises:
       ValueError: the name or an option is unknown, or a value is impossible.
@@ -125,7 +125,7 @@ def parse_degradation(text: str) -> Degradation | None:
 def degrade(
     frames: np.ndarray, degradation: Degradation, *, rng: np.random.Generator, quantize: bool
 ) -> np.ndarray:
-    """Degrade a window.
+    """Degrades a window.
 
     Args:
       frames: float32 [N, H, W, 3] in [0, 1], a crop.
@@ -163,7 +163,7 @@ def degrade(
 
 
 def blur_kernel(sigma: tuple[float, float], angle: float) -> np.ndarray:
-    """Return a Gaussian, float64 [2 r + 1, 2 r + 1], that sums to 1.
+    """Returns a Gaussian, float64 [2 r + 1, 2 r + 1], that sums to 1.
 
     Args:
       sigma: standard deviations along its two axes, in pixels.
@@ -178,7 +178,7 @@ def blur_kernel(sigma: tuple[float, float], angle: float) -> np.ndarray:
 
 
 def blur(frames: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolve float32 [N, H, W, 3] with a symmetric kernel [k, k], k odd; mirrored at the borders."""
+    """Convolves float32 [N, H, W, 3] with a symmetric kernel [k, k], k odd; mirrored at the borders."""
     height, width = frames.shape[1:3]
     radius = len(kernel) // 2
     padded = np.pad(frames, ((0, 0), (radius, radius), (radius, radius), (0, 0)), mode="symmetric")
@@ -191,7 +191,7 @@ def blur(frames: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 def add_noise(
     frames: np.ndarray, *, rng: np.random.Generator, sigma: float, gain: float, is_grey: bool
 ) -> np.ndarray:
-    """Add Gaussian noise of variance sigma ** 2 + gain * value, new in each frame.
+    """Adds Gaussian noise of variance sigma ** 2 + gain * value, new in each frame.
 
     Args:
       frames: float32 [N, H, W, 3] in levels.
@@ -206,7 +206,7 @@ def add_noise(
 def code_crop(
     frames: np.ndarray, settings: compression.H264, *, lead: int, place: tuple[int, int]
 ) -> np.ndarray:
-    """Code a crop as if it were a part of a larger, longer video.
+    """Codes a crop as if it were a part of a larger, longer video.
 
     Around it is its mirror image, and before it are its next frames, backwards. Whole frames in place of the mirror
     image give the same error to a third of a decibel, inside and along the borders, but cost the reading.

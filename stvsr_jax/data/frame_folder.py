@@ -40,7 +40,7 @@ class FrameFolder:
         return len(self.files)
 
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Return frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
+        """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
         clip.check_read(self, indices, crop)
         top, left, height, width = crop or (0, 0, self.height, self.width)
         found = {}
@@ -55,14 +55,14 @@ class FrameFolder:
 
 
 def natural_key(name: str) -> list:
-    """Return a sort key by which `frame2` comes before `frame10`."""
+    """Returns a sort key by which `frame2` comes before `frame10`."""
     return [
         (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part
     ]
 
 
 def list_images(folder: str | os.PathLike) -> tuple[str, ...]:
-    """Return the names of the images in `folder`, in natural order, without hidden files.
+    """Returns the names of the images in `folder`, in natural order, without hidden files.
 
     Links that lead nowhere are among them: leaving a frame out would shift all that come after it.
     """
@@ -71,7 +71,7 @@ def list_images(folder: str | os.PathLike) -> tuple[str, ...]:
 
 
 def is_file_or_dead_link(path: Path) -> bool:
-    """Return whether `path` is, or is meant to be, a file: no folder, pipe or device."""
+    """Returns whether `path` is, or is meant to be, a file: no folder, pipe or device."""
     return path.is_file() or not path.exists()
 
 
@@ -82,7 +82,7 @@ def open_frame_folder(
     cache_dir: str | os.PathLike | None = None,
     cut_threshold: float | None = scene_cuts.DEFAULT_THRESHOLD,
 ) -> FrameFolder:
-    """Open a folder of images named in the order of their frames.
+    """Opens a folder of images named in the order of their frames.
 
     Args:
       folder: holds at least one image; other files in it are ignored.
@@ -114,21 +114,21 @@ def open_frame_folder(
 
 
 def _read_size(path: Path) -> tuple[int, int]:
-    """Return an image's (height, width), upright, from its header."""
+    """Returns an image's (height, width), upright, from its header."""
     with naming_damage(path):
         header = pictures.read_header(path)
     return header.height, header.width
 
 
 def _read_image(path: Path) -> np.ndarray:
-    """Return an image as uint8 [H, W, 3] RGB, see `pictures`; 16 bits are rounded to 8."""
+    """Returns an image as uint8 [H, W, 3] RGB, see `pictures`; 16 bits are rounded to 8."""
     with naming_damage(path):
         return colour.to_8_bits(pictures.read_picture(path))
 
 
 @contextlib.contextmanager
 def naming_damage(path: Path, kind: str = "image") -> Iterator[None]:
-    """Turn the errors of reading an image into a ClipError, or an OSError if the machine is at fault."""
+    """Turns the errors of reading an image into a ClipError, or an OSError if the machine is at fault."""
     try:
         yield
     except _DAMAGE as error:
@@ -141,7 +141,7 @@ def naming_damage(path: Path, kind: str = "image") -> Iterator[None]:
 
 
 def _load_thumbnails(folder: Path, names: tuple[str, ...], cache_dir: str | os.PathLike | None) -> np.ndarray:
-    """Return the thumbnails of all images, uint8 [N, *scene_cuts.THUMBNAIL_SIZE, 3], made or cached."""
+    """Returns the thumbnails of all images, uint8 [N, *scene_cuts.THUMBNAIL_SIZE, 3], made or cached."""
     stats = [(folder / file).stat() for file in names]
     facts = [
         _VERSION,

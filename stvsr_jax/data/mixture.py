@@ -30,7 +30,7 @@ class Source:
 
 
 def parse_path(path: str) -> tuple[Source, ...]:
-    """Return the sources that `data.path` names.
+    """Returns the sources that `data.path` names.
 
     Raises:
       ValueError: a list that is not written as above, or a share that is not positive.

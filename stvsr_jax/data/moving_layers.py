@@ -38,7 +38,7 @@ def open_moving_layers(
     seed: int = 0,
     faults: list[str] | None = None,
 ) -> list["MovingLayers"]:
-    """Open `count` scenes made of the photographs in a folder.
+    """Opens `count` scenes made of the photographs in a folder.
 
     Args:
       folder: of photographs; see `photos.load_photos`.
@@ -87,7 +87,7 @@ class MovingLayers:
         return ((0, self.num_frames),)
 
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Return frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
+        """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
         clip.check_read(self, indices, crop)
         scene = _draw_scene(self)
         numbers = sorted(set(indices))
@@ -116,12 +116,12 @@ class Motion:
     zoom: float
 
     def centre(self, t: float) -> np.ndarray:
-        """Return the (x, y) of the layer's centre at time t."""
+        """Returns the (x, y) of the layer's centre at time t."""
         swing = math.sin(self.frequency * t + self.phase) - math.sin(self.phase)
         return self.start + self.velocity * swing / self.frequency
 
     def to_layer(self, t: float, centre: np.ndarray) -> np.ndarray:
-        """Return the affine map [2, 3] from the frame to the layer's own pixels, whose centre is `centre`."""
+        """Returns the affine map [2, 3] from the frame to the layer's own pixels, whose centre is `centre`."""
         angle, scale = math.radians(self.turn * t), math.exp(-self.zoom * t)
         cosine, sine = math.cos(angle) * scale, math.sin(angle) * scale
         inverse = np.array([[cosine, sine], [-sine, cosine]])
@@ -162,7 +162,7 @@ class Scene:
     middle: float
 
     def draw(self, numbers: Sequence[int], crop: tuple[int, int, int, int]) -> np.ndarray:
-        """Draw frames within (top, left, height, width), uint8 [N, height, width, 3]."""
+        """Draws frames within (top, left, height, width), uint8 [N, height, width, 3]."""
         times = [n - self.middle + moment for n in numbers for moment in self.moments]
         images = [None] * len(times)
         for layer in self.layers:
@@ -173,7 +173,7 @@ class Scene:
 
 @functools.cache
 def _import_cv2():
-    """Return OpenCV, made to use one thread: samples are made by many threads and processes at once already."""
+    """Returns OpenCV, made to use one thread: samples are made by many threads and processes at once already."""
     try:
         import cv2
     except ImportError as error:
@@ -185,7 +185,7 @@ def _import_cv2():
 
 
 def _compose(images, layer, times, crop):
-    """Put a layer in front of `images`, float32 [h, w, 3] of each time; behind the first layer there is None."""
+    """Puts a layer in front of `images`, float32 [h, w, 3] of each time; behind the first layer there is None."""
     cv2 = _import_cv2()
     top, left, height, width = crop
     size = (width, height)
@@ -221,7 +221,7 @@ def _compose(images, layer, times, crop):
 
 
 def _warp(part, matrix, area):
-    """Sample a prepared photograph, uint8 [h, w, 3], at the pixels (rows, columns) of `area`."""
+    """Samples a prepared photograph, uint8 [h, w, 3], at the pixels (rows, columns) of `area`."""
     cv2 = _import_cv2()
     rows, columns = area
     # From pixels of the area to those of the enlarged photograph, of which each covers 1 / _ENLARGE of one.
@@ -234,7 +234,7 @@ def _warp(part, matrix, area):
 
 
 def _prepare(part, scale):
-    """Enlarge a part of a photograph and average it over squares of the size of a frame's pixel."""
+    """Enlarges a part of a photograph and averages it over squares of the size of a frame's pixel."""
     cv2 = _import_cv2()
     height, width = part.shape[:2]
     size = (_ENLARGE * width, _ENLARGE * height)
@@ -257,7 +257,7 @@ def _touches(layer, t, crop):
 
 
 def _needed(matrices, size, shape):
-    """Return the ranges of x and y of a photograph that outputs of `size` (w, h) map to, mirrored ones too."""
+    """Returns the ranges of x and y of a photograph that outputs of `size` (w, h) map to, mirrored ones too."""
     w, h = size
     corners = np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1]])
     mapped = np.concatenate([matrix @ corners for matrix in matrices], axis=1)  # [2, 4 each]
@@ -274,7 +274,7 @@ def _needed(matrices, size, shape):
 
 @functools.lru_cache(maxsize=64)
 def _draw_scene(clip: MovingLayers) -> Scene:
-    """Draw all that is random about a scene."""
+    """Draws all that is random about a scene."""
     rng = np.random.default_rng((clip.seed, clip.number))
     height, width = clip.height, clip.width
     speed = math.exp(rng.uniform(*np.log(clip.speed)))
@@ -298,7 +298,7 @@ def _choose(rng, photos):
 
 
 def _draw_motion(rng, amplitude, speed, start):
-    """Draw a path of at most about `amplitude` pixels a frame; turning and zooming follow the speed."""
+    """Draws a path of at most about `amplitude` pixels a frame; turning and zooming follow the speed."""
     velocity = rng.normal(0, 1, 2) * amplitude * rng.uniform(0.1, 1)
     turns, zooms = rng.random(2) < 0.6
     return Motion(
@@ -312,7 +312,7 @@ def _draw_motion(rng, amplitude, speed, start):
 
 
 def _cut_out(rng, photo, motion, extent):
-    """Return a layer of the shape of a blob or a polygon, cut out of a photograph."""
+    """Returns a layer of the shape of a blob or a polygon, cut out of a photograph."""
     cv2 = _import_cv2()
     scale = rng.uniform(0.4, 0.9)
     corners = rng.integers(5, 12)
@@ -337,7 +337,7 @@ def _cut_out(rng, photo, motion, extent):
 
 
 def _smooth(points):
-    """Return a closed Catmull-Rom curve through the points, 8 steps for each."""
+    """Returns a closed Catmull-Rom curve through the points, 8 steps for each."""
     u = np.linspace(0, 1, 8, endpoint=False)[:, None]
     before, after, next_ = (np.roll(points, shift, axis=0)[:, None] for shift in (1, -1, -2))
     here = points[:, None]

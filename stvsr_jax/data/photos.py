@@ -28,7 +28,7 @@ def load_photos(
     min_side: int = 1,
     faults: list[str] | None = None,
 ) -> tuple[str, ...]:
-    """Decode every photograph of a folder once.
+    """Decodes every photograph of a folder once.
 
     Args:
       folder: holds images, also in folders below it; other files are ignored.
@@ -75,7 +75,7 @@ def load_photos(
 
 @functools.lru_cache(maxsize=4096)
 def open_photo(path: str) -> np.ndarray:
-    """Return a decoded photograph, uint8 [H, W, 3], of which only the pixels that are used are read."""
+    """Returns a decoded photograph, uint8 [H, W, 3], of which only the pixels that are used are read."""
     return np.load(path, mmap_mode="r")
 
 
@@ -87,7 +87,7 @@ def _try_decode(file: Path, cache_dir, min_side: int) -> Path | ClipError | None
 
 
 def _decode(file: Path, cache_dir, min_side: int) -> Path | None:
-    """Return where a photograph's pixels are kept; None if it is too small."""
+    """Returns where a photograph's pixels are kept; None if it is too small."""
     with naming_damage(file, "photograph"):
         status = file.stat()
     facts = [_VERSION, str(file), status.st_size, status.st_mtime_ns]

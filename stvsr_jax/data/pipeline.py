@@ -52,7 +52,7 @@ def make_train_dataset(
     num_threads: int | None = None,
     buffer_size: int | None = None,
 ) -> "TrainBatches":
-    """Return endless shuffled batches; all windows of a part are equally likely.
+    """Returns endless shuffled batches; all windows of a part are equally likely.
 
     Args:
       parts: what to cut windows from, how, and how often. Their recipes must make arrays of the same shapes.
@@ -88,7 +88,7 @@ def make_train_dataset(
 
 
 def _number_windows(number: int, part: Part, *, seed: int, batch_size: int) -> grain.MapDataset:
-    """Return the shuffled windows of a part, as (part number, clip number, first frame), endlessly."""
+    """Returns the shuffled windows of a part, as (part number, clip number, first frame), endlessly."""
     windows = list_windows(part.clips, part.recipe)
     if len(windows) < batch_size:
         logging.warning(
@@ -122,7 +122,7 @@ class TrainBatches:
     num_workers: int
 
     def start_at(self, number: int) -> grain.DatasetIterator:
-        """Return the batches from `number` on, made ahead; `close` it to end its threads and workers."""
+        """Returns the batches from `number` on, made ahead; `close` it to end its threads and workers."""
         _make_products_in_one_thread()
         dataset = self.batches[number:].to_iter_dataset(self.read_options)
         if self.num_workers:
@@ -147,7 +147,7 @@ def make_eval_dataset(
     process_count: int = 1,
     num_threads: int | None = None,
 ) -> grain.IterDataset:
-    """Return a few fixed batches for validation during training, the same each time.
+    """Returns a few fixed batches for validation during training, the same each time.
 
     Windows are shared out evenly among clips and evenly within each; crops are `spec.lr_crop` pixels from the
     centre, and all frames of a window are targets. Degradations, too, are the same each time.
@@ -183,7 +183,7 @@ def make_eval_dataset(
 
 
 def choose_windows(clips: Sequence[Clip], span: int, count: int) -> list[tuple[int, int]]:
-    """Return `count` windows, (clip number, first frame), evenly spaced over the clips and within each."""
+    """Returns `count` windows, (clip number, first frame), evenly spaced over the clips and within each."""
     offers = [(number, windows) for number, clip in enumerate(clips) if len(windows := Windows([clip], span))]
     chosen = []
     for share, which in zip(

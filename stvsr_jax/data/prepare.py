@@ -29,7 +29,7 @@ def prepare(
     num_workers: int = 1,
     **options,
 ) -> Path:
-    """Prepare a data set unless it is; returns its directory.
+    """Prepares a data set unless it is; returns its directory.
 
     Args:
       name: in `builders.BUILDERS`.
@@ -72,7 +72,7 @@ def prepare(
 
 
 def _remove_leftovers(builder) -> None:
-    """Remove what a killed process left half-linked, or finished but not tidied."""
+    """Removes what a killed process left half-linked, or finished but not tidied."""
     for path in Path(builder.data_dir).parent.glob("incomplete.*"):
         shutil.rmtree(path)
     if _is_complete(builder) and builder.work_dir.exists():
@@ -84,7 +84,7 @@ def _is_complete(builder) -> bool:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prepare what the command line says."""
+    """Prepares what the command line says."""
     options = {"is_partial": args.partial}
     if args.test_list:
         if args.name != "vimeo90k":
@@ -106,7 +106,7 @@ def _parse_lists(texts: Sequence[str]) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Runs the command line and returns its exit code."""
     return command_line.run(make_parser("python -m stvsr_jax.data.prepare"), run, argv)
 
 

@@ -22,7 +22,7 @@ class FrameRecords:
     split: str
 
     def read(self, number: int) -> dict:
-        """Return record `number`; see `builders.records`."""
+        """Returns record `number`; see `builders.records`."""
         return _open_records(self.folder, self.split, os.getpid())[number]
 
 
@@ -54,7 +54,7 @@ class PreparedClip:
         return ((0, self.num_frames),)
 
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Return frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
+        """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
         clip.check_read(self, indices, crop)
         found = {n: self._read_frame(n, crop) for n in sorted(set(indices))}
         return np.stack([found[n] for n in indices])
@@ -71,7 +71,7 @@ class PreparedClip:
 
 
 def find_prepared(path: str | os.PathLike) -> Path | None:
-    """Return the directory of a prepared data set, the newest version if `path` holds several, or None."""
+    """Returns the directory of a prepared data set, the newest version if `path` holds several, or None."""
     path = Path(path)
     if (path / "dataset_info.json").is_file():
         return path
@@ -80,12 +80,12 @@ def find_prepared(path: str | os.PathLike) -> Path | None:
 
 
 def list_splits(path: str | os.PathLike) -> list[str]:
-    """Return the names of the splits of a prepared data set."""
+    """Returns the names of the splits of a prepared data set."""
     return list(_read_metadata(path)[1])
 
 
 def open_split(path: str | os.PathLike, split: str) -> list[PreparedClip]:
-    """Open the clips of a split: train, validation, test and others that the data set has.
+    """Opens the clips of a split: train, validation, test and others that the data set has.
 
     Args:
       path: DATA_DIR/NAME or DATA_DIR/NAME/VERSION.
@@ -111,7 +111,7 @@ def open_split(path: str | os.PathLike, split: str) -> list[PreparedClip]:
 
 
 def _read_metadata(path: str | os.PathLike) -> tuple[Path, dict[str, list]]:
-    """Return the directory of a prepared data set and the clips of its splits."""
+    """Returns the directory of a prepared data set and the clips of its splits."""
     folder = find_prepared(path)
     if folder is None:
         raise ValueError(

@@ -35,7 +35,7 @@ class ReducedSpan:
 
 
 def reduced_span(size: int, reduce: float, first: int, length: int) -> ReducedSpan:
-    """Return how `length` pixels from `first` on of an axis of `size` pixels, reduced, are made."""
+    """Returns how `length` pixels from `first` on of an axis of `size` pixels, reduced, are made."""
     reduced = bicubic.output_size(size, 1.0 / reduce)
     if first < 0 or length < 1 or first + length > reduced:
         raise ValueError(
@@ -47,7 +47,7 @@ def reduced_span(size: int, reduce: float, first: int, length: int) -> ReducedSp
 
 
 def whole_span(size: int, reduce: float, length: int) -> ReducedSpan:
-    """Return how `length` pixels are made of an axis of `size` pixels that has nothing beyond its ends."""
+    """Returns how `length` pixels are made of an axis of `size` pixels that has nothing beyond its ends."""
     return _make_span(*bicubic.resize_taps(size, length, 1.0 / reduce))
 
 
@@ -64,14 +64,14 @@ def _make_span(indices: np.ndarray, weights: np.ndarray) -> ReducedSpan:
 
 
 def enclosing(*spans: ReducedSpan) -> tuple[int, int]:
-    """Return the (start, stop) that holds all pixels that `spans` depend on."""
+    """Returns the (start, stop) that holds all pixels that `spans` depend on."""
     return min(span.start for span in spans), max(span.stop for span in spans)
 
 
 def reduce_crop(
     frames: np.ndarray, rows: ReducedSpan, columns: ReducedSpan, *, origin: tuple[int, int], quantize: bool
 ) -> np.ndarray:
-    """Make a crop of the reduced frames from a part of the full ones.
+    """Makes a crop of the reduced frames from a part of the full ones.
 
     Args:
       frames: uint8 [N, h, w, 3], the part that starts at `origin` and covers `rows` and `columns`.
@@ -105,6 +105,6 @@ def reduce_crop(
 
 
 def to_unit(image: np.ndarray, *, quantize: bool) -> np.ndarray:
-    """Turn float32 values in 0..255 into float32 in [0, 1], rounded to 8 bits or only clamped."""
+    """Turns float32 values in 0..255 into float32 in [0, 1], rounded to 8 bits or only clamped."""
     image = bicubic.to_uint8(image) if quantize else np.clip(image, 0.0, 255.0)
     return image.astype(np.float32) / np.float32(255.0)

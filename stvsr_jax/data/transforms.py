@@ -16,7 +16,7 @@ class Augmentation:
 
 
 def draw_augmentation(rng: np.random.Generator, *, reverse_time: bool) -> Augmentation:
-    """Draw each symmetry with probability 1/2; backwards only if `reverse_time` allows it."""
+    """Draws each symmetry with probability 1/2; backwards only if `reverse_time` allows it."""
     flip_x, flip_y, transpose, reverse = (bool(bit) for bit in rng.integers(0, 2, size=4))
     return Augmentation(
         flip_x=flip_x, flip_y=flip_y, transpose=transpose, reverse_time=reverse and reverse_time
@@ -24,22 +24,22 @@ def draw_augmentation(rng: np.random.Generator, *, reverse_time: bool) -> Augmen
 
 
 def draw_times(rng: np.random.Generator, window: int, count: int) -> np.ndarray:
-    """Draw `count` different frame positions out of `window`, ascending, int64 [count]."""
+    """Draws `count` different frame positions out of `window`, ascending, int64 [count]."""
     return np.sort(rng.choice(window, size=count, replace=False))
 
 
 def draw_corner(rng: np.random.Generator, size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
-    """Draw the (top, left) of a (height, width) crop from all that fit into `size`."""
+    """Draws the (top, left) of a (height, width) crop from all that fit into `size`."""
     return int(rng.integers(size[0] - crop[0] + 1)), int(rng.integers(size[1] - crop[1] + 1))
 
 
 def centre_corner(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
-    """Return the (top, left) of the crop in the middle of `size`."""
+    """Returns the (top, left) of the crop in the middle of `size`."""
     return (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
 
 
 def augment(sample: dict[str, np.ndarray], augmentation: Augmentation) -> dict[str, np.ndarray]:
-    """Apply `augmentation` to a sample.
+    """Applies `augmentation` to a sample.
 
     Args:
       sample: frames [N, h, w, 3], target [T, H, W, 3], times [T] in [0, 1] ascending.

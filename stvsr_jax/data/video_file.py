@@ -34,7 +34,7 @@ class VideoFile:
         return self.index.width
 
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Return frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
+        """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
         clip.check_read(self, indices, crop)
         try:
             with borrow_reader(self.index) as reader:
@@ -53,7 +53,7 @@ def open_video(
     max_keyframe_gap: int = DEFAULT_MAX_KEYFRAME_GAP,
     cut_threshold: float | None = scene_cuts.DEFAULT_THRESHOLD,
 ) -> VideoFile:
-    """Open a video file; decodes it once if it has not been seen before.
+    """Opens a video file; decodes it once if it has not been seen before.
 
     Args:
       path: any container and codec that PyAV reads.

@@ -183,19 +183,19 @@ RECIPES: dict[str, Callable[..., Recipe]] = {"zooming_slowmo": zooming_slowmo, "
 
 
 def make_recipe(name: str, **options) -> Recipe:
-    """Return the recipe called `name` in RECIPES; `options` are those of its function."""
+    """Returns the recipe called `name` in RECIPES; `options` are those of its function."""
     if name not in RECIPES:
         raise ValueError(f"recipe={name!r} is not known; choose one of {sorted(RECIPES)}")
     return RECIPES[name](**options)
 
 
 def stage_at(recipe: Recipe, batch: int) -> WindowSpec:
-    """Return the windows that batch number `batch` is made of."""
+    """Returns the windows that batch number `batch` is made of."""
     return recipe[bisect.bisect_right([first for first, _ in recipe], batch) - 1][1]
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raise ValueError unless stages begin at batch 0, ascend, and span the same number of frames."""
+    """Raises ValueError unless stages begin at batch 0, ascend, and span the same number of frames."""
     starts = [first for first, _ in recipe]
     if not starts or starts[0] != 0 or any(b <= a for a, b in zip(starts[:-1], starts[1:], strict=True)):
         raise ValueError(f"stages begin at batches {starts}; they must begin at 0 and ascend")
@@ -204,7 +204,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_alike(recipes: Sequence[Recipe]) -> None:
-    """Raise ValueError unless samples of all recipes fit into one batch at any time."""
+    """Raises ValueError unless samples of all recipes fit into one batch at any time."""
     first, *others = [[(start, spec.alike) for start, spec in recipe] for recipe in recipes]
     for other in others:
         if other != first:
@@ -246,7 +246,7 @@ class Windows:
 
 
 def sort_out(clips: Sequence[Clip], recipe: Recipe) -> tuple[list[Clip], list[str]]:
-    """Divide clips into those that offer windows to `recipe`, and a sentence about each of the others."""
+    """Divides clips into those that offer windows to `recipe`, and a sentence about each of the others."""
     check_recipe(recipe)
     span, needed = recipe[0][1].span, _min_size(recipe)
     usable, faults = [], []
@@ -262,7 +262,7 @@ def sort_out(clips: Sequence[Clip], recipe: Recipe) -> tuple[list[Clip], list[st
 
 
 def list_windows(clips: Sequence[Clip], recipe: Recipe) -> Windows:
-    """Return every window that `clips` offer to `recipe`, at every first frame; short clips offer none.
+    """Returns every window that `clips` offer to `recipe`, at every first frame; short clips offer none.
 
     Raises:
       ValueError: no clips, none long enough, or one that is smaller than the crops.

@@ -6,7 +6,7 @@ import threading
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that started it has ended, however that was; call it in a worker.
+    """Ends this process as soon as the one that started it has ended, however that was; call it in a worker.
 
     A process that is killed has no time to end its workers. They would stay, with their memory, and wait for ever.
     """

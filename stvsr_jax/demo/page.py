@@ -35,7 +35,7 @@ _ALL, _FIRST = "all of it", "the first seconds:"
 
 
 def build_app(networks: jobs.Networks, folder: pathlib.Path, *, max_upload: int = MAX_UPLOAD) -> gr.Blocks:
-    """Return the page.
+    """Returns the page.
 
     Args:
       networks: on offer.
@@ -240,6 +240,6 @@ def _one_line(error, source):
 
 
 def launch(app: gr.Blocks, *, max_upload: int = MAX_UPLOAD, **options) -> str:
-    """Serve the page; `options` are Gradio's. Returns its address, at once with `prevent_thread_lock=True`."""
+    """Serves the page; `options` are Gradio's. Returns its address, at once with `prevent_thread_lock=True`."""
     app.queue(max_size=_MAX_WAITING)
     return app.launch(share=False, max_file_size=round(1e6 * max_upload), **options)[1]

@@ -19,7 +19,7 @@ _CHUNK = 8
 
 
 def parse_coding(text: str) -> compression.H264:
-    """Return the settings that 'h264:CRF' means.
+    """Returns the settings that 'h264:CRF' means.
 
     Raises:
       ValueError: it means none.
@@ -37,12 +37,12 @@ def parse_coding(text: str) -> compression.H264:
 
 
 def name_coding(settings: compression.H264) -> str:
-    """Return the 'h264:CRF' of settings."""
+    """Returns the 'h264:CRF' of settings."""
     return f"h264:{settings.crf:g}"
 
 
 def describe_coding(settings: compression.H264) -> str:
-    """Return what tables say about coded low resolution."""
+    """Returns what tables say about coded low resolution."""
     return f"x264 (crf {settings.crf:g}, {settings.preset}, 4:2:0, given frames as one video)"
 
 
@@ -54,7 +54,7 @@ class VideoCache:
         self._videos = collections.OrderedDict()
 
     def get(self, key: tuple, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the video of that key; make it if it is not held."""
+        """Returns the video of that key; make it if it is not held."""
         with self._lock:  # also while it is made: other readers are about to ask for the same
             if key not in self._videos:
                 while len(self._videos) >= _MAX_VIDEOS:
@@ -95,7 +95,7 @@ class CodedClip:
         return ((0, self.num_frames),)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Return the frames of a window, at least two and evenly spaced, uint8 [N, H, W, 3]."""
+        """Returns the frames of a window, at least two and evenly spaced, uint8 [N, H, W, 3]."""
         first, stride = indices[0], indices[1] - indices[0]
         if list(indices) != list(range(first, first + stride * len(indices), stride)):
             raise ValueError(f"frames {list(indices)} of {self.name} are not evenly spaced")

@@ -13,7 +13,7 @@ _FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 
 
 def import_opencv():
-    """Return the module cv2.
+    """Returns the module cv2.
 
     Raises:
       ValueError: it is not installed.
@@ -26,7 +26,7 @@ def import_opencv():
 
 
 def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the motion from one frame to the next.
+    """Returns the motion from one frame to the next.
 
     Args:
       first: uint8 [H, W, 3], RGB.
@@ -41,7 +41,7 @@ def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def flow_distance(prediction: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray]) -> float:
-    """Return tOF of two consecutive frames in pixels.
+    """Returns tOF of two consecutive frames in pixels.
 
     Args:
       prediction: two consecutive frames, uint8 or float32 in [0, 1] (rounded here), [H, W, 3].
@@ -52,7 +52,7 @@ def flow_distance(prediction: tuple[np.ndarray, np.ndarray], target: tuple[np.nd
 
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
-    """Return frames as 8-bit images: float32 in [0, 1] clamped and rounded, halves upwards; uint8 as they are."""
+    """Returns frames as 8-bit images: float32 in [0, 1] clamped and rounded, halves upwards; uint8 as they are."""
     if frames.dtype == np.uint8:
         return frames
     return np.floor(np.clip(frames, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)

@@ -59,7 +59,7 @@ class EvaluationClip:
         return height, width
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Return what a network is given, and what it should make of it.
+        """Returns what a network is given, and what it should make of it.
 
         Args:
           window: of this clip.
@@ -82,7 +82,7 @@ class EvaluationClip:
         ), target
 
     def read_low(self, indices: Sequence[int]) -> np.ndarray:
-        """Return low-resolution frames as a file holds them, uint8 [N, H, W, 3]."""
+        """Returns low-resolution frames as a file holds them, uint8 [N, H, W, 3]."""
         if self.given:
             return self.given.read(indices)
         return bicubic.to_uint8(bicubic.imresize(self._read_truth(indices), scale=1.0 / self.protocol.space))
@@ -105,7 +105,7 @@ def open_dataset(
     reduce: float = 1.0,
     coding: H264 | None = None,
 ) -> list[EvaluationClip]:
-    """Open a data set and check that all of it can be measured.
+    """Opens a data set and checks that all of it can be measured.
 
     Args:
       name: a key of `LAYOUTS`.
@@ -251,7 +251,7 @@ def _named_clips(
 
 
 def _find_folders(path: Path, places: Sequence[str], names: Sequence[str], title: str) -> dict[str, Path]:
-    """Return where each clip is: in the first of `places` below `path` that has them all.
+    """Returns where each clip is: in the first of `places` below `path` that has them all.
 
     A clip is a folder, or a video of that name.
     """

@@ -79,7 +79,7 @@ def draw_quality_and_speed(runs: Sequence[Path], path: Path) -> None:
 def draw_crops(
     runs: Sequence[Path], clip: str, frame: int, path: Path, *, crop: tuple[int, int, int, int] | None = None
 ) -> None:
-    """Put a part of a frame beside that of the ground truth, and the differences below.
+    """Puts a part of a frame beside that of the ground truth, and the differences below.
 
     Args:
       runs: with saved frames.
@@ -119,13 +119,13 @@ def draw_crops(
 
 
 def show_difference(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the mean difference over the channels of uint8 [H, W, 3], enhanced, as grey uint8 [H, W, 3]."""
+    """Returns the mean difference over the channels of uint8 [H, W, 3], enhanced, as grey uint8 [H, W, 3]."""
     difference = np.abs(prediction.astype(np.float64) - target).mean(axis=-1, keepdims=True)
     return np.minimum(difference * _GAIN, 255).astype(np.uint8).repeat(3, axis=-1)
 
 
 def find_worst_crop(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width) of the square with the largest mean difference of uint8 [H, W, 3]."""
+    """Returns (top, left, height, width) of the square with the largest mean difference of uint8 [H, W, 3]."""
     side = min(_CROP, *target.shape[:2])
     error = np.abs(prediction.astype(np.int64) - target).sum(axis=-1)
     total = np.pad(error.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -135,7 +135,7 @@ def find_worst_crop(prediction: np.ndarray, target: np.ndarray) -> tuple[int, in
 
 
 def find_worst_frame(run: Path, clip: str) -> int:
-    """Return the interpolated frame of a clip with the lowest PSNR of Y, or of all if none is interpolated."""
+    """Returns the interpolated frame of a clip with the lowest PSNR of Y, or of all if none is interpolated."""
     rows = [row for row in results.read_csv(run / "frames.csv") if row.clip == clip]
     rows = [row for row in rows if not row.is_given] or rows
     return min(rows, key=lambda row: row.scores["psnr_y"]).frame

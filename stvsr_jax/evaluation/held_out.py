@@ -33,7 +33,7 @@ _PANEL_WIDTH = 320  # smaller frames are shown with whole pixels repeated
 
 
 def read_truth(clip: pathlib.Path, *, start: int, frames: int) -> tuple[np.ndarray, Fraction]:
-    """Read the ground truth.
+    """Reads the ground truth.
 
     Args:
       clip: a video or a folder of pictures.
@@ -60,12 +60,12 @@ def read_truth(clip: pathlib.Path, *, start: int, frames: int) -> tuple[np.ndarr
 
 
 def reduce(truth: np.ndarray) -> np.ndarray:
-    """Return what is given of the ground truth: every second frame, a quarter of each side, uint8."""
+    """Returns what is given of the ground truth: every second frame, a quarter of each side, uint8."""
     return bicubic.to_uint8(bicubic.imresize(truth[::2], scale=1 / SPACE))
 
 
 def enlarge(given: np.ndarray) -> np.ndarray:
-    """Return the given frames, enlarged bicubically, and between two of them their mean, uint8."""
+    """Returns the given frames, enlarged bicubically, and between two of them their mean, uint8."""
     large = bicubic.imresize(given, scale=SPACE)
     result = np.empty((2 * len(given) - 1, *large.shape[1:]), np.uint8)
     result[::2] = bicubic.to_uint8(large)
@@ -74,13 +74,13 @@ def enlarge(given: np.ndarray) -> np.ndarray:
 
 
 def score(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return PSNR-Y of each frame in dB; both are uint8 [T, H, W, 3]."""
+    """Returns PSNR-Y of each frame in dB; both are uint8 [T, H, W, 3]."""
     pairs = zip(frames, truth, strict=True)
     return np.array([float(metrics.psnr_y(a / np.float32(255), b / np.float32(255))) for a, b in pairs])
 
 
 def write_video(path: pathlib.Path, frames: Iterable[np.ndarray], *, rate: Fraction, is_exact: bool) -> None:
-    """Write uint8 [H, W, 3] frames, in RGB without loss, or as H.264 that every player knows."""
+    """Writes uint8 [H, W, 3] frames, in RGB without loss, or as H.264 that every player knows."""
     codec, pixel_format, options = ("ffv1", "bgr0", {}) if is_exact else ("libx264", "yuv420p", {"crf": "14"})
     with media.open_to_write(path) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
@@ -97,7 +97,7 @@ def write_video(path: pathlib.Path, frames: Iterable[np.ndarray], *, rate: Fract
 def panels(
     given: np.ndarray, plain: np.ndarray, result: np.ndarray, truth: np.ndarray
 ) -> Iterable[np.ndarray]:
-    """Yield each moment's frames side by side: input (held), bicubic, result, original."""
+    """Yields each moment's frames side by side: input (held), bicubic, result, original."""
     repeat = max(1, -(-_PANEL_WIDTH // truth.shape[2]))
     for i in range(len(truth)):
         small = given[i // 2].repeat(SPACE * repeat, 0).repeat(SPACE * repeat, 1)

@@ -44,7 +44,7 @@ class Method:
     make: Callable[[], Renderer]
 
     def check(self, protocol: protocols.Protocol) -> None:
-        """Raise ValueError unless the method can do what the protocol asks for."""
+        """Raises ValueError unless the method can do what the protocol asks for."""
         if self.name in models.MODELS:
             predictor.check_request(self.name, space=protocol.space, time=1)
         times = [time for window in protocol.plan(protocol.shortest) for time in window.times]
@@ -56,7 +56,7 @@ class Method:
 
 
 def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", tile: int = 0) -> Method:
-    """Return a baseline by name, or the network of trained weights.
+    """Returns a baseline by name, or the network of trained weights.
 
     Args:
       model: a key of `BASELINES`, or weights by name, path or address; see `weights.sources`.
@@ -99,7 +99,7 @@ def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", til
 
 
 def params_digest(params: Any) -> str:
-    """Return SHA-256 over the names, shapes, types and values of a parameter tree, in hexadecimal."""
+    """Returns SHA-256 over the names, shapes, types and values of a parameter tree, in hexadecimal."""
     digest = hashlib.sha256()
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for path, leaf in sorted(leaves, key=lambda item: jax.tree_util.keystr(item[0])):

@@ -47,7 +47,7 @@ class Window:
 
 
 def plan_chain(length: int, *, count: int, stride: int, align_end: bool) -> tuple[Window, ...]:
-    """Cover a clip with windows that share one frame with the one before; its first prediction counts.
+    """Covers a clip with windows that share one frame with the one before; its first prediction counts.
 
     Args:
       length: frames of the clip.
@@ -72,7 +72,7 @@ def plan_chain(length: int, *, count: int, stride: int, align_end: bool) -> tupl
 
 
 def plan_pairs(length: int, *, gap: int, offsets: Sequence[int]) -> tuple[Window, ...]:
-    """Cover a clip with windows of two given frames, side by side.
+    """Covers a clip with windows of two given frames, side by side.
 
     Args:
       length: frames of the clip.
@@ -89,7 +89,7 @@ def plan_pairs(length: int, *, gap: int, offsets: Sequence[int]) -> tuple[Window
 
 
 def split_window(window: Window, size: int) -> tuple[Window, ...]:
-    """Cut a window for a network that takes at most `size` frames; the first prediction of a frame counts.
+    """Cuts a window for a network that takes at most `size` frames; the first prediction of a frame counts.
 
     Raises:
       ValueError: the window cannot be cut into pieces of that size that share one frame.
@@ -137,7 +137,7 @@ class Protocol:
 
 
 def frame_weights(average: str, frame_counts: Sequence[int]) -> list[float]:
-    """Return how much one frame of each clip counts; over all frames the weights sum to 1.
+    """Returns how much one frame of each clip counts; over all frames the weights sum to 1.
 
     Args:
       average: 'clip' or 'window', see `Protocol`.
@@ -177,7 +177,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
 def find_protocol(name: str) -> Protocol:
-    """Return a protocol by name.
+    """Returns a protocol by name.
 
     Raises:
       ValueError: there is none of that name.

@@ -78,5 +78,5 @@ FIGURES = (
 
 
 def find_figures(dataset: str, protocol: str) -> list[PublishedFigure]:
-    """Return the figures of a data set under a protocol."""
+    """Returns the figures of a data set under a protocol."""
     return [figure for figure in FIGURES if (figure.dataset, figure.protocol) == (dataset, protocol)]

@@ -48,7 +48,7 @@ class Rendered:
 def render_windows(
     method: Method, protocol: Protocol, clips: Sequence[EvaluationClip], devices: Sequence[jax.Device]
 ) -> Iterator[Rendered]:
-    """Yield all windows of all clips, in order, each rendered and scored on one of the devices.
+    """Yields all windows of all clips, in order, each rendered and scored on one of the devices.
 
     Raises:
       ValueError: a frame cannot be read, or the device has too little memory for the method's tile.
@@ -73,7 +73,7 @@ def render_windows(
 def _map_ahead(
     pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], ahead: int
 ) -> Iterator[Any]:
-    """Map in threads, in order, with at most `ahead` results waiting or under way.
+    """Maps in threads, in order, with at most `ahead` results waiting or under way.
 
     An error of `items` is raised after the results of the items before it.
     """

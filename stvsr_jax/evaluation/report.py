@@ -26,7 +26,7 @@ Record = Mapping[str, Any]
 
 
 def read_record(run: Path) -> Record:
-    """Return the record of a complete evaluation.
+    """Returns the record of a complete evaluation.
 
     Raises:
       ValueError: the folder holds none.
@@ -47,7 +47,7 @@ def read_record(run: Path) -> Record:
 
 
 def make_tables(records: Sequence[Record]) -> str:
-    """Return Markdown: one table for each group of records that can be compared."""
+    """Returns Markdown: one table for each group of records that can be compared."""
     groups: dict[tuple, list[Record]] = {}
     for record in records:
         groups.setdefault(comparable(record), []).append(record)
@@ -55,14 +55,14 @@ def make_tables(records: Sequence[Record]) -> str:
 
 
 def comparable(record: Record) -> tuple:
-    """Return what two records must have in common for their numbers to be compared."""
+    """Returns what two records must have in common for their numbers to be compared."""
     dataset = record["settings"]["dataset"]
     protocol = tuple(sorted(record["settings"]["protocol"].items()))
     return dataset["name"], protocol, dataset["low_resolution"], dataset["reduce"], record["target_digest"]
 
 
 def label(record: Record) -> str:
-    """Return what a record's method is called in tables and figures."""
+    """Returns what a record's method is called in tables and figures."""
     method = record["settings"]["method"]
     if "digest" not in method:
         return method["name"]
@@ -145,7 +145,7 @@ def _row(cells):
 
 
 def make_overview(records: Sequence[Record]) -> str:
-    """Return Markdown: a line for each group of records that can be compared, a column for each method."""
+    """Returns Markdown: a line for each group of records that can be compared, a column for each method."""
     methods = list(dict.fromkeys(map(label, records)))
     groups: dict[tuple, dict[str, Record]] = {}
     for record in records:
@@ -168,7 +168,7 @@ def make_overview(records: Sequence[Record]) -> str:
 
 
 def make_published_table() -> str:
-    """Return Markdown of every published figure."""
+    """Returns Markdown of every published figure."""
     rows = [
         [
             f.method,

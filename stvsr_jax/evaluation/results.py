@@ -47,17 +47,17 @@ _COLUMNS = ("clip", "frame", "window", "time", "given", "target")
 
 
 def image_digest(image: np.ndarray) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of uint8 [H, W, 3]."""
+    """Returns the first 16 hexadecimal digits of the SHA-256 of uint8 [H, W, 3]."""
     return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
 
 
 def file_stem(number: int, clip: str) -> str:
-    """Return what the files of a clip are called; `number` is its place in the data set."""
+    """Returns what the files of a clip are called; `number` is its place in the data set."""
     return f"{number:05d}_{clip.replace('/', '_')}"
 
 
 def write_csv(path: Path, rows: Iterable[FrameScore], metrics: Sequence[str]) -> None:
-    """Write rows to a file that appears whole or not at all.
+    """Writes rows to a file that appears whole or not at all.
 
     Args:
       path: of the file.
@@ -74,7 +74,7 @@ def write_csv(path: Path, rows: Iterable[FrameScore], metrics: Sequence[str]) ->
 
 
 def read_csv(path: Path) -> list[FrameScore]:
-    """Read what `write_csv` wrote.
+    """Reads what `write_csv` wrote.
 
     Raises:
       ValueError: it is damaged.
@@ -102,7 +102,7 @@ def _read_row(line):
 
 
 def average(rows: Sequence[FrameScore], how: str) -> dict[str, float]:
-    """Return {metric: mean} of rows that have it.
+    """Returns {metric: mean} of rows that have it.
 
     Args:
       rows: of any clips.
@@ -123,7 +123,7 @@ def average(rows: Sequence[FrameScore], how: str) -> dict[str, float]:
 
 
 def summarize(rows: Sequence[FrameScore], how: str) -> dict:
-    """Return the averages of a set of rows and of its parts, and what identifies its ground truth.
+    """Returns the averages of a set of rows and of its parts, and what identifies its ground truth.
 
     Args:
       rows: all scored frames, clip by clip.

@@ -85,7 +85,7 @@ class Job:
 
 
 def check(job: Job, out: Path, *, devices: Sequence[jax.Device] | None = None) -> None:
-    """Raise ValueError if the job cannot be done, or not in that folder; nothing is computed or written."""
+    """Raises ValueError if the job cannot be done, or not in that folder; nothing is computed or written."""
     job.method.check(job.protocol)
     if job.with_tof:
         consistency.import_opencv()
@@ -98,7 +98,7 @@ def check(job: Job, out: Path, *, devices: Sequence[jax.Device] | None = None) -
 
 
 def evaluate(job: Job, out: Path, *, devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
-    """Measure, going on from what is in the folder already.
+    """Measures, going on from what is in the folder already.
 
     Args:
       job: what to measure.
@@ -146,7 +146,7 @@ def evaluate(job: Job, out: Path, *, devices: Sequence[jax.Device] | None = None
 
 
 def settings(job: Job, devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """Return everything that the numbers may depend on; two evaluations that agree here agree in them."""
+    """Returns everything that the numbers may depend on; two evaluations that agree here agree in them."""
     protocol = job.protocol
     packages = ["jax", "jaxlib", "flax", "numpy"]
     packages += ["opencv-python-headless"] if job.with_tof else []
@@ -185,7 +185,7 @@ def settings(job: Job, devices: Sequence[jax.Device]) -> dict[str, Any]:
 
 
 def _check_folder(out: Path, now: dict[str, Any]) -> None:
-    """Refuse a folder of another evaluation, or of something else."""
+    """Refuses a folder of another evaluation, or of something else."""
     existing = out / "record.json"
     if existing.exists():
         try:
@@ -228,7 +228,7 @@ def _printable(tree: Any) -> Any:
 
 
 def _score_clip(job, clip, name, rendered, out, bar):
-    """Take a clip's windows from `rendered`: its rows, and (frames, seconds) of each window."""
+    """Takes a clip's windows from `rendered`: its rows, and (frames, seconds) of each window."""
     rows, timing = [], []
     last = None  # index, prediction and target of the frame before
     pieces = sum(
@@ -277,6 +277,6 @@ def _append_timing(path, timing):
 
 
 def _read_timing(path):
-    """Return the median over windows of seconds per frame (the first of each size were compiled meanwhile)."""
+    """Returns the median over windows of seconds per frame (the first of each size were compiled meanwhile)."""
     with path.open(newline="") as file:
         return float(np.median([float(row["seconds"]) / int(row["frames"]) for row in csv.DictReader(file)]))

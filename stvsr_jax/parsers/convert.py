@@ -6,7 +6,7 @@ from stvsr_jax.parsers import values
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
-    """Return the parser; `prog` is what the user typed."""
+    """Returns the parser; `prog` is what the user typed."""
     parser = argparse.ArgumentParser(prog=prog, description="Converts published PyTorch weights.")
     parser.add_argument("weights", help="the published file: .pth, .npz or .safetensors")
     parser.add_argument("out", help="directory of the checkpoint, new or empty")

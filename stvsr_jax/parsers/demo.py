@@ -4,7 +4,7 @@ import argparse
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
-    """Return the parser; `prog` is what the user typed."""
+    """Returns the parser; `prog` is what the user typed."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Serves a page in the browser: upload a video, choose scale and frame rate, compare, download.",

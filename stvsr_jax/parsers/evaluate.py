@@ -9,7 +9,7 @@ from stvsr_jax.weights import shipped
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
-    """Return the parser; `prog` is what the user typed."""
+    """Returns the parser; `prog` is what the user typed."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Measures a network or a baseline on a data set under a named protocol.",

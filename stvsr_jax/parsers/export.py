@@ -7,7 +7,7 @@ from stvsr_jax.parsers import values
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
-    """Return the parser; `prog` is what the user typed."""
+    """Returns the parser; `prog` is what the user typed."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Writes a network as a StableHLO file that runs without this package.",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
-    """Return the parser; `prog` is what the user typed."""
+    """Returns the parser; `prog` is what the user typed."""
     parser = argparse.ArgumentParser(prog=prog, description="Draws the curves of training runs.")
     parser.add_argument(
         "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="directory of a training run"

@@ -9,7 +9,7 @@ from stvsr_jax.weights import shipped
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Read 'WxH' as (H, W)."""
+    """Reads 'WxH' as (H, W)."""
     try:
         width, height = map(int, text.lower().split("x"))
     except ValueError as error:
@@ -18,7 +18,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Read 'I/N' as (I, N)."""
+    """Reads 'I/N' as (I, N)."""
     try:
         number, count = map(int, text.split("/"))
     except ValueError as error:
@@ -27,7 +27,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def parse_fraction(text: str) -> Fraction:
-    """Read '2', '0.5' or '1/2'."""
+    """Reads '2', '0.5' or '1/2'."""
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
@@ -35,7 +35,7 @@ def parse_fraction(text: str) -> Fraction:
 
 
 def parse_rate(text: str) -> Fraction:
-    """Read frames per second; a decimal that is short for 60000/1001, say 59.94 or 59.94005994, is that."""
+    """Reads frames per second; a decimal that is short for 60000/1001, say 59.94 or 59.94005994, is that."""
     rate = parse_fraction(text)
     digits = len(text.partition(".")[2])
     if "." not in text or rate <= 0:
@@ -49,7 +49,7 @@ def parse_rate(text: str) -> Fraction:
 
 
 def one_of(module: str, name: str) -> Callable[[str], str]:
-    """Return the type of a flag whose values are the names in a container of another module.
+    """Returns the type of a flag whose values are the names in a container of another module.
 
     The module is imported when there is a value to check, so the flag's help has to list the names itself.
     """
@@ -64,7 +64,7 @@ def one_of(module: str, name: str) -> Callable[[str], str]:
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
-    """Add --model and --checkpoint, by which users name weights; see `weights.choice.choose`."""
+    """Adds --model and --checkpoint, by which users name weights; see `weights.choice.choose`."""
     names = ", ".join(shipped.list_names()) or "none in this package"
     parser.add_argument(
         "--model", metavar="NAME", help=f"weights that ship: {names}; default: by what is asked"
@@ -77,7 +77,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def add_average(parser: argparse.ArgumentParser) -> None:
-    """Add --weights, by which users name the average of a run's weights or the weights."""
+    """Adds --weights, by which users name the average of a run's weights or the weights."""
     parser.add_argument(
         "--weights",
         choices=(

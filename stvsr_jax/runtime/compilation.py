@@ -17,7 +17,7 @@ from stvsr_jax.runtime import function_identity, kernel_compiler, program_store
 
 
 def keep_compiled_programs() -> None:
-    """Turn on JAX's persistent compilation cache, unless it is set already or the devices are CPUs.
+    """Turns on JAX's persistent compilation cache, unless it is set already or the devices are CPUs.
 
     Programs compiled for one kind of CPU may not run on another that shares the directory. With a limit of its size JAX
     locks the directory; without one, processes that start together read entries that another is still writing.
@@ -53,7 +53,7 @@ _CONVOLUTIONS = "CUDNN,CONVOLUTION"
 
 
 def options(*, concurrent: bool = False) -> dict[str, str]:
-    """Return the compiler options for a network or a training step, those of `jax.jit(compiler_options=...)`.
+    """Returns the compiler options for a network or a training step, those of `jax.jit(compiler_options=...)`.
 
     On a CUDA device the kernels of a program are launched as one CUDA graph. Thousands of small kernels take the host
     longer to launch one by one than the device to run. Empty on other devices, and if XLA_FLAGS sets what goes into
@@ -100,12 +100,12 @@ class Program:
         return jax.jit(self._function, **statics, **self._settings)
 
     def __call__(self, *args, **kwargs) -> Any:
-        """Run the function."""
+        """Runs the function."""
         positional, named = self._split(args, kwargs)[0]
         return self.prepare(*args, **kwargs)(*positional, **named)
 
     def prepare(self, *args, **kwargs) -> jax.stages.Compiled:
-        """Return the program that runs on such arguments, compiled or loaded the first time."""
+        """Returns the program that runs on such arguments, compiled or loaded the first time."""
         arrays, statics = self._split(args, kwargs)
         signature = _describe(arrays), statics
         if signature not in self._compiled:
@@ -115,7 +115,7 @@ class Program:
         return self._compiled[signature]
 
     def compile(self, *args, **kwargs) -> jax.stages.Compiled:
-        """Return the program for such arguments (of the static ones: with these values), loaded or made."""
+        """Returns the program for such arguments (of the static ones: with these values), loaded or made."""
         arrays, statics = self._split(args, kwargs)
         entry = self._find(arrays, statics) if self._is_kept and program_store.is_on() else None
         if entry is None:
@@ -182,7 +182,7 @@ def jit(
     static_argnames: tuple[str, ...] = (),
     **settings: Any,
 ) -> Program:
-    """Return the function jitted, whose programs are kept from one process to the next.
+    """Returns the function jitted, whose programs are kept from one process to the next.
 
     It is compiled with `options()`, unless `compiler_options` are among the settings, and Mosaic kernels are compiled
     side by side. A kept program is found without the function being traced: by what the function is made of, its

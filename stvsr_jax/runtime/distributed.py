@@ -16,7 +16,7 @@ VARIABLES = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
 
 
 def initialize(environment: Mapping[str, str] = os.environ) -> None:
-    """Join the other processes of the run, if there are any; call it before anything else of JAX.
+    """Joins the other processes of the run, if there are any; call it before anything else of JAX.
 
     COORDINATOR_ADDRESS (host:port of process 0), NUM_PROCESSES and PROCESS_ID say who they are. Without them JAX
     looks for a TPU pod, SLURM, Open MPI or Kubernetes, and where it finds none this process is alone.
@@ -65,7 +65,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def answered_by(self, end: Callable[[], None]) -> Iterator[None]:
-        """Answer a signal at once that comes while the main thread is inside, as in the compiler, which takes a minute.
+        """Answers a signal at once that comes while the main thread is inside, as in the compiler, which takes a minute.
 
         Another thread then calls `end`, which saves and raises a StoppedError, and ends the process. With several
         processes the request waits for the next step.

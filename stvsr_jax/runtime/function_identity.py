@@ -25,7 +25,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic, np.dtyp
 
 
 def describe(value: Any) -> str:
-    """Return the text of a function, or of anything that one may close over.
+    """Returns the text of a function, or of anything that one may close over.
 
     Raises:
       ValueError: something in it differs in each process, is an array on a device, which should be an argument, or has

@@ -32,7 +32,7 @@ _LIMIT = 4 * 2**30  # bytes of all programs; one is some 20 MB
 
 
 def is_on() -> bool:
-    """Return whether programs are kept: where JAX keeps them, but not those of CPUs or of several processes."""
+    """Returns whether programs are kept: where JAX keeps them, but not those of CPUs or of several processes."""
     directory = jax.config.jax_compilation_cache_dir
     return (
         bool(directory)
@@ -51,7 +51,7 @@ class _Without:
 
 @contextlib.contextmanager
 def without_jax_cache() -> Iterator[None]:
-    """Keep JAX's cache from storing what is compiled inside: a program that was loaded from there cannot be saved here.
+    """Keeps JAX's cache from storing what is compiled inside: a program that was loaded from there cannot be saved here.
 
     What other threads compile meanwhile is not stored there either.
     """
@@ -80,7 +80,7 @@ class Entry:
         self._devices = devices
 
     def load(self, arrays: tuple[Sequence[Any], Mapping[str, Any]]) -> jax.stages.Compiled | None:
-        """Return the program, which has been run; None if it is not there, or does not run: then it is removed.
+        """Returns the program, which has been run; None if it is not there, or does not run: then it is removed.
 
         Args:
           arrays: its arguments, by place and by name. Their shapes, dtypes and shardings are used, not their values.
@@ -105,7 +105,7 @@ class Entry:
             return None
 
     def save(self, compiled: jax.stages.Compiled) -> None:
-        """Keep the program; programs not used for long go if all together are too large."""
+        """Keeps the program; programs not used for long go if all together are too large."""
         if (
             digest_of_code() != _CODE
         ):  # which of them was compiled nobody knows: some modules are imported late
@@ -154,7 +154,7 @@ def _make_room(directory):
 
 
 def _environment(devices):
-    """Return all that programs depend on besides their function and its arguments."""
+    """Returns all that programs depend on besides their function and its arguments."""
     settings = [  # the attribute knows of `with` statements
         (name, getattr(jax.config, name, value))
         for name, value in sorted(jax.config.values.items())
@@ -184,7 +184,7 @@ def _describe_processor():
 
 
 def digest_of_code() -> str:
-    """Return a digest of the package's files as they are now."""
+    """Returns a digest of the package's files as they are now."""
     folder = pathlib.Path(stvsr_jax.__file__).parent
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):

@@ -23,7 +23,7 @@ _MIN_SPLIT_SIZE = 4096
 
 
 def make_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
-    """Return the mesh of the devices (default: all of them, on every process).
+    """Returns the mesh of the devices (default: all of them, on every process).
 
     The axis types are explicit in the code: `jax.make_mesh` defaults to Explicit axes, under which merging the batch and
     time axes fails.
@@ -58,23 +58,23 @@ def on_each_device(
 
 
 def jit_on_rows(function: Callable[..., Any], mesh: Mesh) -> compilation.Program:
-    """Return the jitted function of (params, batch), run on every device's rows; every device gets all results."""
+    """Returns the jitted function of (params, batch), run on every device's rows; every device gets all results."""
     on_devices = on_each_device(function, mesh, in_specs=(WHOLE, ROWS), out_specs=ROWS)
     return compilation.jit(on_devices, compiler_options={}, out_shardings=replicated(mesh))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of arrays that every device holds whole."""
+    """Returns the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding that splits the leading axis over all devices."""
+    """Returns the sharding that splits the leading axis over all devices."""
     return NamedSharding(mesh, ROWS)
 
 
 def of_state(state: Any, mesh: Mesh) -> Any:
-    """Return the sharding of each array of a training state, or of parameters: a tree of the same structure.
+    """Returns the sharding of each array of a training state, or of parameters: a tree of the same structure.
 
     Of each large array the longest axis that divides by the devices is split over 'fsdp'. Only shapes are read.
     """
@@ -91,14 +91,14 @@ def of_state(state: Any, mesh: Mesh) -> Any:
 
 
 def with_shardings(shapes: Any, mesh: Mesh) -> Any:
-    """Return the same shapes and dtypes with the shardings of a training state."""
+    """Returns the same shapes and dtypes with the shardings of a training state."""
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, of_state(shapes, mesh)
     )
 
 
 def process_batch_size(batch_size: int, mesh: Mesh, *, micro_batches: int = 1) -> int:
-    """Return how many examples of a global batch this process reads.
+    """Returns how many examples of a global batch this process reads.
 
     Raises:
       ValueError: the batch does not divide over the devices and into the micro batches.
@@ -112,6 +112,6 @@ def process_batch_size(batch_size: int, mesh: Mesh, *, micro_batches: int = 1) -
 
 
 def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Return global arrays [B, ...] from the rows that this process holds."""
+    """Returns global arrays [B, ...] from the rows that this process holds."""
     sharding = batch_sharding(mesh)
     return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}

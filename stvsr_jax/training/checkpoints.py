@@ -26,7 +26,7 @@ def save(
     *,
     scores: Mapping[str, float] | None = None,
 ) -> None:
-    """Start writing the state after `state.step` steps; a step that has been saved is left as it is.
+    """Starts writing the state after `state.step` steps; a step that has been saved is left as it is.
 
     Args:
       manager: of the directory.
@@ -55,7 +55,7 @@ def save(
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
-    """Wait until everything is written.
+    """Waits until everything is written.
 
     Raises:
       OSError: something cannot be written.
@@ -70,7 +70,7 @@ def restore_latest(
     *,
     last: int | None = None,
 ) -> TrainState:
-    """Return the newest saved state that can be read.
+    """Returns the newest saved state that can be read.
 
     A damaged checkpoint is renamed to `damaged-STEP`, with a warning, and the one before is taken. One that cannot be
     read for another reason, or for one that is not known, stays as it is: going on without it would lose steps.
@@ -102,7 +102,7 @@ def restore_latest(
 
 
 def remove_surplus(manager: ocp.CheckpointManager, *, keep: int, keep_every: int) -> None:
-    """Remove the checkpoints that are not to stay: a run that is killed after a save leaves what that save replaces.
+    """Removes the checkpoints that are not to stay: a run that is killed after a save leaves what that save replaces.
 
     Call it with a state restored: what the newest gives way to, if it is damaged, has to be there until then.
 
@@ -128,7 +128,7 @@ class _Scored(NamedTuple):
 
 
 def note_rollback(manager: ocp.CheckpointManager, step: int, count: int) -> None:
-    """Record that a run goes on from a checkpoint having diverged `count` times; later ones are deleted.
+    """Records that a run goes on from a checkpoint having diverged `count` times; later ones are deleted.
 
     The restored state then counts them, also of a run that is killed before its next checkpoint.
     """
@@ -201,7 +201,7 @@ def _set_aside(manager, step, failure):
 
 
 def best(manager: ocp.CheckpointManager) -> tuple[int, dict[str, float]] | None:
-    """Return the step and the scores of the kept checkpoint with the best score, None if none has scores."""
+    """Returns the step and the scores of the kept checkpoint with the best score, None if none has scores."""
     scored = {step: scores for step in manager.all_steps() if (scores := manager.metrics(step))}
     if not scored:
         return None

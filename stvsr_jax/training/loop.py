@@ -32,7 +32,7 @@ class Services(NamedTuple):
 
 
 def train(run: Run, state: TrainState, services: Services) -> dict[str, float]:
-    """Train until the last step, and return the last scores.
+    """Trains until the last step and returns the last scores.
 
     Args:
       run: what to train; from `train.prepare`.
@@ -181,13 +181,13 @@ class _Report:
         self._probe = make_offset_probe(run.model, run.mesh)
 
     def score(self, state):
-        """Return the scores of the state."""
+        """Returns the scores of the state."""
         return validation.score(
             self._eval_step, state.best_params, self._run.datasets.validation, self._run.mesh
         )
 
     def evaluate(self, state):
-        """Score the state, write the scores and some pictures, and return the scores."""
+        """Scores the state, writes the scores and some pictures, and returns the scores."""
         run, params, step = self._run, state.best_params, int(state.step)
         scores = self.score(state)
         self._writer.write(step, {f"validation/{name}": v for name, v in scores.items()}, announce=True)
@@ -199,11 +199,11 @@ class _Report:
         return scores
 
     def offsets(self, state, batch):
-        """Return the mean absolute offsets of the deformable convolutions on a batch."""
+        """Returns the mean absolute offsets of the deformable convolutions on a batch."""
         return {k: float(v) for k, v in self._probe(state.params, batch["frames"]).items()}
 
     def log(self, step, watch, state, batch):
-        """Write the averages since the last time."""
+        """Writes the averages since the last time."""
         averages = watch.averages()
         if averages:
             eta = averages.get("step_seconds", 0.0) * (self._run.loop.num_steps - step)
@@ -227,7 +227,7 @@ class _Watch:
         self._numbers, self._seconds, self._timed, self._began = [], 0.0, 0, time.perf_counter()
 
     def add(self, step, numbers, shape, *, wait):
-        """Take the metrics of a step that is under way; wait for those of the step before, or also for them.
+        """Takes the metrics of a step that is under way; waits for those of the step before, or also for them.
 
         The first step of a shape is compiled: it is waited for at once, and its time is in no average.
         """
@@ -254,7 +254,7 @@ class _Watch:
 
     @contextlib.contextmanager
     def paused(self):
-        """Leave out the time spent inside."""
+        """Leaves out the time spent inside."""
         began = time.perf_counter()
         yield
         self._began += time.perf_counter() - began
@@ -273,11 +273,11 @@ class _Watch:
         return self.skipped_in_a_row >= max_skipped_steps
 
     def shown(self):
-        """Return what the progress bar shows."""
+        """Returns what the progress bar shows."""
         return {key: self._last[key] for key in ("loss", "psnr")} if self._last else {}
 
     def averages(self):
-        """Return the mean of each metric over the steps known since the last call, {} without steps.
+        """Returns the mean of each metric over the steps known since the last call, {} without steps.
 
         Only `skipped` counts the steps that were; the rest would not be finite. The learning rate is the last.
         """

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def charbonnier(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Return sqrt(d^2 + 1e-6) for each value, float32 (Charbonnier et al., ICIP 1994; both recipes).
+    """Returns sqrt(d^2 + 1e-6) for each value, float32 (Charbonnier et al., ICIP 1994; both recipes).
 
     Args:
       prediction: [...] in [0, 1].
@@ -20,7 +20,7 @@ def charbonnier(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Return |d| for each value, float32; shapes as in `charbonnier`."""
+    """Returns |d| for each value, float32; shapes as in `charbonnier`."""
     return jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32))
 
 

@@ -20,7 +20,7 @@ class MetricWriter:
     """Writes scalars and pictures of a run; only the first process of several does. Use as a context manager."""
 
     def __init__(self, workdir: str | pathlib.Path, *, first_step: int, num_steps: int, is_writer: bool):
-        """Start reporting.
+        """Starts reporting.
 
         Args:
           workdir: of the run; gets `metrics.csv` and `tensorboard/`. What a run that is being resumed wrote of
@@ -52,7 +52,7 @@ class MetricWriter:
         self._lines = is_writer and not on_terminal
 
     def rewind(self, step: int) -> None:
-        """Drop the rows of `metrics.csv` that are of later steps, or were cut off."""
+        """Drops the rows of `metrics.csv` that are of later steps, or were cut off."""
         if self._csv:
             self._text = _format_rows(_read_rows(self._csv, last=step), header=True)
             if self._is_object:
@@ -71,7 +71,7 @@ class MetricWriter:
                 file.write(rows)
 
     def progress(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Show numbers beside the bar after `step` steps; cheap, for every step."""
+        """Shows numbers beside the bar after `step` steps; cheap, for every step."""
         if numbers:
             self._bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)
         self._bar.update(step - self._bar.n)
@@ -84,7 +84,7 @@ class MetricWriter:
         eta: float | None = None,
         announce: bool = False,
     ) -> None:
-        """Record numbers after `step` steps, and print them as a line where there is no bar.
+        """Records numbers after `step` steps, and prints them as a line where there is no bar.
 
         Args:
           step: steps taken.
@@ -104,13 +104,13 @@ class MetricWriter:
             )
 
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Record a picture [H, W, 3], uint8, in TensorBoard."""
+        """Records a picture [H, W, 3], uint8, in TensorBoard."""
         if self._scalars:
             self._scalars.add_image(name, image, step, dataformats="HWC")
             self._scalars.flush()
 
     def say(self, line: str) -> None:
-        """Print a line without breaking the bar."""
+        """Prints a line without breaking the bar."""
         if self._lines:
             print(line, flush=True)
         elif not self._bar.disable:
@@ -128,7 +128,7 @@ class MetricWriter:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return h:mm:ss."""
+    """Returns h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -49,7 +49,7 @@ class OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig) -> optax.Schedule:
-    """Return step -> learning rate: cosine cycles, each from the full rate (SGDR, arXiv 1608.03983)."""
+    """Returns step -> learning rate: cosine cycles, each from the full rate (SGDR, arXiv 1608.03983)."""
     cycle = optax.cosine_decay_schedule(
         config.learning_rate,
         config.cycle_steps,
@@ -59,7 +59,7 @@ def make_schedule(config: OptimizerConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Return clipping, Adam and the schedule. The structure of its state is the same for all configs."""
+    """Returns clipping, Adam and the schedule. The structure of its state is the same for all configs."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         optax.scale_by_adam(b1=config.b1, b2=config.b2),
@@ -70,12 +70,12 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def learning_rate(opt_state: optax.OptState) -> jax.Array:
-    """Return the rate that the last update of `make_optimizer` used, a float32 scalar."""
+    """Returns the rate that the last update of `make_optimizer` used, a float32 scalar."""
     return opt_state[-1].hyperparams["learning_rate"]
 
 
 def scale_offset_heads(updates: Any, factor: float) -> Any:
-    """Multiply the updates of offset heads, whose parameters lie under 'head', by a factor."""
+    """Multiplies the updates of offset heads, whose parameters lie under 'head', by a factor."""
 
     def scale(path, update):
         return update * factor if any(key == jax.tree_util.DictKey("head") for key in path) else update
@@ -84,7 +84,7 @@ def scale_offset_heads(updates: Any, factor: float) -> Any:
 
 
 def average_params(average: Any, params: Any, step: jax.Array, *, decay: float) -> Any:
-    """Return the exponential moving average of parameters after one more step.
+    """Returns the exponential moving average of parameters after one more step.
 
     Args:
       average: before.

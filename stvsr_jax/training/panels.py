@@ -15,7 +15,7 @@ from stvsr_jax.training import validation
 
 
 def make_panel_step(model: nn.Module, mesh: Mesh) -> Callable[[Any, Mapping[str, jax.Array]], jax.Array]:
-    """Return a jitted function (params, batch) -> panels [B, H', 4 W', 3] uint8 of an instant between frames."""
+    """Returns a jitted function (params, batch) -> panels [B, H', 4 W', 3] uint8 of an instant between frames."""
 
     def step(params, batch):
         frames, times, target = batch["frames"], batch["times"], batch["target"]
@@ -36,7 +36,7 @@ def make_panel_step(model: nn.Module, mesh: Mesh) -> Callable[[Any, Mapping[str,
 def render(
     panel_step: Callable, params: Any, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh, *, count: int
 ) -> Iterator[np.ndarray]:
-    """Yield `count` panels [H', 4 W', 3] uint8 of the first windows, as far as there are so many."""
+    """Yields `count` panels [H', 4 W', 3] uint8 of the first windows, as far as there are so many."""
     for batch in batches:
         for panel in jax.device_get(panel_step(params, sharding.to_global(batch, mesh))):
             if count == 0:

@@ -79,7 +79,7 @@ class Run:
     init_from: str
 
     def describe_state(self) -> train_state.TrainState:
-        """Return shape, dtype and sharding of each array of the state, computing nothing."""
+        """Returns shape, dtype and sharding of each array of the state, computing nothing."""
         return train_state.describe(
             self.model, self.optimizer, self.mesh, has_ema=self.optimizer_config.ema_decay > 0
         )

@@ -22,7 +22,7 @@ DTYPES = {name: models.DTYPES[name] for name in ("float32", "bfloat16")}
 
 
 def prepare(config: ml_collections.ConfigDict) -> Run:
-    """Check a config and build what it describes; nothing but the scans of clips is written.
+    """Checks a config and builds what it describes; nothing but the scans of clips is written.
 
     Raises:
       ValueError: a key is unknown or missing, or a value is impossible.
@@ -66,7 +66,7 @@ def prepare(config: ml_collections.ConfigDict) -> Run:
 
 
 def _only(config, where, *names):
-    """Return the config as a dict, which must have exactly these keys."""
+    """Returns the config as a dict, which must have exactly these keys."""
     given = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
     if unknown := sorted(set(given) - set(names)):
         raise ValueError(f"{where} has unknown keys {unknown}; its keys are {sorted(names)}")
@@ -76,13 +76,13 @@ def _only(config, where, *names):
 
 
 def _section(cls, name, sections):
-    """Return the dataclass `cls` of a section of the config."""
+    """Returns the dataclass `cls` of a section of the config."""
     fields = [field.name for field in dataclasses.fields(cls)]
     return cls(**_only(sections[name], f"config.{name}", *fields))
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
-    """Train what a config describes, resuming from the newest checkpoint of the directory.
+    """Trains what a config describes, resuming from the newest checkpoint of the directory.
 
     Args:
       config: as in configs/.
@@ -124,7 +124,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
 
 
 def evaluate_only(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
-    """Score the newest checkpoint of a run on the held-out windows; without one, what `init_from` names.
+    """Scores the newest checkpoint of a run on the held-out windows; without one, what `init_from` names.
 
     Raises:
       ValueError: the config, the data or the checkpoint does not fit, or there is none.

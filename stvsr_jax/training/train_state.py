@@ -42,7 +42,7 @@ class TrainState:
 
 
 def create(params: Any, optimizer: optax.GradientTransformation, *, has_ema: bool) -> TrainState:
-    """Return the state that training begins with; an average begins as a copy of the parameters."""
+    """Returns the state that training begins with; an average begins as a copy of the parameters."""
     ema = jax.tree.map(jnp.copy, params) if has_ema else None
     step, skipped, rollbacks = (jnp.zeros((), jnp.int32) for _ in range(3))
     return TrainState(step, params, ema, optimizer.init(params), skipped, rollbacks)
@@ -51,7 +51,7 @@ def create(params: Any, optimizer: optax.GradientTransformation, *, has_ema: boo
 def create_on(
     mesh: Mesh, params: Any, optimizer: optax.GradientTransformation, *, has_ema: bool
 ) -> TrainState:
-    """Return the same with every array where it belongs; `params` are in host memory or on one device."""
+    """Returns the same with every array where it belongs; `params` are in host memory or on one device."""
     params = jax.device_put(params, sharding.of_state(params, mesh))
     shapes = jax.eval_shape(lambda params: create(params, optimizer, has_ema=has_ema), params)
     place = jax.jit(
@@ -61,7 +61,7 @@ def create_on(
 
 
 def describe(model, optimizer: optax.GradientTransformation, mesh: Mesh, *, has_ema: bool) -> TrainState:
-    """Return shape, dtype and sharding of each array of a state, computing nothing."""
+    """Returns shape, dtype and sharding of each array of a state, computing nothing."""
     shapes = jax.eval_shape(
         lambda key: create(models.init_params(model, key), optimizer, has_ema=has_ema), jax.random.key(0)
     )

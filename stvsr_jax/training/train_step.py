@@ -31,7 +31,7 @@ class LossConfig:
                 raise ValueError(f"loss: {value!r} is not one of {sorted(known)}")
 
     def __call__(self, prediction: jax.Array, target: jax.Array) -> jax.Array:
-        """Return the scalar loss, float32."""
+        """Returns the scalar loss, float32."""
         return losses.REDUCTIONS[self.reduction](losses.LOSSES[self.name](prediction, target))
 
 
@@ -46,7 +46,7 @@ def make_train_step(
     rollback_rate: float = 1.0,
     compiler_options: dict[str, str] | None = None,
 ) -> compilation.Program:
-    """Return the jitted step (state, batch) -> (state, metrics); the state passed in is consumed.
+    """Returns the jitted step (state, batch) -> (state, metrics); the state passed in is consumed.
 
     The batch is split over the mesh and the state lies as `sharding.of_state` says; XLA puts in the sum of the
     gradients. A non-finite loss or gradient leaves parameters, their average and the optimiser as they were and
@@ -124,7 +124,7 @@ def make_train_step(
 def make_offset_probe(
     model: nn.Module, mesh: Mesh
 ) -> Callable[[TrainState, jax.Array], dict[str, jax.Array]]:
-    """Return a jitted function (params, frames [B, N, H, W, 3]) -> mean absolute offsets in pixels.
+    """Returns a jitted function (params, frames [B, N, H, W, 3]) -> mean absolute offsets in pixels.
 
     Only the encoder up to its last deformable convolution is run, so it is compiled once for all output sizes.
 

@@ -14,7 +14,7 @@ from stvsr_jax.runtime import sharding
 
 
 def bicubic_blend(frames: jax.Array, times: jax.Array, *, out_size: tuple[int, int]) -> jax.Array:
-    """Enlarge bicubically and blend the two neighbouring frames linearly in time.
+    """Enlarges bicubically and blends the two neighbouring frames linearly in time.
 
     Args:
       frames: [B, N, H, W, 3] in [0, 1].
@@ -33,7 +33,7 @@ def bicubic_blend(frames: jax.Array, times: jax.Array, *, out_size: tuple[int, i
 
 
 def make_eval_step(model: nn.Module, mesh: Mesh) -> Callable[[Any, Mapping[str, jax.Array]], dict]:
-    """Return a jitted function (params, batch) -> {name: [B, T] PSNR of Y in dB}, on every device."""
+    """Returns a jitted function (params, batch) -> {name: [B, T] PSNR of Y in dB}, on every device."""
 
     def step(params, batch):
         target = batch["target"]
@@ -49,7 +49,7 @@ def make_eval_step(model: nn.Module, mesh: Mesh) -> Callable[[Any, Mapping[str, 
 
 
 def score(eval_step: Callable, params: Any, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh) -> dict:
-    """Average an eval step over batches.
+    """Averages an eval step over batches.
 
     Args:
       eval_step: from `make_eval_step`.

@@ -184,7 +184,7 @@ class RgbConverter:
         return image if is_deep else to_8_bits(image)
 
     def _copy_part(self, frame: VideoFrame, part: tuple[int, int, int, int]) -> VideoFrame:
-        """Return the (row, column, rows, columns) part of `frame` as a frame that later calls overwrite."""
+        """Returns the (row, column, rows, columns) part of `frame` as a frame that later calls overwrite."""
         row, column, rows, columns = part
         if (rows, columns) not in self._parts:
             if len(self._parts) >= _MAX_PARTS:
@@ -203,7 +203,7 @@ class RgbConverter:
         return target
 
     def _blank_frame(self, frame: VideoFrame, height: int, width: int) -> VideoFrame:
-        """Return a new frame of the given size in `frame`'s format, chroma sited as in the original stream.
+        """Returns a new frame of the given size in `frame`'s format, chroma sited as in the original stream.
 
         A resized frame inherits that; a frame made from nothing cannot be told.
         """
@@ -222,7 +222,7 @@ class RgbConverter:
 
 
 def _widen(crop: tuple[int, int, int, int], frame: VideoFrame) -> tuple[int, int, int, int]:
-    """Return `crop` with a margin, aligned to it and kept inside `frame`."""
+    """Returns `crop` with a margin, aligned to it and kept inside `frame`."""
     top, left, height, width = crop
     row, column = max(0, top - _MARGIN) // _MARGIN * _MARGIN, max(0, left - _MARGIN) // _MARGIN * _MARGIN
     bottom = min(frame.height, -(-(top + height + _MARGIN) // _MARGIN) * _MARGIN)

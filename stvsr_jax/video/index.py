@@ -37,7 +37,7 @@ _PROBES = 8
 
 
 def entry_of(path: Path, cache_dir: str | os.PathLike | None, max_keyframe_gap: int) -> Path:
-    """Return where what was found in a video is kept, without suffix; raises OSError if there is no such file."""
+    """Returns where what was found in a video is kept, without suffix; raises OSError if there is no such file."""
     status = path.stat()
     facts = [_VERSION, str(path), status.st_size, status.st_mtime_ns, max_keyframe_gap]
     return files.entry_path(cache_dir, "videos", facts)
@@ -49,7 +49,7 @@ def load_index(
     cache_dir: str | os.PathLike | None = None,
     max_keyframe_gap: int = DEFAULT_MAX_KEYFRAME_GAP,
 ) -> tuple[VideoIndex, np.ndarray]:
-    """Return the index of a video and its thumbnails, from the cache or by decoding it once.
+    """Returns the index of a video and its thumbnails, from the cache or by decoding it once.
 
     Args:
       path: a video in any container and codec that PyAV reads.
@@ -85,7 +85,7 @@ def load_index(
 
 
 def _read_entry(entry: Path) -> tuple[VideoIndex, np.ndarray] | None:
-    """Return what is kept of a video, None if it is not all there."""
+    """Returns what is kept of a video, None if it is not all there."""
     known = files.read_json(entry.with_suffix(".json"))
     if known is None:
         return None
@@ -96,7 +96,7 @@ def _read_entry(entry: Path) -> tuple[VideoIndex, np.ndarray] | None:
 
 
 def _scan(path: Path, copy: Path, max_keyframe_gap: int) -> tuple[VideoIndex, np.ndarray]:
-    """Decode a video once, or twice if reading it in place turns out not to be exact."""
+    """Decodes a video once, or twice if reading it in place turns out not to be exact."""
     pts, keyframes, declared = _read_packets(path)
     ends = [*keyframes, len(pts)]
     gap = max((b - a for a, b in zip(ends[:-1], ends[1:], strict=True)), default=0)
@@ -113,7 +113,7 @@ def _scan(path: Path, copy: Path, max_keyframe_gap: int) -> tuple[VideoIndex, np
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn the errors of reading a file into a ClipError, or an OSError if the machine is at fault."""
+    """Turns the errors of reading a file into a ClipError, or an OSError if the machine is at fault."""
     try:
         yield
     except ClipError:
@@ -127,7 +127,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _read_packets(path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Read a video without decoding it.
+    """Reads a video without decoding it.
 
     Returns:
       The timestamps of its frames in the order they are shown, the numbers of its keyframes in that order
@@ -166,7 +166,7 @@ def _read_packets(path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:
 def _decode(
     path: Path, copy: Path | None, expected: int, keyframes: tuple[int, ...]
 ) -> tuple[VideoIndex, np.ndarray, bool]:
-    """Decode every frame of a video, writing a lossless copy, deinterlaced, to `copy` if that is not None.
+    """Decodes every frame of a video, writing a lossless copy, deinterlaced, to `copy` if that is not None.
 
     Returns:
       The index, the thumbnails, and whether a frame that was not deinterlaced is interlaced.
@@ -267,7 +267,7 @@ class _CopyWriter:
 
     @contextlib.contextmanager
     def _failing_itself(self) -> Iterator[None]:
-        """Keep errors of writing, say on a full disk, apart from those of the video that is read."""
+        """Keeps errors of writing, say on a full disk, apart from those of the video that is read."""
         try:
             yield
         except av.error.FFmpegError as error:

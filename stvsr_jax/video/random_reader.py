@@ -74,7 +74,7 @@ class VideoReader:
         self._next = None
 
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None) -> np.ndarray:
-        """Return frames as uint8 [N, h, w, 3] RGB; see `clip.Clip.read`."""
+        """Returns frames as uint8 [N, h, w, 3] RGB; see `clip.Clip.read`."""
         size, orientation = (self._index.height, self._index.width), self._index.orientation
         part = crop and decoding.turn_back(crop, size, orientation)
         found = {}
@@ -83,7 +83,7 @@ class VideoReader:
         return np.stack([found[n] for n in indices])
 
     def read_thumbnail(self, n: int, size: tuple[int, int]) -> np.ndarray:
-        """Return frame `n` averaged down to uint8 [*size, 3] RGB."""
+        """Returns frame `n` averaged down to uint8 [*size, 3] RGB."""
         return shrink_upright(self._converter, self._seek(n), size, self._index.orientation)
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class VideoReader:
         self._container.close()
 
     def _seek(self, n: int) -> av.VideoFrame:
-        """Return frame `n`; raise ValueError if the video no longer has it where the index says."""
+        """Returns frame `n`; raise ValueError if the video no longer has it where the index says."""
         keyframes = self._index.keyframes
         key = bisect.bisect_right(keyframes, n) - 1
         if self._next is not None and keyframes[key] <= self._next <= n:
@@ -109,7 +109,7 @@ class VideoReader:
         raise ValueError(f"frame {n} of {self._index.path} is not in {self._index.media} any more")
 
     def _decode_to(self, n: int) -> av.VideoFrame | None:
-        """Decode on until frame `n`, or until it is clear that it does not come."""
+        """Decodes on until frame `n`, or until it is clear that it does not come."""
         for frame in self._frames:
             if frame.pts is None:
                 continue
@@ -125,12 +125,12 @@ class VideoReader:
 def shrink_upright(
     converter: RgbConverter, frame: av.VideoFrame, size: tuple[int, int], orientation: tuple[bool, bool, bool]
 ) -> np.ndarray:
-    """Return a frame averaged down, and upright, as uint8 [*size, 3] RGB."""
+    """Returns a frame averaged down, and upright, as uint8 [*size, 3] RGB."""
     return decoding.make_upright(converter.shrink(frame, size[::-1] if orientation[0] else size), orientation)
 
 
 def _open(path: str):
-    """Open a video for reading; returns its container and video stream."""
+    """Opens a video for reading; returns its container and video stream."""
     container = media.open_to_read(path)
     stream = decoding.best_video_stream(container)
     # Samples are read by many threads at once; threads inside each decoder would only get in the way.
@@ -171,7 +171,7 @@ _POOL = _Pool()
 
 @contextlib.contextmanager
 def borrow_reader(index: VideoIndex) -> Iterator[VideoReader]:
-    """Lend a reader for `index`, to be used by one thread; one that failed is not lent again."""
+    """Lends a reader for `index`, to be used by one thread; one that failed is not lent again."""
     reader = _POOL.take(index)
     try:
         yield reader

@@ -30,7 +30,7 @@ def scan_all(
     max_keyframe_gap: int = index.DEFAULT_MAX_KEYFRAME_GAP,
     num_workers: int | None = None,
 ) -> None:
-    """Put into the cache what `index.load_index` finds in the videos, as far as it is not there.
+    """Puts into the cache what `index.load_index` finds in the videos, as far as it is not there.
 
     One video, or a few small ones, are left for `load_index`; so is what is wrong with a video.
 

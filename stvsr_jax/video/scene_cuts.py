@@ -47,7 +47,7 @@ _REPEATED = 0.25
 def find_cuts(
     thumbnails: np.ndarray, *, threshold: float = DEFAULT_THRESHOLD, is_flash_cut: bool = False
 ) -> list[int]:
-    """Return the frames at which a new scene begins, ascending; never 0.
+    """Returns the frames at which a new scene begins, ascending; never 0.
 
     Args:
       thumbnails: uint8 [N, h, w, 3], RGB, every frame of a video reduced to about THUMBNAIL_SIZE.
@@ -85,7 +85,7 @@ def find_cuts(
 
 
 def frame_change(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return how different uint8 thumbnails [..., h, w, 3] are, float64 [...] in 0..255; they may broadcast.
+    """Returns how different uint8 thumbnails [..., h, w, 3] are, float64 [...] in 0..255; they may broadcast.
 
     The mean absolute difference says where things are, the distance of the sorted pixel values says which
     tones there are; a moving camera changes the first much and the second little, so the two are averaged.
@@ -97,7 +97,7 @@ def frame_change(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def is_unlike(first: np.ndarray, second: np.ndarray) -> bool:
-    """Return whether two thumbnails, uint8 [h, w, 3], show different things.
+    """Returns whether two thumbnails, uint8 [h, w, 3], show different things.
 
     They do if no way to move the one over the other makes their light and dark places agree. Without contrast in
     both nothing can be said, and they do not.
@@ -116,19 +116,19 @@ def is_unlike(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def _usual_change(step: np.ndarray, i: int) -> float:
-    """Return the median change of the frames around `i` without `i` itself and without repeated frames."""
+    """Returns the median change of the frames around `i` without `i` itself and without repeated frames."""
     around = np.concatenate([step[max(1, i - _NEIGHBOURS) : i], step[i + 1 : i + 1 + _NEIGHBOURS]])
     around = around[around > _REPEATED]
     return float(np.median(around)) if len(around) else 0.0
 
 
 def _change_beside(step: np.ndarray, i: int) -> float:
-    """Return the larger change next to step `i`, where one neighbour may belong to the same, blended cut."""
+    """Returns the larger change next to step `i`, where one neighbour may belong to the same, blended cut."""
     left2, left, _, right, right2 = (step[k] if 0 < k < len(step) else 0.0 for k in range(i - 2, i + 3))
     return float(min(max(left, right), max(left, right2), max(left2, right)))
 
 
 def scenes_between(cuts: list[int], num_frames: int) -> tuple[tuple[int, int], ...]:
-    """Return the (start, end) frame ranges, end not included, that `cuts` divide `num_frames` frames into."""
+    """Returns the (start, end) frame ranges, end not included, that `cuts` divide `num_frames` frames into."""
     edges = [0, *cuts, num_frames]
     return tuple((a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a)

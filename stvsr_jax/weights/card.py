@@ -40,7 +40,7 @@ _ROW_KEYS = {"data": ("name", "licence"), "scores": ("data", "protocol")}
 
 
 def check_facts(facts: Any) -> None:
-    """Raise ValueError unless every fact is there, of its type, and not empty."""
+    """Raises ValueError unless every fact is there, of its type, and not empty."""
     if not isinstance(facts, dict):
         raise ValueError("the facts of a card must be a JSON object")
     if differing := sorted(set(facts) ^ set(_KINDS)):
@@ -59,7 +59,7 @@ def check_facts(facts: Any) -> None:
 
 
 def render(description: Description) -> str:
-    """Return the card, Markdown."""
+    """Returns the card, Markdown."""
     facts = description.facts
     network = models.contract_of(description.network)
     megabytes = description.parameters * {"float16": 2, "float32": 4}[description.dtype] / 1e6
@@ -95,7 +95,7 @@ def render(description: Description) -> str:
 
 
 def make_header(description: Description) -> str:
-    """Return the YAML block with which the Hugging Face hub files a card."""
+    """Returns the YAML block with which the Hugging Face hub files a card."""
     tags = ["jax", "flax", "video-super-resolution", "super-resolution", "frame-interpolation"]
     tags.append(description.network.replace("_", "-"))
     lines = [
@@ -109,7 +109,7 @@ def make_header(description: Description) -> str:
 
 
 def make_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a Markdown table with a column for each key that a row has, in the order of their first use."""
+    """Returns a Markdown table with a column for each key that a row has, in the order of their first use."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [columns, ["---"] * len(columns)]
     lines += [[_escape(row.get(column, "")) for column in columns] for row in rows]

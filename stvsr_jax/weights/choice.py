@@ -36,7 +36,7 @@ def choose(
     fps: object = None,
     is_video: bool = True,
 ) -> Choice:
-    """Return the weights that a request takes.
+    """Returns the weights that a request takes.
 
     Args:
       checkpoint: a source that the user names, as of `sources.load`.

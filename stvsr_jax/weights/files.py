@@ -61,17 +61,17 @@ class Layout:
 
 
 def layout_of(folder: pathlib.Path, name: str) -> Layout:
-    """Return the files of the set `name` in a folder."""
+    """Returns the files of the set `name` in a folder."""
     return Layout(*(folder / f"{name}.{suffix}" for suffix in ("safetensors", "json", "md")))
 
 
 def hub_layout_of(folder: pathlib.Path) -> Layout:
-    """Return the files of a set in Hugging Face's layout."""
+    """Returns the files of a set in Hugging Face's layout."""
     return Layout(*(folder / name for name in ("model.safetensors", "config.json", "README.md")))
 
 
 def encode(params: Any, dtype: str) -> bytes:
-    """Return the content of NAME.safetensors.
+    """Returns the content of NAME.safetensors.
 
     Args:
       params: the parameter tree.
@@ -96,7 +96,7 @@ def encode(params: Any, dtype: str) -> bytes:
 def describe(
     content: bytes, *, name: str, spec: ModelSpec, dtype: str, facts: Mapping[str, Any]
 ) -> Description:
-    """Return the description of encoded parameters.
+    """Returns the description of encoded parameters.
 
     Raises:
       ValueError: they are not those of the network.
@@ -116,7 +116,7 @@ def describe(
 
 
 def write(layout: Layout, content: bytes, description: Description, card: str, *, overwrite: bool) -> None:
-    """Write the three files of a set; each appears whole.
+    """Writes the three files of a set; each appears whole.
 
     Raises:
       ValueError: one of them exists, unless they may be overwritten.
@@ -136,7 +136,7 @@ def write(layout: Layout, content: bytes, description: Description, card: str, *
 
 
 def read_description(path: pathlib.Path) -> Description:
-    """Read NAME.json.
+    """Reads NAME.json.
 
     Raises:
       ValueError: it is missing, damaged or of another format.
@@ -163,7 +163,7 @@ def read_description(path: pathlib.Path) -> Description:
 
 
 def read(layout: Layout, *, is_known: bool = False) -> Restored:
-    """Read a set; its parameters become float32.
+    """Reads a set; its parameters become float32.
 
     Args:
       layout: of the set.
@@ -200,7 +200,7 @@ def read(layout: Layout, *, is_known: bool = False) -> Restored:
 
 
 def check_fits(arrays: Mapping[str, np.ndarray], spec: ModelSpec, where: str) -> None:
-    """Raise ValueError unless names and shapes are those of the network's parameters; each wrong one is named."""
+    """Raises ValueError unless names and shapes are those of the network's parameters; each wrong one is named."""
     expected = {name: leaf.shape for name, leaf in flatten(param_shapes(spec.build())).items()}
     problems = []
     if missing := sorted(set(expected) - set(arrays)):
@@ -219,12 +219,12 @@ def check_fits(arrays: Mapping[str, np.ndarray], spec: ModelSpec, where: str) ->
 
 
 def flatten(params: Any) -> dict[str, Any]:
-    """Return parameter path, joined by "/", -> array."""
+    """Returns parameter path, joined by "/", -> array."""
     return flax.traverse_util.flatten_dict(params, sep="/")
 
 
 def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameter tree of `flatten`'s result."""
+    """Returns the parameter tree of `flatten`'s result."""
     return flax.traverse_util.unflatten_dict(dict(arrays), sep="/")
 
 

@@ -17,7 +17,7 @@ from stvsr_jax.weights import card, files, sources
 
 
 def export(layout: files.Layout, folder: pathlib.Path, *, overwrite: bool) -> None:
-    """Write a set in the hub's layout.
+    """Writes a set in the hub's layout.
 
     Raises:
       ValueError: the set is damaged, or the files exist.

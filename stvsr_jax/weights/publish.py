@@ -23,7 +23,7 @@ from stvsr_jax.weights import card, files
 
 
 def read_parts(paths: Sequence[pathlib.Path]) -> dict[str, Any]:
-    """Read parameters from .npz files that hold a part each.
+    """Reads parameters from .npz files that hold a part each.
 
     Returns:
       The parameter tree.
@@ -54,7 +54,7 @@ def publish(
     dtype: str = "float16",
     overwrite: bool = False,
 ) -> files.Description:
-    """Write a set.
+    """Writes a set.
 
     Args:
       params: the parameter tree.

@@ -6,5 +6,5 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 def list_names() -> list[str]:
-    """Return the names of the sets in the package."""
+    """Returns the names of the sets in the package."""
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))

@@ -21,7 +21,7 @@ _HUB = "hf://"
 
 
 def find_set(source: str | os.PathLike) -> files.Layout | None:
-    """Return the files of the set that a source names, None if it names none; those on the hub are fetched.
+    """Returns the files of the set that a source names, None if it names none; those on the hub are fetched.
 
     Raises:
       ValueError: the address or the folder is ambiguous, or the hub cannot be reached.
@@ -46,7 +46,7 @@ def find_set(source: str | os.PathLike) -> files.Layout | None:
 
 
 def check_exists(source: str | os.PathLike) -> None:
-    """Raise ValueError if a source is neither a shipped set, nor an address, nor a file or folder."""
+    """Raises ValueError if a source is neither a shipped set, nor an address, nor a file or folder."""
     source = os.fspath(source)
     if source in shipped.list_names() or "://" in source or pathlib.Path(source).expanduser().exists():
         return
@@ -57,7 +57,7 @@ def check_exists(source: str | os.PathLike) -> None:
 
 
 def load(source: str | os.PathLike, *, weights: str = "ema") -> Restored:
-    """Read a network and its float32 parameters.
+    """Reads a network and its float32 parameters.
 
     Args:
       source: see the module.
@@ -76,7 +76,7 @@ def load(source: str | os.PathLike, *, weights: str = "ema") -> Restored:
 
 
 def load_params(source: str | os.PathLike, spec: ModelSpec, sharding: Sharding) -> Any:
-    """Read the parameters that training starts from; a run's average where it has one.
+    """Reads the parameters that training starts from; a run's average where it has one.
 
     Raises:
       ValueError: there is no such source, it is damaged, or of another network.

@@ -66,7 +66,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         )
 
     def find_clips(self, source: Path) -> Mapping[str, Sequence[SourceClip]]:
-        """Return the clips of each split, in order, after looking for missing ones.
+        """Returns the clips of each split, in order, after looking for missing ones.
 
         Raises:
           ValueError: the layout is another, or clips or frames are missing.
@@ -74,13 +74,13 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
     def wrong_layout(self, source: Path) -> ValueError:
-        """Return the error for a source that looks like something else."""
+        """Returns the error for a source that looks like something else."""
         return ValueError(
             f"{source} is not {self.name} as it is published; expected {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         )
 
     def check_missing(self, source: Path, missing: Sequence[str]) -> None:
-        """Raise ValueError if anything is missing and nothing may be."""
+        """Raises ValueError if anything is missing and nothing may be."""
         if missing and not self._is_partial:
             raise ValueError(
                 f"{source} lacks {len(missing)} of what belongs to {self.name}: {first_few(missing)}. "
@@ -88,7 +88,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             )
 
     def find_added(self, source: Path) -> list[str]:
-        """Return the names of clips that the source holds and the prepared set lacks, if it was made with `is_partial`.
+        """Returns the names of clips that the source holds and the prepared set lacks, if it was made with `is_partial`.
 
         Raises:
           ValueError: as `find_clips`; a source that is still incomplete, unless this builder takes those.

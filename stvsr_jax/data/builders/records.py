@@ -15,7 +15,7 @@ FEATURES = tfds.features.FeaturesDict(
 
 
 def serialize(clip: str, frame: int, image: np.ndarray) -> bytes:
-    """Return the record of frame number `frame` of `clip`; `image` is uint8 [H, W, 3] RGB."""
+    """Returns the record of frame number `frame` of `clip`; `image` is uint8 [H, W, 3] RGB."""
     return FEATURES.serialize_example(
         {"clip": clip, "frame": frame, "tiles": [{"webp": tile} for tile in tiles.encode(image)]}
     )

@@ -68,7 +68,7 @@ class ShardPlan:
 
 
 def plan(clips: Sequence[SourceClip], clips_per_shard: int) -> list[ShardPlan]:
-    """Divide clips, in their order, into shards."""
+    """Divides clips, in their order, into shards."""
     plans = []
     starts = range(0, len(clips), clips_per_shard)
     for first in tqdm(starts, desc="looking at files", unit="shard", leave=False, disable=None):
@@ -81,7 +81,7 @@ def plan(clips: Sequence[SourceClip], clips_per_shard: int) -> list[ShardPlan]:
 def make(
     planned: Mapping[str, Sequence[ShardPlan]], work_dir: Path, *, num_workers: int, description: str
 ) -> dict[str, list[Shard]]:
-    """Make the shards that `work_dir` lacks.
+    """Makes the shards that `work_dir` lacks.
 
     Args:
       planned: the shards of each split.
@@ -116,7 +116,7 @@ def make(
 
 
 def _load(work_dir: Path, name: str) -> Shard | None:
-    """Return a finished shard, None if it is not."""
+    """Returns a finished shard, None if it is not."""
     path = work_dir / f"{name}.array_record"
     clips = files.read_json(work_dir / f"{name}.json")
     return Shard(path, tuple(ClipEntry(*clip) for clip in clips)) if clips and path.is_file() else None
@@ -125,7 +125,7 @@ def _load(work_dir: Path, name: str) -> Shard | None:
 def _run(
     missing: Sequence[ShardPlan], work_dir: Path, num_workers: int, report: Callable[[int], None]
 ) -> Iterator[list[str]]:
-    """Make shards here or in processes; yields what is wrong with each, in any order."""
+    """Makes shards here or in processes; yields what is wrong with each, in any order."""
     if num_workers == 1 or len(missing) < 2:
         yield from (_write(item, work_dir, report) for item in missing)
         return
@@ -150,7 +150,7 @@ def _run(
 
 
 def _start_worker(reports) -> None:
-    """Keep where to report to, and end with the process that started this one, however that ends."""
+    """Keeps where to report to, and ends with the process that started this one, however that ends."""
     global _reports
     _reports = reports
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted parent lets shards in work finish
@@ -162,7 +162,7 @@ def _write_in_worker(item: ShardPlan, work_dir: Path) -> list[str]:
 
 
 def _write(item: ShardPlan, work_dir: Path, report: Callable[[int], None]) -> list[str]:
-    """Make one shard; returns what is wrong with its clips, and leaves nothing if anything is."""
+    """Makes one shard; returns what is wrong with its clips, and leaves nothing if anything is."""
     entries, problems = [], []
     try:
         with files.replacing(work_dir / f"{item.name}.array_record") as draft:
@@ -194,7 +194,7 @@ def _write(item: ShardPlan, work_dir: Path, report: Callable[[int], None]) -> li
 def _write_clip(
     clip: SourceClip, write: Callable[[bytes], None] | None, report: Callable[[int], None]
 ) -> ClipEntry:
-    """Write the records of a clip, or only decode it; raises UnusableClip naming all bad frames."""
+    """Writes the records of a clip, or only decode it; raises UnusableClip naming all bad frames."""
     number, reported = 0, 0
     for frame in clip.frames():
         if write is not None:

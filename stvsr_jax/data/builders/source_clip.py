@@ -39,10 +39,10 @@ class SourceClip(Protocol):
     num_frames: int
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Yield all frames, uint8 [H, W, 3] RGB; raise UnusableClip at the end for the others."""
+        """Yields all frames, uint8 [H, W, 3] RGB; raise UnusableClip at the end for the others."""
 
     def facts(self) -> list:
-        """Return what tells whether the clip's files have changed: names, sizes, times or checksums."""
+        """Returns what tells whether the clip's files have changed: names, sizes, times or checksums."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ class ZipMember:
 
     @classmethod
     def of(cls, info: zipfile.ZipInfo) -> "ZipMember":
-        """Return what an archive's directory says; raises ValueError for other kinds of compression."""
+        """Returns what an archive's directory says; raises ValueError for other kinds of compression."""
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
             raise ValueError(
                 f"{info.filename} is encrypted or compressed in an unusual way; extract the archive"
@@ -95,7 +95,7 @@ class ZipMember:
         return cls(info.filename, info.header_offset, info.compress_size, info.compress_type, info.CRC)
 
     def read(self, archive: str) -> bytes:
-        """Return the content; raises ValueError or zlib.error if it is damaged."""
+        """Returns the content; raises ValueError or zlib.error if it is damaged."""
         with open(archive, "rb") as file:
             file.seek(self.offset)
             header = file.read(30)
@@ -172,7 +172,7 @@ class VideoClip:
 
 
 def open_image_folder(folder: Path, name: str) -> ImageClip:
-    """Return the clip of numbered images (000001.png, frame_12.jpg) in `folder`.
+    """Returns the clip of numbered images (000001.png, frame_12.jpg) in `folder`.
 
     Raises:
       ValueError: it holds none, or numbers are missing between the first and the last.
@@ -192,12 +192,12 @@ def open_image_folder(folder: Path, name: str) -> ImageClip:
 
 
 def first_few(missing: Sequence) -> str:
-    """Return the first ten of them for a message."""
+    """Returns the first ten of them for a message."""
     return ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
 
 
 def open_video(path: Path, name: str) -> VideoClip:
-    """Return the clip of a video; raises ValueError unless it opens as one."""
+    """Returns the clip of a video; raises ValueError unless it opens as one."""
     try:
         with media.open_to_read(path) as container:
             return VideoClip(name, str(path), decoding.best_video_stream(container).frames)
@@ -206,7 +206,7 @@ def open_video(path: Path, name: str) -> VideoClip:
 
 
 def _decode_images(names: Sequence[str], read: Callable[[str], bytes]) -> Iterator[np.ndarray]:
-    """Yield the images called `names`; raise UnusableClip at the end for those that do not decode."""
+    """Yields the images called `names`; raise UnusableClip at the end for those that do not decode."""
     problems, size = [], None
     for name in names:
         try:

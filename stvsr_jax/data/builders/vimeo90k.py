@@ -95,7 +95,7 @@ class _Zip:
 
 
 def _open(source: Path) -> _Folder | _Zip | None:
-    """Return the archive at `source`, in `source` or extracted to either; None if it is not there."""
+    """Returns the archive at `source`, in `source` or extracted to either; None if it is not there."""
     for folder in (source, source / Path(ARCHIVE).stem):
         if all((folder / name).is_file() for name in LISTS.values()) and (folder / "sequences").is_dir():
             return _Folder(folder.absolute())
@@ -117,7 +117,7 @@ def _open(source: Path) -> _Folder | _Zip | None:
 
 
 def _parse_names(text: str, where: str) -> list[str]:
-    """Return the clip names (00001/0001) of a list, one a line; empty lines are skipped."""
+    """Returns the clip names (00001/0001) of a list, one a line; empty lines are skipped."""
     names = [line.strip() for line in text.splitlines() if line.strip()]
     for name in names:
         if not _NAME.fullmatch(name):

@@ -115,7 +115,7 @@ def _launch(problem):
 
 
 def _forward_kernel(x_ref, head_ref, column_ref, *, problem):
-    """Make the rows (output pixel, group) of a block for one tap; all of a row sits in one thread."""
+    """Makes the rows (output pixel, group) of a block for one tap; all of a row sits in one thread."""
     p, tap = problem, pl.program_id(1)
     rows = _rows(p)
     read = _read_tap(x_ref, head_ref, rows, tap, p)
@@ -126,7 +126,7 @@ def _forward_kernel(x_ref, head_ref, column_ref, *, problem):
 
 
 def _backward_kernel(x_ref, head_ref, d_column_ref, d_sample_ref, d_head_ref, *, problem):
-    """Make the gradients of the same rows."""
+    """Makes the gradients of the same rows."""
     p, tap = problem, pl.program_id(1)
     rows = _rows(p)
     read = _read_tap(x_ref, head_ref, rows, tap, p)

@@ -54,7 +54,7 @@ def _call(kernel, operand, in_shape, scale, out_shape, interpret):
 
 
 def _forward_kernel(x_ref, out_ref, *, shape, scale):
-    """Interleave (previous + 3 x) / 4 and (3 x + next) / 4 along both axes."""
+    """Interleaves (previous + 3 x) / 4 and (3 x + next) / 4 along both axes."""
     _, height, width, channels = shape
     line, y, x, channel = _pixels(shape)
     columns = (jnp.maximum(x - 1, 0), x, jnp.minimum(x + 1, width - 1))
