@@ -7,6 +7,7 @@ twice: the later rows are drawn. Of several runs each curve is named after its r
 
 import argparse
 import csv
+import errno
 import math
 import os
 import sys
@@ -147,6 +148,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"out={out} is no file")
     if out.suffix.lower() != ".png":
         raise ValueError(f"out={out} must end in .png")
+    if not out.parent.is_dir():
+        raise ValueError(f"out={out}: {os.strerror(errno.ENOENT)}")
     curves = read_runs(args.run_dirs, args.metrics)
     draw_curves(curves, out, title=", ".join(map(str, args.run_dirs)))
     last = max(step for values in curves.values() for step in values)

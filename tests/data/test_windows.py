@@ -24,7 +24,7 @@ def test_zooming_slowmo_is_the_published_septuplet():
 
 
 def test_videoinr_is_the_published_two_stages():
-    recipe = make_recipe("videoinr")
+    recipe = make_recipe("videoinr", hr_reduce=2)  # of 720p
     (zero, first), (boundary, second) = recipe
     assert (zero, boundary) == (0, 450_000)
     assert (first.window, first.inputs, first.num_times, first.scale) == (9, (0, 8), 1, 4)
