@@ -148,9 +148,9 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"out={out} is no file")
     if out.suffix.lower() != ".png":
         raise ValueError(f"out={out} must end in .png")
+    curves = read_runs(args.run_dirs, args.metrics)
     if not out.parent.is_dir():
         raise ValueError(f"out={out}: {os.strerror(errno.ENOENT)}")
-    curves = read_runs(args.run_dirs, args.metrics)
     draw_curves(curves, out, title=", ".join(map(str, args.run_dirs)))
     last = max(step for values in curves.values() for step in values)
     print(f"{out}: {len(curves)} curves up to step {last:,}")
