@@ -11,7 +11,7 @@ from stvsr_jax.models import from_torch
 from tests.models.test_parity import PARITY, published_tensors
 
 # Rounding errors of about 2**-9 a layer add up; Zooming Slow-Mo has 45 residual blocks and 7 recurrent steps in a
-# row, and its reference weights amplify them more than trained ones. VideoINR's colours come from a perceptron whose
+# row, and its reference weights amplify them more than trained ones. VideoINR's colours come from an MLP whose
 # sines are float32.
 LIMITS = {"zooming_slowmo": 2.5e-2, "videoinr": 5e-3}
 FINER = 7  # float16 has eight times bfloat16's precision

@@ -83,12 +83,12 @@ def test_fan_in_uniform_is_bounded_by_the_root():
 
 
 def test_leaky_relu_slope_is_a_tenth():
-    def rectify(x):
+    def leaky_relu(x):
         weights = ConvWeights(jnp.ones((1, 1, 1, 1), x.dtype), jnp.zeros(1, x.dtype))
         return convolve(weights, x.reshape(1, 1, -1, 1), slope=LEAKY_RELU).ravel()
 
-    np.testing.assert_allclose(rectify(jnp.array([-2.0, 0.0, 3.0])), [-0.2, 0, 3], atol=1e-7)
-    assert rectify(jnp.ones(1, jnp.bfloat16)).dtype == jnp.bfloat16
+    np.testing.assert_allclose(leaky_relu(jnp.array([-2.0, 0.0, 3.0])), [-0.2, 0, 3], atol=1e-7)
+    assert leaky_relu(jnp.ones(1, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_residual_block_starts_he_normal_scaled_with_zero_biases():

@@ -1,4 +1,4 @@
-"""SIREN: the split first layer against a plain multi-layer perceptron, and the initial bounds."""
+"""SIREN: the split first layer against a plain MLP, and the initial bounds."""
 
 import jax
 import jax.numpy as jnp

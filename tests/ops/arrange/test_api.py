@@ -20,7 +20,7 @@ def stack(*arrays):
     return jnp.stack(arrays)
 
 
-def repeat_and_join(a, b):
+def repeat_and_concatenate(a, b):
     return jnp.concatenate([jnp.broadcast_to(a, b.shape), b])
 
 
@@ -33,7 +33,7 @@ def turn_round_and_join(x):
 CASES = {
     "stack": (stack, [(2, 4, 8, 64), (2, 4, 8, 64)]),
     "three arrays": (stack, [(1, 3, 5, 64)] * 3),
-    "repeat and join": (repeat_and_join, [(1, 2, 9, 20, 64), (3, 2, 9, 20, 64)]),
+    "repeat and concatenate": (repeat_and_concatenate, [(1, 2, 9, 20, 64), (3, 2, 9, 20, 64)]),
     "one array": (turn_round_and_join, [(2, 3, 24, 20, 128)]),
 }
 
@@ -71,7 +71,7 @@ def test_the_kernel_copies_the_same(case):
 
 @needs_mosaic
 def test_the_gradient_goes_back_to_where_images_came_from():
-    function, arrays = example("repeat and join")
+    function, arrays = example("repeat and concatenate")
     want, wanted = jax.vjp(function, *arrays)
     _, vjp = jax.vjp(lambda *arrays: by_kernel(function, *arrays), *arrays)
     cotangent = jnp.asarray(np.random.default_rng(1).standard_normal(want.shape), want.dtype)

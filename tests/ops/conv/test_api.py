@@ -118,7 +118,7 @@ def test_bfloat16_values_and_gradients_are_close_to_float32():
         assert error < 0.02 * np.linalg.norm(reference)
 
 
-def joined_example(dtype=np.float32, kernel_size=(3, 3)):
+def concatenated_example(dtype=np.float32, kernel_size=(3, 3)):
     """Returns (two inputs of 3 and 5 channels, kernel [.., 8, 4], bias, addend)."""
     rng = np.random.default_rng(3)
     shapes = [(2, 5, 6, 3), (2, 5, 6, 5), (*kernel_size, 8, 4), (4,), (2, 5, 6, 4)]
@@ -128,8 +128,8 @@ def joined_example(dtype=np.float32, kernel_size=(3, 3)):
 
 @pytest.mark.parametrize("slope", [None, 0.0, 0.1])
 @pytest.mark.parametrize("kernel_size", [(3, 3), (1, 1)])
-def test_joined_inputs_bias_addend_and_rectifier_equal_their_definition(slope, kernel_size):
-    inputs, kernel, bias, addend = joined_example(kernel_size=kernel_size)
+def test_concatenated_inputs_bias_addend_and_relu_equal_their_definition(slope, kernel_size):
+    inputs, kernel, bias, addend = concatenated_example(kernel_size=kernel_size)
     padding = kernel_size[0] // 2
     cotangent = np.random.default_rng(4).standard_normal(addend.shape).astype(np.float32)
 
@@ -212,15 +212,15 @@ def test_shuffled_result_and_its_gradients():
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])
-def test_rectifier_has_at_zero_the_derivative_of_its_negative_side(slope):
+def test_leaky_relu_has_at_zero_its_negative_slope(slope):
     x = jnp.array([-2.0, 0.0, 3.0]).reshape(1, 1, 3, 1)
     out, vjp = jax.vjp(lambda x: conv2d(x, jnp.ones((1, 1, 1, 1)), 1, 0, slope=slope), x)
     np.testing.assert_allclose(out.ravel(), [-2 * slope, 0, 3], atol=1e-7)
     np.testing.assert_allclose(vjp(jnp.ones_like(x))[0].ravel(), [slope, slope, 1], atol=1e-7)
 
 
-def test_probe_is_not_read_and_gets_the_gradient_before_the_rectifier():
-    inputs, kernel, bias, addend = joined_example()
+def test_probe_is_not_read_and_gets_the_gradient_before_the_relu():
+    inputs, kernel, bias, addend = concatenated_example()
 
     def loss(addend, probe):
         out = conv2d_deferred(inputs, kernel, 1, 1, probe=probe, bias=bias, addend=addend, slope=0.1)
@@ -234,7 +234,7 @@ def test_probe_is_not_read_and_gets_the_gradient_before_the_rectifier():
 
 
 def test_the_probes_gradient_gives_the_kernels():
-    inputs, kernel, bias, addend = joined_example()
+    inputs, kernel, bias, addend = concatenated_example()
 
     def loss(kernel, probe=None):
         if probe is None:
@@ -248,6 +248,6 @@ def test_the_probes_gradient_gives_the_kernels():
 
 
 def test_no_kernel_gradient_is_silently_zero():
-    inputs, kernel, *_ = joined_example()
+    inputs, kernel, *_ = concatenated_example()
     with pytest.raises(NotImplementedError, match="conv2d_kernel_gradient"):
         jax.grad(lambda kernel: jnp.sum(conv2d_deferred(inputs, kernel, 1, 1, probe=None)))(kernel)

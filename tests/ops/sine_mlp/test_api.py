@@ -1,4 +1,4 @@
-"""The sine perceptron: every implementation against numpy in float64."""
+"""The SIREN MLP: every implementation against numpy in float64."""
 
 import functools
 import re
@@ -19,7 +19,7 @@ needs_mosaic = pytest.mark.skipif(
     jax.__version_info__ < (0, 11), reason="the kernel is written for Mosaic GPU of jax 0.11 and later"
 )
 HOPPER = pytest.param("NVIDIA H100 80GB HBM3", "mosaic_gpu", marks=needs_mosaic)
-# Of points, of whose blocks the last is not full; with the latter a group of threads has more than one.
+# Numbers of points. The last block is not full; with the latter a warpgroup has more than one block.
 SIZES = {"triton": (3, 37), "mosaic": (6, 37)}
 BACK_ENDS = ["triton", pytest.param("mosaic", marks=needs_mosaic)]
 
@@ -33,7 +33,7 @@ def interpreted(back_end):
 
         from stvsr_jax.ops.sine_mlp import mosaic as module
 
-        # So few sms that a group of threads takes several blocks of points.
+        # So few SMs that a warpgroup takes several blocks of points.
         options = dict(sms=1, interpret=mosaic_gpu.InterpretGPUParams())
     return tuple(functools.partial(f, **options) for f in (module.run, module.run_backward))
 
