@@ -21,7 +21,7 @@ def networks(shipped, fake_predictors, monkeypatch):
     shipped("video", "videoinr")
     loaded = []
 
-    def load(source, *, devices):
+    def load(source, *, dtype, devices):
         loaded.append(source)
         return fake_predictors["videoinr" if source == "videoinr" else "zooming_slowmo"]
 
