@@ -1,5 +1,6 @@
 """Frames in, enlarged and interpolated frames out: windows, network, times."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -125,8 +126,10 @@ def render(
 
     timer = timer or stages.Timer("network", devices)
     workers = devices * calls
-    for outputs in stages.map_ahead(run, enumerate(groups), workers=workers, ahead=workers, timer=None):
-        yield from outputs
+    rendered = stages.map_ahead(run, enumerate(groups), workers=workers, ahead=workers, timer=None)
+    with contextlib.closing(rendered):  # not by the garbage collector, which hides interruptions
+        for outputs in rendered:
+            yield from outputs
 
 
 def _outputs(window: streaming.Window, images: np.ndarray) -> list[Output]:

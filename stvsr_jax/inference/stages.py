@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _END = object()
+_POLL_SECONDS = 0.05
 # Of the stages of a job.
 _ORDER = ("read", "network", "convert", "encode", "compare", "store")
 
@@ -131,6 +132,11 @@ def read_ahead(
     waiting = queue.Queue(size)
     is_closed = threading.Event()
 
+    def put(entry):
+        while not is_closed.is_set():
+            with contextlib.suppress(queue.Full):
+                return waiting.put(entry, timeout=_POLL_SECONDS)
+
     def run():
         iterator = iter(items)
         try:
@@ -138,16 +144,17 @@ def read_ahead(
                 with timer.busy(0):
                     item = next(iterator, _END)
                 timer.add(0 if item is _END else count(item))
-                waiting.put((item, None))
+                put((item, None))
                 if item is _END:
                     return
         except BaseException as error:  # whatever it is, it is the consumer's
-            waiting.put((_END, error))
+            put((_END, error))
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()
 
-    thread = threading.Thread(target=run, name="read_ahead", daemon=True)
+    # Not a daemon: one that is cut off inside of a library may take the process down.
+    thread = threading.Thread(target=run, name="read_ahead")
     thread.start()
     try:
         while True:
@@ -159,10 +166,7 @@ def read_ahead(
             yield item
     finally:
         is_closed.set()
-        while thread.is_alive():  # it may wait for room
-            with contextlib.suppress(queue.Empty):
-                waiting.get_nowait()
-            thread.join(0.01)
+        thread.join()
 
 
 def map_ahead(

@@ -1,11 +1,14 @@
-"""The command line with a network that repeats pixels and takes its time, for tests that kill it."""
+"""The command line with a network that repeats pixels and takes its time, for tests that kill it.
+
+The last argument is how many cores the machine pretends to have.
+"""
 
 import importlib.util
 import pathlib
 import sys
 import time
 
-from stvsr_jax.inference import predictor
+from stvsr_jax.inference import predictor, stages
 from stvsr_jax.inference.__main__ import main
 
 
@@ -31,6 +34,8 @@ def slowly(render):
 
 
 if __name__ == "__main__":
+    cores = int(sys.argv.pop())
+    stages.count_cores = lambda: cores  # decides how many segments are encoded at a time
     predictor.Predictor.from_pretrained = from_pretrained
     predictor.Predictor.predict_windows = slowly(predictor.Predictor.predict_windows)
     sys.exit(main())

@@ -45,14 +45,15 @@ def model(folder):
     return network
 
 
-def start(*args, limit=None):
-    """Starts the command line; `limit` is the largest file that it may write."""
+def start(*args, limit=None, cores=16, devices=1):
+    """Starts the command line; `limit` is the largest file that it may write. 16 cores encode four segments at a time."""
 
     def set_limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     return subprocess.Popen(
-        [sys.executable, SCRIPT, *map(str, args), "--segment", "16"],
+        [sys.executable, SCRIPT, *map(str, args), "--segment", "16", str(cores)],
+        env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=set_limit if limit else None,
@@ -162,6 +163,27 @@ def test_stopped_jobs_leave_a_file_that_plays_and_go_on(tmp_path, source, model,
     assert finish(start(*arguments))[0] == 0
     assert output.read_bytes() == whole.read_bytes()
     assert names(tmp_path) == ["out.mp4"]
+
+
+def test_the_second_signal_stops_at_once(tmp_path, source, model, whole):
+    output = tmp_path / "out.mp4"
+    arguments = (source, output, "--checkpoint", model)
+    process = start(*arguments)
+    wait_for(process, output, 30)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    code, errors = finish(process)
+    assert code == 130 and not output.exists(), errors
+    assert finish(start(*arguments))[0] == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_cores_and_devices_do_not_show_in_the_file(tmp_path, source, model, whole):
+    for name, number in (("cores", 1), ("devices", 2)):
+        output = tmp_path / f"{name}.mp4"
+        assert finish(start(source, output, "--checkpoint", model, **{name: number}))[0] == 0
+        assert output.read_bytes() == whole.read_bytes(), name
 
 
 def test_a_full_disk_stops_the_job_and_it_goes_on_later(tmp_path, source, model, whole):
