@@ -92,8 +92,8 @@ def _run_one(args, request, network, stopped_by, replaced):
         print("stopped at once; the same command goes on after the last finished segment", file=sys.stderr)
         return 130
     except Exception as error:  # of any kind: it must not end the other inputs of a batch
-        if not isinstance(error, command_line.expected_errors()):
-            error = f"{type(error).__name__}: {error}"
+        if not isinstance(error, command_line.expected_errors()) or not str(error):
+            error = f"{type(error).__name__}: {error}".removesuffix(": ")
         if is_running and os.path.exists(waiting := work_folder.path_of(request.output)):
             error = f"{error}; what is finished is in {waiting}, the same command goes on from there"
         return command_line.fail(error, command_line.FAILED if is_running else command_line.WRONG_INPUT)

@@ -194,9 +194,16 @@ def test_windows_together_are_windows_one_by_one(fake_models, monkeypatch, name,
         np.testing.assert_array_equal(result, expected)
 
 
+def draw_params(model):
+    """Returns small random parameters; the initialisers of a network take ten seconds to compile."""
+    shapes = jax.eval_shape(lambda key: models.init_params(model, key), jax.random.key(0))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: rng.normal(0, 0.02, x.shape).astype(np.float32), shapes)
+
+
 def test_another_number_format_shares_the_parameters():
     model = models.build("videoinr", features=8, front_blocks=1, back_blocks=1, groups=2, hidden=(8, 8, 8))
-    network = Predictor("videoinr", model, models.init_params(model, jax.random.key(0)), tile=0)
+    network = Predictor("videoinr", model, draw_params(model), tile=0)
     before = network.identity
     half = network.with_dtype("float16")
     assert (network.dtype, half.dtype) == ("float32", "float16") and network.with_dtype("float32") is network
