@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax.demo import jobs
-from stvsr_jax.inference import job, predictor, video_reader
+from stvsr_jax.inference import job, number_format, predictor, video_reader
 
 
 def wish(**changes):
@@ -22,6 +22,7 @@ def networks(shipped, fake_predictors, monkeypatch):
     loaded = []
 
     def load(source, *, dtype, devices):
+        assert dtype is number_format.DTYPES["float32"]  # on a CPU
         loaded.append(source)
         return fake_predictors["videoinr" if source == "videoinr" else "zooming_slowmo"]
 
