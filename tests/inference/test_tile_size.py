@@ -20,3 +20,10 @@ def test_memory_is_the_devices_if_it_says_so(monkeypatch):
     monkeypatch.setattr(tile_size.host_memory, "available_memory", lambda: 3 * 2**30)
     for device.stats, expected in ((None, 3), ({}, 3), ({"bytes_limit": 80 * 2**30}, 80)):
         assert tile_size.available_memory() == expected * 2**30
+
+
+def test_small_windows_go_to_an_accelerator_together():
+    choose = tile_size.choose_batch
+    assert [choose(4, 180, 320, platform) for platform in ("cpu", "gpu", "tpu")] == [1, 1, 1]
+    assert choose(2, 180, 320, "gpu") == 2 and choose(4, 90, 160, "gpu") == 4
+    assert choose(4, 8, 8, "gpu") == 8 and choose(4, 1080, 1920, "gpu") == 1

@@ -64,3 +64,15 @@ def test_names_of_any_length_have_a_work_folder(tmp_path, name):
     assert folder.path.is_dir() and folder.path.name.endswith(".unfinished")
     assert folder.path != work_folder.path_of(other)
     folder.close()
+
+
+def test_settings_of_unfinished_work_can_be_read_without_its_lock(tmp_path):
+    output = tmp_path / "a.mp4"
+    assert work_folder.saved_settings(output) == {}
+    folder = work_folder.WorkFolder(output, {"dtype": "float16"}, overwrite=False)
+    assert work_folder.saved_settings(output) == {}
+    folder.save({"outputs": 1})
+    assert work_folder.saved_settings(output) == {"dtype": "float16"}
+    (work_folder.path_of(output) / "progress.json").write_text("damaged")
+    assert work_folder.saved_settings(output) == {}
+    folder.close()
