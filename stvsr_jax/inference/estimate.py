@@ -37,20 +37,22 @@ def measure(plan: Plan, network: predictor.Predictor) -> list[str]:
     network.tile = plan.request.tile
     window = next(job.windows_of(plan, network))
     images = np.stack([frame.image for frame in window.frames])
-    predict = job.predict_with(plan, network)
+    predict, batch = job.predict_one_with(plan, network), job.choose_batch(plan, network)
     spans = []
     for _ in range(2):
         start = time.perf_counter()
         rendered = predict(images[None], [window.times], 0)
         spans.append(time.perf_counter() - start)
+    first, second = spans
+    seconds = second / batch
     # A window has its first frame in common with the one before.
     windows = max(1, math.ceil((plan.input_frames - 1) / (network.window_size - 1)))
-    total = spans[0] + spans[1] * math.ceil((windows - 1) / len(network.devices))
+    total = first + seconds * math.ceil((windows - 1) / len(network.devices))
     frames = network.tile or f"{plan.info.width}x{plan.info.height}, whole"
     lines = [
         f"windows: about {windows} of {network.window_size} frames, tiles of {frames}, on {len(network.devices)} "
         f"{network.devices[0].platform} device(s), in {network.dtype}",
-        f"time: {spans[1]:.3g} s for a window, {max(0.0, spans[0] - spans[1]):.3g} s to compile; about "
+        f"time: {seconds:.3g} s for a window, {max(0.0, first - second):.3g} s to compile; about "
         f"{datetime.timedelta(seconds=math.ceil(total))} in all "
         f"({plan.output_frames / total:.3g} frames/s)",
     ]

@@ -171,6 +171,16 @@ def predict_with(plan: Plan, network: predictor.Predictor) -> pipeline.Predict:
     return predict
 
 
+def predict_one_with(plan: Plan, network: predictor.Predictor) -> pipeline.Predict:
+    """Returns the network at the plan's size for one window, in the program that the job has for several."""
+    batch, predict = choose_batch(plan, network), predict_with(plan, network)
+
+    def predict_one(frames, times, device):
+        return predict(frames.repeat(batch, axis=0), list(times) * batch, device)[:1]
+
+    return predict_one
+
+
 def start_with(plan: Plan, network: predictor.Predictor) -> Callable[..., list[jax.Array]]:
     """Returns the network at the plan's size as `predict_with`, which leaves the results on the device."""
     instants = _instants(plan)
@@ -308,7 +318,9 @@ def _open_sink(plan, file, folder, number, mark, timers):
 
 def _save_picture(plan, network):
     middle = plan.input_frames / plan.info.rate / 2
-    picture = compare.picture_of_two_moments(windows_of(plan, network), predict_with(plan, network), middle)
+    picture = compare.picture_of_two_moments(
+        windows_of(plan, network), predict_one_with(plan, network), middle
+    )
     partial = work_folder.fit(plan.request.compare.with_name(f".{plan.request.compare.stem}"), ".partial.png")
     Image.fromarray(picture).save(partial)
     partial.replace(plan.request.compare)

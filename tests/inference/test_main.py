@@ -583,3 +583,20 @@ def test_a_job_keeps_the_number_format_and_the_batch_it_was_begun_with(
     assert code == 1 and "differs in" in lines[-1] and "dtype" in lines[-1]
     assert run(capsys, *command, "--batch", 2)[0] == 0
     assert set(used) == {("float16", 2)} and len(read(target)[1]) == 60
+
+
+def test_one_program_serves_the_job_its_picture_and_its_estimate(
+    tmp_path, write_video, checkpoints, capsys, monkeypatch
+):
+    source, used = write_video(tmp_path / "in.mp4", moving_bar(9)), set()
+    real = predictor.Predictor.predict_windows
+
+    def predict(self, frames, *args, **kwargs):
+        used.add(len(frames))
+        return real(self, frames, *args, **kwargs)
+
+    monkeypatch.setattr(predictor.Predictor, "predict_windows", predict)
+    command = (source, tmp_path / "out.mp4", "--checkpoint", checkpoints["zooming_slowmo"], "--batch", 3)
+    assert run(capsys, *command, "--info")[0] == 0
+    assert run(capsys, *command, "--compare", tmp_path / "both.png")[0] == 0
+    assert used == {3} and Image.open(tmp_path / "both.png").size == (3 * 192, 2 * 128)
