@@ -127,9 +127,10 @@ class _Workers:
                     f"the device has too little memory for tile={tile} (0: whole frames); evaluate with --tile "
                     f"{self._own.renderer.tile} in another folder"
                 )
-            batches = [
-                jax.device_get(metrics.score_frames(prediction[i : i + _BATCH], target[i : i + _BATCH]))
+            started = [
+                metrics.score_frames(prediction[i : i + _BATCH], target[i : i + _BATCH])
                 for i in range(0, len(target), _BATCH)
             ]
+            batches = jax.device_get(started)  # the device need not wait for each
         scores = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
         return Rendered(window, prediction, target, scores, seconds)
