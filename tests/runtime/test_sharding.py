@@ -110,11 +110,11 @@ meshes = [sharding.make_mesh(jax.devices()[:n], fsdp=f) for n, f in ((1, 1), (8,
 for number, source in enumerate(meshes):
     state = train_state.create_on(source, params, optimizer, has_ema=True)
     with checkpoint.open_manager(f"{sys.argv[2]}/{number}") as manager:
-        run_checkpoints.save(manager, state, spec)
-        run_checkpoints.finish(manager)
+        checkpoints.save(manager, state, spec)
+        checkpoints.finish(manager)
         for target in meshes:
             described = train_state.describe(model, optimizer, target, has_ema=True)
-            restored = run_checkpoints.restore_latest(manager, described, spec)
+            restored = checkpoints.restore_latest(manager, described, spec)
             jax.tree.map(np.testing.assert_array_equal, restored, state)
             for leaf, wanted in zip(jax.tree.leaves(restored), jax.tree.leaves(described), strict=True):
                 assert leaf.sharding == wanted.sharding, (leaf.sharding, wanted.sharding)
