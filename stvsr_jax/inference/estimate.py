@@ -37,7 +37,8 @@ def measure(plan: Plan, network: predictor.Predictor) -> list[str]:
     network.tile = plan.request.tile
     window = next(job.windows_of(plan, network))
     images = np.stack([frame.image for frame in window.frames])
-    predict, batch = job.predict_one_with(plan, network), job.choose_batch(plan, network)
+    predict = job.predict_one_with(plan, network, job.layout_of(plan))
+    batch = job.choose_batch(plan, network)
     spans = []
     for _ in range(2):
         start = time.perf_counter()
@@ -56,7 +57,7 @@ def measure(plan: Plan, network: predictor.Predictor) -> list[str]:
         f"{datetime.timedelta(seconds=math.ceil(total))} in all "
         f"({plan.output_frames / total:.3g} frames/s)",
     ]
-    return lines + [f"memory: {_describe_memory(images.nbytes + rendered.nbytes)}"]
+    return lines + [f"memory: {_describe_memory(images.nbytes + sum(part.nbytes for part in rendered))}"]
 
 
 def remark_on_dtype(network: predictor.Predictor) -> list[str]:

@@ -10,6 +10,7 @@ pictures on, in order.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -38,6 +39,7 @@ from stvsr_jax.inference import (
 from stvsr_jax.inference.pipeline import Output
 from stvsr_jax.inference.request import Plan, check_targets
 from stvsr_jax.inference.video_assembly import VideoFile
+from stvsr_jax.video import colour, planes
 
 # Windows that are read ahead.
 _READ_AHEAD = 4
@@ -159,21 +161,18 @@ def windows_of(plan: Plan, network: predictor.Predictor):
     )
 
 
-def predict_with(plan: Plan, network: predictor.Predictor) -> pipeline.Predict:
-    """Returns the network at the plan's size."""
-    instants = _instants(plan)
-
-    def predict(frames, times, device):
-        return network.predict_windows(
-            frames, times, out_size=plan.out_size, device=device, instants=instants
-        )
-
-    return predict
+def predict_with(
+    plan: Plan, network: predictor.Predictor, layout: planes.Layout | None = None
+) -> pipeline.Predict:
+    """Returns the network at the plan's size; `layout` is of planes that it makes if it can."""
+    return functools.partial(_call, network.predict_windows, plan, layout)
 
 
-def predict_one_with(plan: Plan, network: predictor.Predictor) -> pipeline.Predict:
-    """Returns the network at the plan's size for one window, in the program that the job has for several."""
-    batch, predict = choose_batch(plan, network), predict_with(plan, network)
+def predict_one_with(
+    plan: Plan, network: predictor.Predictor, layout: planes.Layout | None = None
+) -> pipeline.Predict:
+    """Returns what `predict_with` returns for one window, in the program that the job has for several."""
+    batch, predict = choose_batch(plan, network), predict_with(plan, network, layout)
 
     def predict_one(frames, times, device):
         return predict(frames.repeat(batch, axis=0), list(times) * batch, device)[:1]
@@ -182,13 +181,21 @@ def predict_one_with(plan: Plan, network: predictor.Predictor) -> pipeline.Predi
 
 
 def start_with(plan: Plan, network: predictor.Predictor) -> Callable[..., list[jax.Array]]:
-    """Returns the network at the plan's size as `predict_with`, which leaves the results on the device."""
-    instants = _instants(plan)
+    """Returns the network at the plan's size as the job runs it, which leaves the results on the device."""
+    return functools.partial(_call, network.start_windows, plan, layout_of(plan))
 
-    def start(frames, times, device):
-        return network.start_windows(frames, times, out_size=plan.out_size, device=device, instants=instants)
 
-    return start
+def _call(run, plan, layout, frames, times, device):
+    return run(frames, times, out_size=plan.out_size, device=device, instants=_instants(plan), layout=layout)
+
+
+def layout_of(plan: Plan) -> planes.Layout | None:
+    """Returns the planes that are all the job needs; None if it needs RGB: for pictures, comparisons, RGB codecs."""
+    compare_video = plan.request.compare and not _is_picture(plan.request.compare)
+    if compare_video or plan.request.makes_pictures:
+        return None
+    tags = colour.output_tags(plan.video.colour_tags)
+    return planes.layout_of(plan.video.encoded_format, tags.matrix)
 
 
 def _instants(plan):
@@ -277,7 +284,12 @@ def _prepare(plan, network, batch, sinks, done, timers) -> Iterator[tuple[Output
         stack.callback(windows.close)
         groups = pipeline.group(windows, size=batch, skip=done)
         rendered = pipeline.render(
-            groups, predict_with(plan, network), size=batch, devices=devices, calls=calls, timer=run
+            groups,
+            predict_with(plan, network, layout_of(plan)),
+            size=batch,
+            devices=devices,
+            calls=calls,
+            timer=run,
         )
         stack.callback(rendered.close)
         yield from stages.map_ahead(

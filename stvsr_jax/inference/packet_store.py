@@ -16,7 +16,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-VERSION = 2  # of what the files hold
+VERSION = 3  # of what the files hold
 
 
 class PacketStore:

@@ -21,6 +21,7 @@ import numpy as np
 from stvsr_jax import models
 from stvsr_jax.inference import programs, tile_size, tiling
 from stvsr_jax.inference.number_format import DTYPES
+from stvsr_jax.video import planes
 from stvsr_jax.weights import sources
 
 
@@ -220,7 +221,8 @@ class Predictor:
         rounded: bool = True,
         device: int = 0,
         instants: int | None = None,
-    ) -> np.ndarray:
+        layout: planes.Layout | None = None,
+    ) -> Sequence[np.ndarray]:
         """Renders instants of several windows at once, which small frames need to fill a device.
 
         Args:
@@ -231,9 +233,10 @@ class Predictor:
           device: number in `devices`.
           instants: how many one program renders, if memory allows, where their number is part of the program; fewer
             are filled up. None: T.
+          layout: of planes for a video encoder, into which frames that need no tiles are packed on the device.
 
         Returns:
-          [B, T, H', W', 3], see `predict`; perhaps read-only.
+          For each window [T, H', W', 3], see `predict`, or [T, n] of packed planes; perhaps read-only.
 
         Raises:
           ValueError: an argument does not fit the network.
@@ -242,6 +245,7 @@ class Predictor:
         height, width = frames.shape[2:4]
         check_size(self.name, height, width, out_size)
         dtype = (np.uint16 if frames.dtype == np.uint16 else np.uint8) if rounded else np.float32
+        form = layout or dtype
         while True:
             tile = self.tile
             if tile is None:
@@ -249,23 +253,20 @@ class Predictor:
             try:
                 if tiling.is_whole(height, width, tile):
                     place = tiling.Place(out_size, (0, 0), out_size)
-                    return self._render_part(frames, times, place, dtype, device, instants)
-                return np.stack(
-                    [
-                        self._render_tiled(*window, out_size, tile, dtype, device, instants)
-                        for window in zip(frames, times, strict=True)
-                    ]
-                )
+                    return self._render_part(frames, times, place, form, device, instants)
+                return [
+                    self._render_tiled(*window, out_size, tile, dtype, device, instants)
+                    for window in zip(frames, times, strict=True)
+                ]
             except jax.errors.JaxRuntimeError as error:
                 if len(frames) > 1 and tile_size.is_out_of_memory(error):
-                    one_by_one = (
+                    return [
                         self.predict_windows(
                             frames[i : i + 1], times[i : i + 1], out_size=out_size, rounded=rounded,
-                            device=device, instants=instants,
-                        )
+                            device=device, instants=instants, layout=layout,
+                        )[0]
                         for i in range(len(frames))
-                    )  # fmt: skip
-                    return np.concatenate(list(one_by_one))
+                    ]  # fmt: skip
                 smaller = tile_size.smaller_tile(tile, height, width, error)
                 self.tile = min(smaller, self.tile or smaller)  # another device may have been there before
 
@@ -277,10 +278,11 @@ class Predictor:
         out_size: tuple[int, int],
         device: int = 0,
         instants: int | None = None,
+        layout: planes.Layout | None = None,
     ) -> list[jax.Array]:
-        """Starts what `predict_windows` does with whole uint8 frames, and leaves the results on the device."""
+        """Starts what `predict_windows` does with whole frames, and leaves the results on the device."""
         place = tiling.Place(out_size, (0, 0), out_size)
-        return self._start(frames, times, place, np.uint8, device, instants)
+        return self._start(frames, times, place, layout or np.uint8, device, instants)
 
     def _check_frames(self, frames, times):
         contract = self._contract
@@ -310,9 +312,9 @@ class Predictor:
 
         return tiling.render_tiled(render, frames, out_size=out_size, tile=tile)
 
-    def _render_part(self, frames, times, place, dtype, device, instants):
+    def _render_part(self, frames, times, place, form, device, instants):
         if not self._is_ensemble:
-            return self._render(frames, times, place, dtype, device, instants)
+            return self._render(frames, times, place, form, device, instants)
         total = 0.0
         for rows in (1, -1):
             for columns in (1, -1):
@@ -321,11 +323,11 @@ class Predictor:
                     flipped, times, place.flip(rows, columns), np.float32, device, instants
                 )
                 total = total + rendered[:, :, ::rows, ::columns]
-        return np.asarray(programs.finish(total / 4, dtype))
+        return np.asarray(programs.finish(total / 4, form))
 
-    def _render(self, frames, times, place, dtype, device, instants):
-        """[B, N, h, w, 3] -> [B, T, h', w', 3]."""
-        parts = self._start(frames, times, place, dtype, device, instants)
+    def _render(self, frames, times, place, form, device, instants):
+        """[B, N, h, w, 3] -> [B, T, h', w', 3], or [B, T, n] of planes."""
+        parts = self._start(frames, times, place, form, device, instants)
         for part in parts:  # they are copied while the next are computed
             part.copy_to_host_async()
         count = len(times[0])
@@ -333,7 +335,7 @@ class Predictor:
             return np.asarray(parts[0])[:, :count]
         return np.concatenate([np.asarray(part) for part in parts], axis=1)[:, :count]
 
-    def _start(self, frames, times, place, dtype, device, instants):
+    def _start(self, frames, times, place, form, device, instants):
         return programs.start(
             self._model,
             self._params[device],
@@ -342,6 +344,6 @@ class Predictor:
             times,
             place=place,
             home=self.devices[device],
-            dtype=dtype,
+            form=form,
             instants=instants,
         )

@@ -15,6 +15,7 @@ from stvsr_jax.inference import tiling
 from stvsr_jax.models.contract import Contract
 from stvsr_jax.ops.devices import on_one_device
 from stvsr_jax.runtime import compilation
+from stvsr_jax.video import planes
 
 # An instant is decoded in rows of about this many output pixels: small on a CPU, whose caches are; elsewhere a 720p
 # frame at a time.
@@ -70,17 +71,20 @@ def to_uint8(frames: jax.Array) -> jax.Array:
     return finish(frames, np.uint8)
 
 
-def finish(rgb: jax.Array, dtype: Any) -> jax.Array:
-    """Makes of what the network says what the host is given: integers, rounded as by `to_uint8`, or float32 as it is.
+def finish(rgb: jax.Array, form: Any) -> jax.Array:
+    """Makes of what the network says what the host is given.
 
     Args:
       rgb: [..., H', W', 3] float32 in [0, 1], not clamped.
-      dtype: of the result.
+      form: float32, as it is; another type of numbers, integers rounded as by `to_uint8`; or a `planes.Layout`, planes
+        for a video encoder in one row, [..., n], half as many bytes or less.
     """
-    if dtype == np.float32:
+    if isinstance(form, planes.Layout):
+        return planes.pack(rgb, form, xp=jnp)
+    if form == np.float32:
         return rgb
-    largest = float(np.iinfo(dtype).max)
-    return jnp.floor(jnp.clip(rgb, 0.0, 1.0) * largest + 0.5).astype(dtype)
+    largest = float(np.iinfo(form).max)
+    return jnp.floor(jnp.clip(rgb, 0.0, 1.0) * largest + 0.5).astype(form)
 
 
 @functools.partial(compilation.jit, static_argnums=(0,))
@@ -91,7 +95,7 @@ def encode(model: Any, params: Any, frames: jax.Array) -> Any:
 
 
 @functools.partial(
-    compilation.jit, static_argnums=(0,), static_argnames=("out_size", "kept_size", "rows", "dtype")
+    compilation.jit, static_argnums=(0,), static_argnames=("out_size", "kept_size", "rows", "form")
 )
 @on_one_device
 def decode(
@@ -104,7 +108,7 @@ def decode(
     out_size: tuple[int, int],
     kept_size: tuple[int, int],
     rows: int,
-    dtype: Any,
+    form: Any,
 ) -> jax.Array:
     """Renders instants.
 
@@ -117,15 +121,15 @@ def decode(
       out_size: (H', W') of the padded frames.
       kept_size: (h', w') of its upper left part that is returned.
       rows: see `chunk_rows`.
-      dtype: see `finish`.
+      form: see `finish`.
 
     Returns:
-      [B, T, h', w', 3].
+      [B, T, h', w', 3], or [B, T, n] of planes.
     """
     rendered = model.apply(
         {"params": params}, encoded, times, out_size=out_size, chunk_rows=rows, grid=grid, method="decode"
     )
-    return finish(rendered[:, :, : kept_size[0], : kept_size[1]], dtype)
+    return finish(rendered[:, :, : kept_size[0], : kept_size[1]], form)
 
 
 def start(
@@ -137,7 +141,7 @@ def start(
     *,
     place: tiling.Place,
     home: jax.Device,
-    dtype: Any,
+    form: Any,
     instants: int | None,
 ) -> list[jax.Array]:
     """Starts a part of some windows: one program encodes them, others decode the instants.
@@ -150,11 +154,11 @@ def start(
       times: for each window T instants, in frames after its first.
       place: where the part lies in the output.
       home: the device.
-      dtype: see `finish`.
+      form: see `finish`.
       instants: how many a program decodes, if memory allows; None: T.
 
     Returns:
-      On the device [B, t, h', w', 3] of consecutive instants, which are T together, or a few more.
+      On the device what `decode` returns of consecutive instants, which are T together, or a few more.
     """
     padded = pad_to_multiple(frames)
     full = padded_out_size(padded.shape[2:4], frames.shape[2:4], place.size)
@@ -177,7 +181,7 @@ def start(
             out_size=full,
             kept_size=place.size,
             rows=chunk_rows(full, home.platform),
-            dtype=dtype,
+            form=form,
         )
         for first in range(0, count, step)
     ]

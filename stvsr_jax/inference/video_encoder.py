@@ -124,12 +124,12 @@ class FrameMaker:
         self._own = threading.local()
 
     def make(self, image: np.ndarray) -> av.VideoFrame:
-        """Returns a frame of uint8 or uint16 [H, W, 3], cropped to the size that is encoded."""
+        """Returns a frame of uint8 or uint16 [H, W, 3], cropped to the size that is encoded, or of packed planes, [n]."""
         if not hasattr(self._own, "maker"):
             tags = colour.output_tags(self._video.colour_tags)
             self._own.maker = colour.FrameMaker(self._video.encoded_format, tags)
         height, width = self._video.encoded_size
-        return self._own.maker.make(image[:height, :width])
+        return self._own.maker.make(image if image.ndim == 1 else image[:height, :width], (height, width))
 
 
 class VideoEncoder:

@@ -16,8 +16,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from av import VideoFormat, VideoFrame
+from av import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from stvsr_jax.video import planes
 
 # ISO/IEC 23091-2 code points, as FFmpeg numbers them.
 UNSPECIFIED = 2
@@ -231,62 +233,52 @@ def _widen(crop: tuple[int, int, int, int], frame: VideoFrame) -> tuple[int, int
 
 
 class FrameMaker:
-    """Makes frames to encode from RGB of one size; keeps the converter's tables between frames. For one thread.
+    """Makes frames to encode from RGB of one size. For one thread.
 
     Args:
-      pixel_format: FFmpeg's name, YCbCr or RGB.
+      pixel_format: FFmpeg's name, YCbCr of three planes or RGB.
       tags: of the output, see `output_tags`.
-      threads: of the converter, 0 for as many as there are processors.
     """
 
-    def __init__(self, pixel_format: str, tags: ColourTags, *, threads: int = 1):
-        self._tags = None if VideoFormat(pixel_format).is_rgb else tags
-        self._settings = {"format": pixel_format, "interpolation": _EXACT, "threads": threads}
-        if self._tags:
-            self._settings["dst_colorspace"] = MATRICES[tags.matrix]
-            self._settings["dst_color_range"] = ColorRange.MPEG
+    def __init__(self, pixel_format: str, tags: ColourTags):
+        self._pixel_format, self._tags = pixel_format, tags
+        self._layout = planes.layout_of(pixel_format, tags.matrix)
         self._reformatter = VideoReformatter()
-        self._given: VideoFrame | None = None
 
-    def make(self, rgb: np.ndarray) -> VideoFrame:
-        """Returns a frame of uint8 or uint16 [H, W, 3]."""
-        kind = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
-        height, width, _ = rgb.shape
-        if self._given is None or (height, width, kind) != _kind_of(self._given):
-            self._given = VideoFrame(width, height, kind)
-        lines = np.frombuffer(self._given.planes[0], rgb.dtype).reshape(height, -1)  # with room at their ends
-        lines[:, : 3 * width].reshape(rgb.shape)[:] = rgb
-        frame = self._reformatter.reformat(self._given, **self._settings)
-        return _tag(frame, self._tags) if self._tags else frame
-
-
-def _kind_of(frame):
-    return frame.height, frame.width, frame.format.name
+    def make(self, image: np.ndarray, size: tuple[int, int] | None = None) -> VideoFrame:
+        """Returns a frame of uint8 or uint16 [H, W, 3], or of what `planes.pack` made of an image of `size`."""
+        if image.ndim == 1:
+            made = planes.unpack(image, size, self._layout)
+        elif self._layout is not None:
+            made = planes.from_rgb(image, self._layout)
+        else:
+            kind = "rgb48le" if image.dtype == np.uint16 else "rgb24"
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format=kind)
+            return self._reformatter.reformat(
+                frame, format=self._pixel_format, interpolation=_EXACT, threads=1
+            )
+        return planes_to_frame(made, self._pixel_format, self._tags)
 
 
-def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags, *, threads: int = 0) -> VideoFrame:
+def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags) -> VideoFrame:
     """Makes one frame of RGB, see `FrameMaker`."""
-    return FrameMaker(pixel_format, tags, threads=threads).make(rgb)
+    return FrameMaker(pixel_format, tags).make(rgb)
 
 
-def planes_to_frame(planes: Sequence[np.ndarray], pixel_format: str, tags: ColourTags) -> VideoFrame:
+def planes_to_frame(samples: Sequence[np.ndarray], pixel_format: str, tags: ColourTags) -> VideoFrame:
     """Makes a frame to encode from the planes of its pixel format.
 
     Args:
-      planes: uint8 or uint16 [H, W] and what chroma has.
+      samples: uint8 or uint16 [H, W] and what chroma has.
       pixel_format: FFmpeg's name, planar YCbCr.
       tags: of the output, see `output_tags`.
     """
-    height, width = planes[0].shape
+    height, width = samples[0].shape
     frame = VideoFrame(width, height, pixel_format)
-    for plane, samples in zip(frame.planes, planes, strict=True):
-        lines = np.ascontiguousarray(samples).view(np.uint8).reshape(len(samples), -1)
+    for plane, values in zip(frame.planes, samples, strict=True):
+        lines = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
         padding = plane.line_size - lines.shape[1]
         plane.update(np.pad(lines, ((0, 0), (0, padding))) if padding else lines)
-    return _tag(frame, tags)
-
-
-def _tag(frame, tags):
     frame.colorspace = tags.matrix
     frame.color_range = LIMITED_RANGE
     frame.color_primaries = tags.primaries

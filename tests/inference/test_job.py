@@ -98,9 +98,15 @@ def whole(folder, source, model):
     return output
 
 
-def test_killed_jobs_go_on_and_give_the_same_file(tmp_path, source, model, whole):
-    output = tmp_path / "out.mp4"
-    arguments = (source, output, "--checkpoint", model, "--compare", tmp_path / "both.mp4")
+def test_killed_jobs_go_on_and_give_the_same_files(tmp_path, source, model):
+    def arguments_in(folder):
+        return (source, folder / "out.mp4", "--checkpoint", model, "--compare", folder / "both.mp4")
+
+    (tmp_path / "whole").mkdir()
+    assert finish(start(*arguments_in(tmp_path / "whole")))[0] == 0
+    (tmp_path / "killed").mkdir()
+    arguments = arguments_in(tmp_path / "killed")
+    output = arguments[1]
     for count in (1, 50, 90):
         process = start(*arguments)
         wait_for(process, output, count)
@@ -108,9 +114,10 @@ def test_killed_jobs_go_on_and_give_the_same_file(tmp_path, source, model, whole
         assert not output.exists() and progress_of(output)["outputs"] >= count
     code, errors = finish(start(*arguments))
     assert code == 0 and "120/120" in errors
-    assert output.read_bytes() == whole.read_bytes()
-    assert len(list(video_reader.read_frames(video_reader.probe(tmp_path / "both.mp4")))) == 2 * COUNT
-    assert names(tmp_path) == ["both.mp4", "out.mp4"]
+    for name in ("both.mp4", "out.mp4"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    frames = list(video_reader.read_frames(video_reader.probe(output.with_name("both.mp4"))))
+    assert len(frames) == 2 * COUNT and names(output.parent) == ["both.mp4", "out.mp4"]
 
 
 def test_killed_before_anything_is_safe_starts_anew(tmp_path, source, model, whole):

@@ -15,7 +15,7 @@ from PIL import Image
 from stvsr_jax.inference import job, pipeline, predictor, video_reader, work_folder
 from stvsr_jax.inference import request as requests
 from stvsr_jax.inference.__main__ import main
-from stvsr_jax.video import media
+from stvsr_jax.video import colour, media
 from stvsr_jax.weights import shipped, sources
 
 SIZE = (32, 48)
@@ -600,3 +600,38 @@ def test_one_program_serves_the_job_its_picture_and_its_estimate(
     assert run(capsys, *command, "--info")[0] == 0
     assert run(capsys, *command, "--compare", tmp_path / "both.png")[0] == 0
     assert used == {3} and Image.open(tmp_path / "both.png").size == (3 * 192, 2 * 128)
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p10le"])
+def test_planes_from_the_device_and_from_rgb_show_the_same(
+    tmp_path, write_video, checkpoints, capsys, monkeypatch, pixel_format
+):
+    """Frames of tiles come as RGB: the file is that of packed planes, but for a level here and there."""
+    source = write_video(tmp_path / "in.mkv", moving_bar(4), codec="ffv1")
+    given = []
+    predict = predictor.Predictor.predict_windows
+
+    def spy(*args, **kwargs):
+        given.append((result := predict(*args, **kwargs))[0][0].ndim)
+        return result
+
+    monkeypatch.setattr(predictor.Predictor, "predict_windows", spy)
+    shared = (
+        "--checkpoint",
+        checkpoints["zooming_slowmo"],
+        "--codec",
+        "ffv1",
+        "--pixel_format",
+        pixel_format,
+    )
+    assert run(capsys, source, tmp_path / "planes.mkv", *shared, "--tile", 0)[0] == 0
+    assert set(given) == {1}  # packed
+    monkeypatch.setattr(job, "layout_of", lambda plan: None)
+    assert run(capsys, source, tmp_path / "rgb.mkv", *shared, "--tile", 0)[0] == 0
+    assert set(given) == {1, 3}
+    one, other = (
+        [colour.to_8_bits(frame.image).astype(int) for frame in read(tmp_path / name)[1]]
+        for name in ("planes.mkv", "rgb.mkv")
+    )
+    difference = np.abs(np.stack(one) - np.stack(other))
+    assert len(one) == 8 and difference.max() <= 3 and difference.mean() < 0.5

@@ -227,7 +227,7 @@ def test_windows_that_are_too_many_for_the_memory_go_one_by_one(fake_models):
     network._render = small_device
     frames = np.stack([window(2, 8, 8, seed) for seed in range(3)])
     result = network.predict_windows(frames, [[0]] * 3, out_size=(8, 8))
-    np.testing.assert_array_equal(result[:, 0], frames[:, 0])
+    np.testing.assert_array_equal(np.stack(result)[:, 0], frames[:, 0])
     assert counts == [3, 1, 1, 1] and network.tile == 0
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from stvsr_jax.video import colour
 from stvsr_jax.video.colour import ColourTags, RgbConverter, read_tags
+from tests.lossless import through_h264
 
 
 def _flat_frame(pixel_format, yuv, height=48, width=64):
@@ -121,7 +122,7 @@ def test_four_trips_through_420_do_not_shift_colours(matrix):
     tags = colour.ColourTags(matrix, False, 1, 1)
     image = rgb
     for _ in range(4):
-        image = RgbConverter(tags).to_rgb(colour.rgb_to_frame(image, "yuv420p", tags))
+        image = RgbConverter(tags).to_rgb(through_h264(colour.rgb_to_frame(image, "yuv420p", tags)))
     shift = (image.astype(float) - rgb).mean((0, 1))
     assert np.abs(shift).max() < 0.15
 
@@ -183,9 +184,9 @@ def test_on_black_rounds_at_every_depth():
 def test_a_kept_maker_makes_what_a_fresh_one_makes(pixel_format, dtype):
     rng = np.random.default_rng(0)
     maker = colour.FrameMaker(pixel_format, colour.PICTURES)
-    for width in (53, 53, 96):  # lines of other lengths than in memory, and another size
+    for width in (54, 54, 96):  # lines of other lengths than in memory, and another size
         rgb = rng.integers(0, np.iinfo(dtype).max, (38, width, 3), dtype, endpoint=True)
-        made, fresh = maker.make(rgb), colour.rgb_to_frame(rgb, pixel_format, colour.PICTURES, threads=2)
+        made, fresh = maker.make(rgb), colour.rgb_to_frame(rgb, pixel_format, colour.PICTURES)
         assert (made.format.name, made.color_range) == (fresh.format.name, fresh.color_range)
         for one, other in zip(made.planes, fresh.planes, strict=True):
             rows = (np.frombuffer(plane, np.uint8).reshape(plane.height, -1) for plane in (one, other))

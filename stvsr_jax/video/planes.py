@@ -1,15 +1,14 @@
-"""RGB to the planes that a video encoder takes, in the program that renders: half the bytes leave the device.
+"""RGB to the planes that a video encoder takes; with `jax.numpy` in the program that renders, where half the bytes leave.
 
-Limited range, 8 to 16 bits, from the network's numbers with one rounding; the host's way (`video.colour`) rounds to RGB
-first, and lies at most one level away. Halved chroma is sited where readers take it to be (MPEG-2's and H.264's
-default): on the left of its two columns, and between its two rows. The kernel is FFmpeg's bicubic one, stretched.
+Limited range, 8 to 16 bits, rounded once. FFmpeg's converter, with which this agrees to one level of 8 bits, centres
+halved chroma, and its readers then show it half a pixel to the left. Here it is sited where readers take it to be
+(the default of MPEG-2, H.264 and HEVC): on the left of its two columns, and between its two rows. The kernel is FFmpeg's
+bicubic one, stretched.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from av import VideoFormat
 
@@ -65,12 +64,14 @@ def layout_of(pixel_format: str, matrix: int) -> Layout | None:
     return Layout(matrix, bits.pop(), subsampling)
 
 
-def from_rgb(images: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, jax.Array]:
+def from_rgb(images: Any, layout: Layout, *, xp: Any = np) -> tuple[Any, Any, Any]:
     """Return luma, blue and red difference of RGB images.
 
     Args:
-      images: float [..., H, W, 3] in units of [0, 1]; clamped to it. H and W are multiples of the subsampling.
+      images: [..., H, W, 3], integers of their whole range, or floats in units of [0, 1], which are clamped. H and W are
+        multiples of the subsampling.
       layout: of the planes.
+      xp: numpy or jax.numpy.
 
     Returns:
       Three arrays of `layout.dtype`, [..., H, W] and twice [..., H / rows, W / columns].
@@ -84,8 +85,8 @@ def from_rgb(images: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, j
         raise ValueError(
             f"images of {width}x{height} are not made of {columns}x{rows} pixels a chroma sample"
         )
-    images = jnp.clip(images.astype(jnp.float32), 0.0, 1.0)
-    red, green, blue = images[..., 0], images[..., 1], images[..., 2]
+    unit = 1.0 if xp.issubdtype(images.dtype, xp.floating) else float(xp.iinfo(images.dtype).max)
+    red, green, blue = (xp.clip(images[..., i].astype(xp.float32) / unit, 0.0, 1.0) for i in range(3))
     weight_red, weight_blue = _LUMA[layout.matrix]
     luma = weight_red * red + (1 - weight_red - weight_blue) * green + weight_blue * blue
     differences = [
@@ -94,29 +95,23 @@ def from_rgb(images: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, j
     ]
     for axis, step, phase in ((-2, rows, 0.5), (-1, columns, 0.0)):
         if step == 2:
-            differences = [_halve(plane, axis, phase) for plane in differences]
-    unit = 2 ** (layout.bits - 8)
-    scaled = [(16 + 219 * luma) * unit, *((128 + 224 * plane) * unit for plane in differences)]
+            differences = [_halve(plane, axis, phase, xp) for plane in differences]
+    level = 2 ** (layout.bits - 8)
+    scaled = [(16 + 219 * luma) * level, *((128 + 224 * plane) * level for plane in differences)]
     # Overshoots of the kernel stay within what is left above and below the range.
     most = 2**layout.bits - 1
-    return tuple(jnp.clip(jnp.floor(plane + 0.5), 0, most).astype(layout.dtype) for plane in scaled)
+    return tuple(xp.clip(xp.floor(plane + 0.5), 0, most).astype(layout.dtype) for plane in scaled)
 
 
-def _halve(plane: jax.Array, axis: int, phase: float) -> jax.Array:
+def _halve(plane, axis, phase, xp):
     """Halves a side; sample i of the result lies at 2 i + `phase`. Edges are repeated."""
-    offsets = np.arange(-3, 5 if phase else 4)
-    weights = _bicubic((offsets - phase) / 2)
+    weights = _bicubic((np.arange(-3, 5 if phase else 4) - phase) / 2)
     weights /= weights.sum()
-    size = plane.shape[axis]
-    padding = [(0, 0)] * plane.ndim
-    padding[axis] = (3, 4)
-    padded = jnp.pad(plane, padding, mode="edge")
-    taps = [
-        float(weight) * jax.lax.slice_in_dim(padded, first, first + size, stride=2, axis=axis % plane.ndim)
-        for first, weight in enumerate(weights)
-        if weight
-    ]
-    return sum(taps[1:], taps[0])
+    plane = xp.moveaxis(plane, axis, -1)
+    size = plane.shape[-1]
+    padded = xp.pad(plane, [(0, 0)] * (plane.ndim - 1) + [(3, 4)], mode="edge")
+    taps = [float(w) * padded[..., first : first + size : 2] for first, w in enumerate(weights) if w]
+    return xp.moveaxis(sum(taps[1:], taps[0]), -1, axis)
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:
@@ -127,8 +122,32 @@ def _bicubic(x: np.ndarray) -> np.ndarray:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-def crop(planes: Sequence[np.ndarray], height: int, width: int, layout: Layout) -> list[np.ndarray]:
-    """Return planes cut to `height` x `width` pixels of luma, multiples of the subsampling."""
+def pack(images: Any, layout: Layout, *, xp: Any = np) -> Any:
+    """Return the planes of images, of which an odd last row or column is left out, one behind the other: [..., n].
+
+    Args:
+      images: [..., H, W, 3], see `from_rgb`.
+      layout: of the planes.
+      xp: numpy or jax.numpy.
+    """
+    height, width = _encoded_size(images.shape[-3:-1], layout)
+    planes = from_rgb(images[..., :height, :width, :], layout, xp=xp)
+    return xp.concatenate([plane.reshape(*plane.shape[:-2], -1) for plane in planes], axis=-1)
+
+
+def unpack(packed: np.ndarray, size: tuple[int, int], layout: Layout) -> list[np.ndarray]:
+    """Return the three planes, views, of one image of `size` (H, W) that was packed, [n]."""
+    height, width = _encoded_size(size, layout)
     rows, columns = layout.subsampling
-    luma, *chroma = planes
-    return [luma[..., :height, :width], *(p[..., : height // rows, : width // columns] for p in chroma)]
+    luma, chroma = (height, width), (height // rows, width // columns)
+    first, second = height * width, height * width + chroma[0] * chroma[1]
+    return [
+        packed[:first].reshape(luma),
+        packed[first:second].reshape(chroma),
+        packed[second:].reshape(chroma),
+    ]
+
+
+def _encoded_size(size, layout):
+    rows, columns = layout.subsampling
+    return size[0] // rows * rows, size[1] // columns * columns
