@@ -29,7 +29,7 @@ def test_videoinr_is_the_published_two_stages():
     assert (zero, boundary) == (0, 450_000)
     assert (first.window, first.inputs, first.num_times, first.scale) == (9, (0, 8), 1, 4)
     assert (second.num_times, second.scale, second.augment_per_batch) == (3, (2.0, 4.0), True)
-    assert first.min_size == second.min_size == 128
+    assert first.min_size == second.min_size == 256
     assert stage_at(recipe, 449_999) is first and stage_at(recipe, 450_000) is second
     assert len(make_recipe("videoinr", stage2_step=None)) == 1
     assert make_recipe("videoinr", stage2_step=0)[0][1].scale == (2.0, 4.0)
