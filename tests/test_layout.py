@@ -310,7 +310,7 @@ def is_kernel(file):
     is_piece = folder == "stvsr_jax/ops/mosaic"
     return is_piece or (
         folder.startswith("stvsr_jax/ops/")
-        and name.startswith(("mosaic", "triton"))
+        and name.startswith(("mosaic", "triton", "tpu"))
         and folder.count("/") > 1
     )
 

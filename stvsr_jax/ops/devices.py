@@ -69,9 +69,17 @@ def loop_unroll(most: int = 8) -> int:
 
 def is_for_gpu() -> bool:
     """Returns whether a program traced now is for a GPU."""
+    return _platform() in ("gpu", "cuda", "rocm")
+
+
+def takes_tpu_kernels() -> bool:
+    """Returns whether a program traced now is for a TPU and may hold kernels."""
+    return _platform() == "tpu" and allows_kernels()
+
+
+def _platform():
     device = jax.sharding.get_abstract_mesh().abstract_device
-    platform = jax.default_backend() if device is None else device.platform
-    return platform in ("gpu", "cuda", "rocm")
+    return jax.default_backend() if device is None else device.platform
 
 
 def on_one_device(function: Callable[..., Any]) -> Callable[..., Any]:

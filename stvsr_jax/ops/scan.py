@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from stvsr_jax.ops.conv import conv2d, conv2d_deferred, conv2d_kernel_gradient
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d_of_head
-from stvsr_jax.ops.devices import loop_unroll
+from stvsr_jax.ops.devices import loop_unroll, takes_tpu_kernels
 
 
 class ConvWeights(NamedTuple):
@@ -85,7 +85,6 @@ class _DeferredWeights:
         return self.convolve((columns.astype(self.kernel.dtype),), stride=1, padding=0, slope=slope)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def scan(
     step: Callable[[Any, Any, Any], tuple[Any, Any]], weights: Any, carry: Any, xs: Any
 ) -> tuple[Any, Any]:
@@ -101,6 +100,15 @@ def scan(
     Returns:
       The last carry and the stacked ys.
     """
+    if (
+        takes_tpu_kernels()
+    ):  # they make samples again; to keep the columns of all times would take most of the memory
+        return jax.lax.scan(functools.partial(step, weights), carry, xs)
+    return _scan(step, weights, carry, xs)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scan(step, weights, carry, xs):
     return jax.lax.scan(functools.partial(step, weights), carry, xs, unroll=loop_unroll())
 
 
@@ -136,7 +144,7 @@ def _backward(step, residuals, cotangents):
     return jax.tree.map(jnp.add, d_weights, reduce(d_outputs)), d_carry, d_xs
 
 
-scan.defvjp(_forward, _backward)
+_scan.defvjp(_forward, _backward)
 
 
 def _is_conv(node):

@@ -8,7 +8,7 @@ import jax
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from stvsr_jax.ops.devices import allows_kernels, count_hopper_sms, loop_unroll
+from stvsr_jax.ops.devices import allows_kernels, count_hopper_sms, loop_unroll, takes_tpu_kernels
 
 PROGRAM = """
 import jax, jax.numpy as jnp
@@ -46,6 +46,16 @@ def test_of_several_devices_only_a_part_or_a_mesh_of_one_is_single():
     }
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "[False, False, True, True, True]", done.stderr
+
+
+def test_kernels_for_tpus_are_taken_while_a_program_is_traced_for_one():
+    def traced_for(platform):
+        device = AbstractDevice(device_kind="any", num_cores=None, platform=platform)
+        with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("device",), abstract_device=device)):
+            return takes_tpu_kernels()
+
+    assert not takes_tpu_kernels()
+    assert [traced_for(p) for p in ("cuda", "tpu", "cpu")] == [False, True, False]
 
 
 def test_loops_are_written_out_for_a_gpu_only():

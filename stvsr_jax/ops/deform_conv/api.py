@@ -21,7 +21,7 @@ from stvsr_jax.ops import triton
 from stvsr_jax.ops.conv import conv2d
 from stvsr_jax.ops.deform_conv import windowed
 from stvsr_jax.ops.deform_conv.windowed import Geometry
-from stvsr_jax.ops.devices import count_mosaic_sms
+from stvsr_jax.ops.devices import count_mosaic_sms, takes_tpu_kernels
 from stvsr_jax.ops.sampling import sample_groups, spread_groups
 
 
@@ -126,7 +126,8 @@ def deform_conv2d_of_head(
 ) -> jax.Array:
     """Returns a 3x3 deformable convolution: ReLU(columns @ kernel + bias), from its head; see `deform_columns`.
 
-    On an NVIDIA Hopper GPU one kernel does all of it, if it supports the arguments and no gradient is taken.
+    On an NVIDIA Hopper GPU one kernel does all of it, if it supports the arguments and no gradient is taken; on a TPU
+    also with gradients.
 
     Args:
       x: [B, H, W, C], or for S convolutions [S, B, H, W, C].
@@ -139,13 +140,19 @@ def deform_conv2d_of_head(
     Returns:
       [B, H, W, C'] or [S, B, H, W, C'].
     """
-    return _run_whole(x, head, kernel, bias, groups, slope, count_mosaic_sms())
+    return _run_whole(x, head, kernel, bias, groups, slope, count_mosaic_sms(), takes_tpu_kernels())
 
 
 # Traced and lowered once for equal shapes.
-@functools.partial(jax.jit, static_argnames=("groups", "slope", "sms"))
-def _run_whole(x, head, kernel, bias, groups, slope, sms):
+@functools.partial(jax.jit, static_argnames=("groups", "slope", "sms", "is_for_tpu"))
+def _run_whole(x, head, kernel, bias, groups, slope, sms, is_for_tpu):
     plain = functools.partial(_run_in_two, groups=groups, slope=slope)
+    if is_for_tpu:
+        from stvsr_jax.ops.deform_conv import tpu_windows  # imports Mosaic, which other devices do not need
+
+        if tpu_windows.is_supported(x, head, kernel[..., 0, 0, :, :]):
+            on_tpu = functools.partial(_run_windows, slope=slope)
+            return jax.lax.platform_dependent(x, head, kernel, bias, tpu=on_tpu, default=plain)
     if sms is None:
         return plain(x, head, kernel, bias)
     from stvsr_jax.ops.deform_conv import mosaic  # imports Mosaic, which only Hopper GPUs need
@@ -169,6 +176,13 @@ def _run_whole(x, head, kernel, bias, groups, slope, sms):
 
     run.defvjp(lambda *operands: jax.vjp(plain, *operands), lambda vjp, cotangent: vjp(cotangent))
     return run(x, head, kernel, bias)
+
+
+def _run_windows(x, head, kernel, bias, slope):
+    from stvsr_jax.ops.deform_conv import tpu_windows
+
+    y = tpu_windows.run(x, head, kernel[0, 0]) + bias
+    return y if slope is None else jnp.maximum(y, slope * y)
 
 
 def _run_in_two(x, head, kernel, bias, groups, slope):

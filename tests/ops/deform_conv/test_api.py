@@ -372,3 +372,19 @@ def test_of_head_is_the_product_with_the_columns(slope):
         want = want if slope is None else jnp.where(want > 0, want, slope * want)
         np.testing.assert_allclose(alone, want, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_tpus_take_their_kernels_where_these_can_and_no_other_device_does():
+    def kernels(channels, platform):
+        x, head, kernel, bias = (
+            jax.ShapeDtypeStruct(s, jnp.bfloat16)
+            for s in [(1, 4, 8, channels), (1, 4, 8, 216), (1, 1, 9 * channels, 16), (16,)]
+        )
+        device = AbstractDevice(device_kind="any", num_cores=None, platform="tpu")
+        mesh = jax.sharding.AbstractMesh((1,), ("device",), abstract_device=device)
+        with jax.sharding.use_abstract_mesh(mesh):
+            traced = jax.jit(lambda *a: deform_conv2d_of_head(*a, groups=8)).trace(x, head, kernel, bias)
+        return traced.lower(lowering_platforms=(platform,)).as_text().count("tpu_custom_call")
+
+    assert kernels(64, "tpu") == 2  # one window, or as many as are needed
+    assert kernels(64, "cpu") == kernels(32, "tpu") == 0

@@ -1,0 +1,136 @@
+"""The deformable convolution on a TPU for displacements of any size: as many windows as these need.
+
+Nearly always that is one: the displacements of trained networks are 0.3 pixels on average and 1.5 at most.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from stvsr_jax.ops.deform_conv import tpu, tpu_backward
+from stvsr_jax.ops.deform_conv.tpu import CHANNELS, GROUPS, HEAD_CHANNELS, REACH, TAPS, Plan
+
+_STEP = 2 * REACH + 1  # pixels from one window's centre to the next
+
+
+def is_supported(x: jax.Array, head: jax.Array, kernel: jax.Array) -> bool:
+    """Return whether `run` can: x [B, H, W, C], head [B, H, W, 27 G], kernel [9 C, C']."""
+    return (
+        x.ndim == 4
+        and x.dtype in (jnp.bfloat16, jnp.float32)
+        and (x.shape[-1], head.shape[-1]) == (CHANNELS, HEAD_CHANNELS)
+        and kernel.shape[-1] % 8 == 0
+        and x.shape[2] <= _LARGEST_WIDTH
+    )
+
+
+_LARGEST_WIDTH = 1024  # for which block and halos fit into 16 MB of VMEM
+
+
+def run(x: jax.Array, head: jax.Array, kernel: jax.Array, *, interpret: bool = False) -> jax.Array:
+    """Return the samples' product with the kernel, differentiable.
+
+    Args:
+      x: [B, H, W, C].
+      head: [B, H, W, 27 G], see `ops.deform_columns`.
+      kernel: [9 C, C'], tap then channel.
+      interpret: run on any device.
+
+    Returns:
+      [B, H, W, C'] in the dtype of x.
+    """
+    flat = (a.reshape(-1, a.shape[-1]) for a in (x, head))
+    return _product(x.shape[1:3], interpret, *flat, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+# Traced and lowered once for equal shapes.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _product(size, interpret, x, head, kernel):
+    plan, operands = _prepare(size, x, head, kernel)
+
+    def add(window, total):
+        y = tpu.run(plan, *window, interpret=interpret)
+        return y if total is None else total + y.astype(jnp.float32)
+
+    zeros = jnp.zeros((kernel.shape[1], plan.pixels), jnp.float32)
+    return _over_windows(plan, add, zeros, *operands).astype(x.dtype).T
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _backward(size, interpret, residuals, cotangent):
+    plan, operands = _prepare(size, *residuals)
+    image, head, kernel = operands
+
+    def add(window, total):
+        gradients = tpu_backward.run(plan, *window, cotangent.T, interpret=interpret)
+        if total is None:
+            return gradients
+        d_image, *others = (g.astype(jnp.float32) for g in gradients)
+        d_image = jnp.roll(d_image, _distance(plan, window[0]), axis=1)
+        return jax.tree.map(jnp.add, total, (d_image, *others))
+
+    zeros = tuple(jnp.zeros(a.shape, jnp.float32) for a in operands)
+    d_image, d_head, d_kernel = _over_windows(plan, add, zeros, image, head, kernel)
+    return tuple(
+        d.astype(a.dtype)
+        for d, a in zip((tpu.unpad(plan, d_image).T, d_head.T, d_kernel), residuals, strict=True)
+    )
+
+
+_product.defvjp(
+    lambda size, interpret, *operands: (_product(size, interpret, *operands), operands), _backward
+)
+
+
+def _prepare(size, x, head, kernel):
+    plan = Plan.of(len(x), size)
+    return plan, (tpu.pad(plan, x.T), head.T, kernel)
+
+
+def _over_windows(plan, add, zeros, image, head, kernel):
+    """Returns what all windows add up to.
+
+    Args:
+      plan: of the pixels.
+      add: of a window (centre, image rolled to it, head, kernel) and the sum so far; None: there is no other window.
+      zeros: the sum of no windows, float32.
+      image, head, kernel: as of `tpu.run`, the image not rolled.
+    """
+    counts = count_windows(head, plan.size)
+
+    def run_one():
+        return add((jnp.zeros(2, jnp.int32), image, head, kernel), None)
+
+    def run_all():
+        def body(number, total):
+            y, x = jnp.divmod(number, 2 * counts[1] + 1)
+            centre = _STEP * (jnp.stack([y, x]) - counts)
+            rolled = jnp.roll(image, -_distance(plan, centre), axis=1)
+            return add((centre, rolled, head, kernel), total)
+
+        total = jax.lax.fori_loop(0, jnp.prod(2 * counts + 1), body, zeros)
+        kinds = jax.eval_shape(run_one)
+        return jax.tree.map(lambda x, kind: x.astype(kind.dtype), total, kinds)
+
+    return jax.lax.cond(jnp.all(counts == 0), run_one, run_all)
+
+
+def _distance(plan, centre):
+    """Returns how many pixels after its own place a window's centre is."""
+    return centre[0] * plan.size[1] + centre[1]
+
+
+def count_windows(head: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Return how many windows are needed on each side of the first one, along y and x, [2] int32.
+
+    Args:
+      head: [27 G, P].
+      size: (H, W). What is displaced farther than it is outside of the image.
+    """
+    displacements = head.reshape(TAPS, 3, GROUPS, -1)[:, :2].astype(jnp.float32)
+    largest = jnp.max(jnp.where(jnp.isnan(displacements), 0.0, jnp.abs(displacements)), axis=(0, 2, 3))
+    # The last pixel that is read is the one after floor(largest), also where the displacement is an integer.
+    last = jnp.minimum(jnp.floor(largest), max(size) + 1.0) + 1.0
+    return jnp.ceil(jnp.maximum(last - REACH, 0.0) / _STEP).astype(jnp.int32)

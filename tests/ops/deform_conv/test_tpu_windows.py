@@ -1,0 +1,77 @@
+"""The TPU's deformable convolution equals the definition at every displacement: value and gradients, interpreted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stvsr_jax import ops
+from stvsr_jax.ops.deform_conv import tpu_windows
+
+SHAPE = (2, 5, 7)
+RNG = np.random.default_rng(0)
+X, KERNEL, COTANGENT = (
+    jnp.asarray(RNG.normal(size=s), jnp.float32) for s in [(*SHAPE, 64), (576, 64), (*SHAPE, 64)]
+)
+
+
+def with_gradients(function):
+    @jax.jit
+    def run(x, head, kernel):
+        y, vjp = jax.vjp(function, x, head, kernel)
+        return y, *vjp(COTANGENT.astype(y.dtype))
+
+    return run
+
+
+definition = with_gradients(
+    lambda x, head, kernel: ops.deform_columns(x, head, groups=8, implementation="gather") @ kernel
+)
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    run = with_gradients(lambda *a: tpu_windows.run(*a, interpret=True))
+    options = {"xla_backend_optimization_level": "0"}  # else it compiles for a minute
+    return run.lower(X, draw_head(1.0), KERNEL).compile(compiler_options=options)
+
+
+def draw_head(largest, *, integer=False):
+    head = np.random.default_rng(1).uniform(-largest, largest, (*SHAPE, 9, 3, 8))
+    head[..., 2, :] = np.clip(head[..., 2, :], -2, 2)
+    return jnp.asarray(np.round(head) if integer else head, jnp.float32).reshape(*SHAPE, 216)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [draw_head(1.99), draw_head(1.0, integer=True), draw_head(4.0, integer=True), draw_head(30.0)],
+    ids=["one window", "integers", "integers in several windows", "outside of the image"],
+)
+def test_values_and_gradients_equal_the_definition(kernels, head):
+    for found, want in zip(kernels(X, head, KERNEL), definition(X, head, KERNEL), strict=True):
+        np.testing.assert_allclose(found, want, rtol=2e-4, atol=2e-4)
+
+
+def test_windows_are_as_many_as_the_largest_displacement_needs():
+    def count(y, x):
+        head = np.zeros((216, 10), np.float32).reshape(9, 3, 8, 10)
+        head[4, 0, 3, 2], head[0, 1, 0, 9], head[:, 2] = y, x, 1e9
+        return tpu_windows.count_windows(jnp.asarray(head.reshape(216, 10)), (90, 40)).tolist()
+
+    assert count(0, 0) == count(1.99, -1.99) == [0, 0]
+    assert count(2.0, 6.99) == [1, 1]  # the slope at 2 reads the pixel at 3
+    assert count(-7.0, 0.5) == [2, 0]
+    assert count(np.nan, np.inf) == count(0, 1e30) == [0, 18]  # 92 pixels: beyond them is nothing
+
+
+def test_a_displacement_that_is_no_number_is_seen(kernels):
+    head = draw_head(1.0).at[0, 2, 2, 0].set(jnp.nan)
+    assert not np.isfinite(kernels(X, head, KERNEL)[0]).all()
+
+
+def test_what_is_not_supported_is_said():
+    x, head, kernel = (jnp.zeros(s, jnp.bfloat16) for s in [(1, 4, 4, 64), (1, 4, 4, 216), (576, 64)])
+    assert tpu_windows.is_supported(x, head, kernel)
+    assert not tpu_windows.is_supported(x[..., :32], head, kernel)
+    assert not tpu_windows.is_supported(x, head[..., :54], kernel)
+    assert not tpu_windows.is_supported(x.astype(jnp.float16), head, kernel)
