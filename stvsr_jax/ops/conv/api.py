@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from stvsr_jax.ops.conv import xla
+from stvsr_jax.ops.conv import on_tpu, xla
 from stvsr_jax.ops.conv.xla import Options
 from stvsr_jax.ops.devices import count_mosaic_sms
 from stvsr_jax.ops.shuffle import pixel_shuffle, pixel_unshuffle
@@ -101,6 +101,8 @@ def conv2d_kernel_gradient(
     }
     if (sms := count_mosaic_sms()) is not None:
         functions["cuda"] = functools.partial(_reduce_kernel_gradient_by_mosaic, options, sms)
+    if on_tpu.has_kernels([x[0] for x in inputs], kernel, stride, padding):
+        functions["tpu"] = on_tpu.kernel_gradient
     return jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
 
 
@@ -177,6 +179,8 @@ def _differentiate(options, inputs, kernel, cotangent, needs_kernel=True):
         functions["cpu"] = functools.partial(xla.differentiate_as_convolutions, options)
     if (sms := count_mosaic_sms()) is not None:
         functions["cuda"] = functools.partial(each, sms)
+    if on_tpu.has_kernels(inputs, kernel, options.stride, options.padding):
+        functions["tpu"] = on_tpu.run_backward
     return jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
 
 
@@ -194,13 +198,16 @@ def _differentiate_each_input(options, needs_kernel, sms, inputs, kernel, cotang
 
 
 def _run(inputs, kernel, bias, addend, options):
-    return _run_on_any_platform(inputs, kernel, bias, addend, options, count_mosaic_sms())
+    known = count_mosaic_sms(), on_tpu.has_kernels(inputs, kernel, options.stride, options.padding)
+    return _run_on_any_platform(inputs, kernel, bias, addend, options, *known)
 
 
 # Traced and lowered once for equal shapes.
-@functools.partial(jax.jit, static_argnames=("options", "sms"))
-def _run_on_any_platform(inputs, kernel, bias, addend, options, sms):
+@functools.partial(jax.jit, static_argnames=("options", "sms", "has_tpu_kernels"))
+def _run_on_any_platform(inputs, kernel, bias, addend, options, sms, has_tpu_kernels):
     functions = {"default": functools.partial(xla.run, options)}
+    if has_tpu_kernels:
+        functions["tpu"] = functools.partial(on_tpu.run, slope=options.slope, shuffle=options.shuffle)
     if sms is not None:
         from stvsr_jax.ops.conv import mosaic  # imports Mosaic, which only Hopper GPUs need
 
