@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from stvsr_jax import command_line, models
+from stvsr_jax import command_line, models, topology_benchmark
 from stvsr_jax.inference import predictor
 from stvsr_jax.ops import devices
 from stvsr_jax.parsers.benchmark import make_parser
@@ -304,7 +304,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def start(args: argparse.Namespace) -> None:
-    """Joins the other processes, if there are any, and runs."""
+    """Joins the other processes, if there are any, and runs; compiles alone for a topology that is not here."""
+    if args.topology:
+        topology_benchmark.run(args)
+        return
     distributed.initialize()
     run(args)
 

@@ -7,6 +7,7 @@ import jax
 
 from stvsr_jax import models
 from stvsr_jax.inference import host_memory, tiling
+from stvsr_jax.runtime import topology
 
 SMALLEST_TILE = 2 * tiling.OVERLAP
 
@@ -44,9 +45,12 @@ def choose_batch(window_size: int, height: int, width: int, platform: str) -> in
 
 
 def available_memory() -> float:
-    """Returns the bytes of the first device's memory, or of the machine's where the device does not say."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    return stats["bytes_limit"] if "bytes_limit" in stats else host_memory.available_memory()
+    """Returns the bytes of the first device's memory, or of the machine's where the device has none of its own."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return topology.memory_of(device.device_kind) or host_memory.available_memory()
 
 
 def is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:

@@ -43,5 +43,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--profile", type=int, default=0, metavar="N", help="also list the N kernels with most time"
     )
+    parser.add_argument("--topology", help="compile for TPUs like v5e:2x2 that need not be here; run nothing")
+    parser.add_argument("--fsdp", type=int, default=1, help="with --topology: chips that share the state")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     return parser

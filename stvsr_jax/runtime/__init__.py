@@ -1,1 +1,1 @@
-"""What a program needs around it: compilation, kept programs, sharding, several processes."""
+"""What a program needs around it: compilation, also for TPUs that are not here, kept programs, sharding, processes."""

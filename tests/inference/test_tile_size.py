@@ -12,6 +12,8 @@ def test_tile_is_chosen_by_memory(monkeypatch):
 
 def test_memory_is_the_devices_if_it_says_so(monkeypatch):
     class Device:
+        device_kind = "cpu"
+
         def memory_stats(self):
             return self.stats
 
@@ -20,6 +22,8 @@ def test_memory_is_the_devices_if_it_says_so(monkeypatch):
     monkeypatch.setattr(tile_size.host_memory, "available_memory", lambda: 3 * 2**30)
     for device.stats, expected in ((None, 3), ({}, 3), ({"bytes_limit": 80 * 2**30}, 80)):
         assert tile_size.available_memory() == expected * 2**30
+    device.stats, device.device_kind = None, "TPU v5 lite"
+    assert tile_size.available_memory() == 16e9
 
 
 def test_small_windows_go_to_an_accelerator_together():
