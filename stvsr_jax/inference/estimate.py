@@ -37,7 +37,7 @@ def measure(plan: Plan, network: predictor.Predictor) -> list[str]:
     network.tile = plan.request.tile
     window = next(job.windows_of(plan, network))
     images = np.stack([frame.image for frame in window.frames])
-    predict = job.predict_one_with(plan, network, job.layout_of(plan))
+    predict = job.predict_one_with(plan, network, job.layout_of(plan, network.devices[0].platform))
     batch = job.choose_batch(plan, network)
     spans = []
     for _ in range(2):

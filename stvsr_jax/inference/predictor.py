@@ -19,9 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax import models
-from stvsr_jax.inference import programs, tile_size, tiling
+from stvsr_jax.inference import planes, programs, tile_size, tiling
 from stvsr_jax.inference.number_format import DTYPES
-from stvsr_jax.video import planes
 from stvsr_jax.weights import sources
 
 

@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stvsr_jax.inference import tiling
+from stvsr_jax.inference import planes, tiling
 from stvsr_jax.models.contract import Contract
 from stvsr_jax.ops.devices import on_one_device
 from stvsr_jax.runtime import compilation
-from stvsr_jax.video import planes
 
 # An instant is decoded in rows of about this many output pixels: small on a CPU, whose caches are; elsewhere a 720p
 # frame at a time.
@@ -80,7 +79,7 @@ def finish(rgb: jax.Array, form: Any) -> jax.Array:
         for a video encoder in one row, [..., n], half as many bytes or less.
     """
     if isinstance(form, planes.Layout):
-        return planes.pack(rgb, form, xp=jnp)
+        return planes.pack(rgb, form)
     if form == np.float32:
         return rgb
     largest = float(np.iinfo(form).max)

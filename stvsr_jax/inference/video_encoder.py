@@ -13,6 +13,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from stvsr_jax.inference import planes
 from stvsr_jax.inference.codecs import CODECS
 from stvsr_jax.inference.hdr import Hdr, encoder_parameters
 from stvsr_jax.video import colour
@@ -125,11 +126,14 @@ class FrameMaker:
 
     def make(self, image: np.ndarray) -> av.VideoFrame:
         """Returns a frame of uint8 or uint16 [H, W, 3], cropped to the size that is encoded, or of packed planes, [n]."""
+        size, tags = self._video.encoded_size, colour.output_tags(self._video.colour_tags)
+        name = self._video.encoded_format
+        if image.ndim == 1:
+            unpacked = planes.unpack(image, size, planes.layout_of(name, tags.matrix))
+            return colour.planes_to_frame(unpacked, name, tags)
         if not hasattr(self._own, "maker"):
-            tags = colour.output_tags(self._video.colour_tags)
-            self._own.maker = colour.FrameMaker(self._video.encoded_format, tags)
-        height, width = self._video.encoded_size
-        return self._own.maker.make(image if image.ndim == 1 else image[:height, :width], (height, width))
+            self._own.maker = colour.FrameMaker(name, tags)
+        return self._own.maker.make(image[: size[0], : size[1]])
 
 
 class VideoEncoder:

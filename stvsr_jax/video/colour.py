@@ -13,13 +13,14 @@ YCbCr truncates instead of rounding. So both flags are always set and output is 
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
-from av import VideoFrame
+from av import CodecContext, VideoFormat, VideoFrame
+from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
-
-from stvsr_jax.video import planes
 
 # ISO/IEC 23091-2 code points, as FFmpeg numbers them.
 UNSPECIFIED = 2
@@ -40,6 +41,7 @@ MATRICES = {
     10: Colorspace.BT2020,
 }
 _EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+_TO_CHROMA = _EXACT | Interpolation.FULL_CHR_H_INP  # which does not average columns beforehand
 _AVERAGE = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 # Formats whose planes can be cropped before converting, with the (y, x) subsampling of chroma.
 _PLANAR = {
@@ -209,18 +211,7 @@ class RgbConverter:
 
         A resized frame inherits that; a frame made from nothing cannot be told.
         """
-        like = self._like or frame
-        # Two steps, since a conversion that changes nothing would hand back `like` itself.
-        for size in ((height + 2, width + 2), (height, width)):
-            like = self._reformatter.reformat(
-                like,
-                height=size[0],
-                width=size[1],
-                format=frame.format.name,
-                interpolation=Interpolation.POINT,
-                threads=1,
-            )
-        return like
+        return _resize(self._like or frame, height, width, frame.format.name)
 
 
 def _widen(crop: tuple[int, int, int, int], frame: VideoFrame) -> tuple[int, int, int, int]:
@@ -233,31 +224,65 @@ def _widen(crop: tuple[int, int, int, int], frame: VideoFrame) -> tuple[int, int
 
 
 class FrameMaker:
-    """Makes frames to encode from RGB of one size. For one thread.
+    """Makes frames to encode from RGB of one size; keeps the converter's tables between frames. For one thread.
+
+    Halved chroma is sited where readers of MPEG-2 and all later codecs take it to be: on the left of its two columns, and
+    between its two rows. Left to itself the converter centres it, half a pixel away.
 
     Args:
-      pixel_format: FFmpeg's name, YCbCr of three planes or RGB.
+      pixel_format: FFmpeg's name, YCbCr or RGB.
       tags: of the output, see `output_tags`.
     """
 
     def __init__(self, pixel_format: str, tags: ColourTags):
-        self._pixel_format, self._tags = pixel_format, tags
-        self._layout = planes.layout_of(pixel_format, tags.matrix)
+        self._tags = None if VideoFormat(pixel_format).is_rgb else tags
+        self._settings = {"format": pixel_format, "interpolation": _TO_CHROMA, "threads": 1}
+        if self._tags:
+            self._settings["dst_colorspace"] = MATRICES[tags.matrix]
+            self._settings["dst_color_range"] = ColorRange.MPEG
         self._reformatter = VideoReformatter()
+        self._given: VideoFrame | None = None
 
-    def make(self, image: np.ndarray, size: tuple[int, int] | None = None) -> VideoFrame:
-        """Returns a frame of uint8 or uint16 [H, W, 3], or of what `planes.pack` made of an image of `size`."""
-        if image.ndim == 1:
-            made = planes.unpack(image, size, self._layout)
-        elif self._layout is not None:
-            made = planes.from_rgb(image, self._layout)
-        else:
-            kind = "rgb48le" if image.dtype == np.uint16 else "rgb24"
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format=kind)
-            return self._reformatter.reformat(
-                frame, format=self._pixel_format, interpolation=_EXACT, threads=1
-            )
-        return planes_to_frame(made, self._pixel_format, self._tags)
+    def make(self, rgb: np.ndarray) -> VideoFrame:
+        """Returns a frame of uint8 or uint16 [H, W, 3]."""
+        kind = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
+        height, width, _ = rgb.shape
+        if self._given is None or (height, width, kind) != _kind_of(self._given):
+            self._given = _resize(_sited_frame(), height, width, kind)
+            self._given.pict_type, self._given.pts = PictureType.NONE, None  # an encoder would obey them
+        lines = np.frombuffer(self._given.planes[0], rgb.dtype).reshape(height, -1)  # with room at their ends
+        lines[:, : 3 * width].reshape(rgb.shape)[:] = rgb
+        frame = self._reformatter.reformat(self._given, **self._settings)
+        return _tag(frame, self._tags) if self._tags else frame
+
+
+def _kind_of(frame):
+    return frame.height, frame.width, frame.format.name
+
+
+@functools.cache
+def _sited_frame() -> VideoFrame:
+    """Returns a frame whose chroma is sited on the left: only a decoder, here MPEG-4's, can say that of a frame."""
+    encoder = CodecContext.create("mpeg4", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 16, 16, "yuv420p", Fraction(1, 25)
+    packets = [*encoder.encode(VideoFrame(16, 16, "yuv420p")), *encoder.encode(None)]
+    decoder = CodecContext.create("mpeg4", "r")
+    return [frame for packet in [*packets, None] for frame in decoder.decode(packet)][0]
+
+
+def _resize(like: VideoFrame, height: int, width: int, pixel_format: str) -> VideoFrame:
+    """Returns a new frame, of whatever is in it, that inherits from another where chroma is sited."""
+    # Two steps, since a conversion that changes nothing would hand back `like` itself.
+    for size in ((height + 2, width + 2), (height, width)):
+        like = VideoReformatter().reformat(
+            like,
+            height=size[0],
+            width=size[1],
+            format=pixel_format,
+            interpolation=Interpolation.POINT,
+            threads=1,
+        )
+    return like
 
 
 def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags) -> VideoFrame:
@@ -279,6 +304,10 @@ def planes_to_frame(samples: Sequence[np.ndarray], pixel_format: str, tags: Colo
         lines = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
         padding = plane.line_size - lines.shape[1]
         plane.update(np.pad(lines, ((0, 0), (0, padding))) if padding else lines)
+    return _tag(frame, tags)
+
+
+def _tag(frame, tags):
     frame.colorspace = tags.matrix
     frame.color_range = LIMITED_RANGE
     frame.color_primaries = tags.primaries

@@ -606,7 +606,7 @@ def test_one_program_serves_the_job_its_picture_and_its_estimate(
 def test_planes_from_the_device_and_from_rgb_show_the_same(
     tmp_path, write_video, checkpoints, capsys, monkeypatch, pixel_format
 ):
-    """Frames of tiles come as RGB: the file is that of packed planes, but for a level here and there."""
+    """What an accelerator packs into planes and what a CPU gives as RGB are one file, but for a level here and there."""
     source = write_video(tmp_path / "in.mkv", moving_bar(4), codec="ffv1")
     given = []
     predict = predictor.Predictor.predict_windows
@@ -624,11 +624,14 @@ def test_planes_from_the_device_and_from_rgb_show_the_same(
         "--pixel_format",
         pixel_format,
     )
-    assert run(capsys, source, tmp_path / "planes.mkv", *shared, "--tile", 0)[0] == 0
-    assert set(given) == {1}  # packed
-    monkeypatch.setattr(job, "layout_of", lambda plan: None)
-    assert run(capsys, source, tmp_path / "rgb.mkv", *shared, "--tile", 0)[0] == 0
-    assert set(given) == {1, 3}
+    layout_of = job.layout_of
+    assert run(capsys, source, tmp_path / "rgb.mkv", *shared)[0] == 0
+    assert set(given) == {3}
+    monkeypatch.setattr(job, "layout_of", lambda plan, platform: layout_of(plan, "gpu"))
+    assert run(capsys, source, tmp_path / "planes.mkv", *shared)[0] == 0
+    assert set(given) == {3, 1}
+    assert run(capsys, source, tmp_path / "folder", *shared[:2])[0] == 0  # of PNGs
+    assert given[-1] == 3
     one, other = (
         [colour.to_8_bits(frame.image).astype(int) for frame in read(tmp_path / name)[1]]
         for name in ("planes.mkv", "rgb.mkv")

@@ -3,6 +3,7 @@
 import av
 import numpy as np
 import pytest
+from av.video.frame import PictureType
 
 from stvsr_jax.video import colour
 from stvsr_jax.video.colour import ColourTags, RgbConverter, read_tags
@@ -193,3 +194,10 @@ def test_a_kept_maker_makes_what_a_fresh_one_makes(pixel_format, dtype):
             used = width * (4 if pixel_format == "bgr0" else 1)
             a, b = (row[:, : min(used, one.line_size)] for row in rows)
             np.testing.assert_array_equal(a[:, : one.width], b[:, : one.width])
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p10le", "bgr0"])
+def test_frames_ask_an_encoder_for_nothing(pixel_format):
+    frame = colour.rgb_to_frame(colour_patches(), pixel_format, colour.PICTURES)
+    assert (frame.pict_type, frame.pts, frame.interlaced_frame) == (PictureType.NONE, None, False)
+    assert not list(frame.side_data)

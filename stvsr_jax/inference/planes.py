@@ -1,14 +1,14 @@
-"""RGB to the planes that a video encoder takes; with `jax.numpy` in the program that renders, where half the bytes leave.
+"""RGB to the planes that a video encoder takes, in the program that renders: half the bytes leave the device.
 
-Limited range, 8 to 16 bits, rounded once. FFmpeg's converter, with which this agrees to one level of 8 bits, centres
-halved chroma, and its readers then show it half a pixel to the left. Here it is sited where readers take it to be
-(the default of MPEG-2, H.264 and HEVC): on the left of its two columns, and between its two rows. The kernel is FFmpeg's
-bicubic one, stretched.
+Limited range, 8 to 16 bits, from the network's numbers with one rounding. The host's way (`video.colour.FrameMaker`)
+rounds to RGB first, and lies at most one level of 8 bits away. Halved chroma is sited as there: on the left of its two
+columns, and between its two rows. The kernel is FFmpeg's bicubic one, stretched.
 """
 
 import dataclasses
-from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from av import VideoFormat
 
@@ -64,14 +64,12 @@ def layout_of(pixel_format: str, matrix: int) -> Layout | None:
     return Layout(matrix, bits.pop(), subsampling)
 
 
-def from_rgb(images: Any, layout: Layout, *, xp: Any = np) -> tuple[Any, Any, Any]:
+def from_rgb(images: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return luma, blue and red difference of RGB images.
 
     Args:
-      images: [..., H, W, 3], integers of their whole range, or floats in units of [0, 1], which are clamped. H and W are
-        multiples of the subsampling.
+      images: float [..., H, W, 3] in units of [0, 1], clamped. H and W are multiples of the subsampling.
       layout: of the planes.
-      xp: numpy or jax.numpy.
 
     Returns:
       Three arrays of `layout.dtype`, [..., H, W] and twice [..., H / rows, W / columns].
@@ -85,8 +83,7 @@ def from_rgb(images: Any, layout: Layout, *, xp: Any = np) -> tuple[Any, Any, An
         raise ValueError(
             f"images of {width}x{height} are not made of {columns}x{rows} pixels a chroma sample"
         )
-    unit = 1.0 if xp.issubdtype(images.dtype, xp.floating) else float(xp.iinfo(images.dtype).max)
-    red, green, blue = (xp.clip(images[..., i].astype(xp.float32) / unit, 0.0, 1.0) for i in range(3))
+    red, green, blue = (jnp.clip(images[..., i].astype(jnp.float32), 0.0, 1.0) for i in range(3))
     weight_red, weight_blue = _LUMA[layout.matrix]
     luma = weight_red * red + (1 - weight_red - weight_blue) * green + weight_blue * blue
     differences = [
@@ -95,23 +92,23 @@ def from_rgb(images: Any, layout: Layout, *, xp: Any = np) -> tuple[Any, Any, An
     ]
     for axis, step, phase in ((-2, rows, 0.5), (-1, columns, 0.0)):
         if step == 2:
-            differences = [_halve(plane, axis, phase, xp) for plane in differences]
+            differences = [_halve(plane, axis, phase) for plane in differences]
     level = 2 ** (layout.bits - 8)
     scaled = [(16 + 219 * luma) * level, *((128 + 224 * plane) * level for plane in differences)]
     # Overshoots of the kernel stay within what is left above and below the range.
     most = 2**layout.bits - 1
-    return tuple(xp.clip(xp.floor(plane + 0.5), 0, most).astype(layout.dtype) for plane in scaled)
+    return tuple(jnp.clip(jnp.floor(plane + 0.5), 0, most).astype(layout.dtype) for plane in scaled)
 
 
-def _halve(plane, axis, phase, xp):
+def _halve(plane, axis, phase):
     """Halves a side; sample i of the result lies at 2 i + `phase`. Edges are repeated."""
     weights = _bicubic((np.arange(-3, 5 if phase else 4) - phase) / 2)
     weights /= weights.sum()
-    plane = xp.moveaxis(plane, axis, -1)
+    plane = jnp.moveaxis(plane, axis, -1)
     size = plane.shape[-1]
-    padded = xp.pad(plane, [(0, 0)] * (plane.ndim - 1) + [(3, 4)], mode="edge")
+    padded = jnp.pad(plane, [(0, 0)] * (plane.ndim - 1) + [(3, 4)], mode="edge")
     taps = [float(w) * padded[..., first : first + size : 2] for first, w in enumerate(weights) if w]
-    return xp.moveaxis(sum(taps[1:], taps[0]), -1, axis)
+    return jnp.moveaxis(sum(taps[1:], taps[0]), -1, axis)
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:
@@ -122,17 +119,16 @@ def _bicubic(x: np.ndarray) -> np.ndarray:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-def pack(images: Any, layout: Layout, *, xp: Any = np) -> Any:
+def pack(images: jax.Array, layout: Layout) -> jax.Array:
     """Return the planes of images, of which an odd last row or column is left out, one behind the other: [..., n].
 
     Args:
       images: [..., H, W, 3], see `from_rgb`.
       layout: of the planes.
-      xp: numpy or jax.numpy.
     """
     height, width = _encoded_size(images.shape[-3:-1], layout)
-    planes = from_rgb(images[..., :height, :width, :], layout, xp=xp)
-    return xp.concatenate([plane.reshape(*plane.shape[:-2], -1) for plane in planes], axis=-1)
+    planes = from_rgb(images[..., :height, :width, :], layout)
+    return jnp.concatenate([plane.reshape(*plane.shape[:-2], -1) for plane in planes], axis=-1)
 
 
 def unpack(packed: np.ndarray, size: tuple[int, int], layout: Layout) -> list[np.ndarray]:
