@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,13 @@ class FrameRecords:
 
     def read(self, number: int) -> dict:
         """Returns record `number`; see `builders.records`."""
-        return _open_records(self.folder, self.split, os.getpid())[number]
+        with _opening:
+            records = _open_records(self.folder, self.split, os.getpid())
+        return records[number]
+
+
+# Two threads that import TFDS at once can wait for each other for ever: one for a module, one for a lazy one's lock.
+_opening = threading.Lock()
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,8 +1,10 @@
 """Prepared clips read like any other clip, at random, in any process, and say what is wrong with their files."""
 
+import concurrent.futures
 import json
 import pickle
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -50,6 +52,26 @@ def test_clips_travel_to_worker_processes(folder):
     for a, b in zip(expected, found, strict=True):
         for key in a:
             np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_threads_open_a_set_one_at_a_time(folder, monkeypatch):
+    inside, most, opened = [], [], []
+    real = prepared._open_builder
+
+    def slow(path):
+        inside.append(path)
+        most.append(len(inside))
+        time.sleep(0.05)
+        opened.append(real(path))
+        inside.pop()
+        return opened[-1]
+
+    clip = prepared.open_split(folder, "train")[0]
+    prepared._open_records.cache_clear()
+    monkeypatch.setattr(prepared, "_open_builder", slow)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: clip.read([n % 4]), range(16)))
+    assert most == [1] and len(found) == 16
 
 
 def test_wrong_frames_are_named(folder):
