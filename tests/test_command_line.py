@@ -70,10 +70,18 @@ def test_errors_after_the_work_began_are_code_one(capsys):
     assert capsys.readouterr().err == "error: no space\n"
 
 
+@pytest.fixture
+def answers_ctrl_c():
+    """Has SIGINT raise KeyboardInterrupt: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("number", "name", "code"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
 )
-def test_signals_end_the_work_with_a_line_that_says_how_to_go_on(number, name, code, capsys):
+def test_signals_end_the_work_with_a_line_that_says_how_to_go_on(number, name, code, capsys, answers_ctrl_c):
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     cleaned = []
 
