@@ -4,14 +4,11 @@ Windows are spread over the devices, one renderer on each; reading is ahead of t
 else is held, however long the clips are. Results come in order and do not depend on the number of devices.
 """
 
-import collections
 import dataclasses
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -20,6 +17,7 @@ from stvsr_jax import metrics
 from stvsr_jax.evaluation.datasets import EvaluationClip
 from stvsr_jax.evaluation.methods import Method
 from stvsr_jax.evaluation.protocols import Protocol, Window, split_window
+from stvsr_jax.inference import stages
 
 # Frames scored at once: SSIM needs some twenty images of work space for each.
 _BATCH = 4
@@ -60,42 +58,19 @@ def render_windows(
         for piece in split_window(window, method.window_size)
     )
     workers = _Workers(method, protocol, devices)
-    with (
-        ThreadPoolExecutor(_READERS) as readers,
-        ThreadPoolExecutor(len(devices), initializer=workers.start) as runners,
-    ):
-        loaded = _map_ahead(
-            readers, lambda item: (item[1], *item[0].read(item[1])), pieces, _READERS + len(devices)
-        )
-        yield from _map_ahead(runners, lambda item: workers.run(*item), loaded, 2 * len(devices))
-
-
-def _map_ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], ahead: int
-) -> Iterator[Any]:
-    """Maps in threads, in order, with at most `ahead` results waiting or under way.
-
-    An error of `items` is raised after the results of the items before it.
-    """
-    waiting = collections.deque()
-    items, failure = iter(items), None
-    try:
-        while failure is None:
-            try:
-                waiting.append(pool.submit(function, next(items)))
-            except StopIteration:
-                break
-            except Exception as error:
-                failure = error
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-    if failure is not None:
-        raise failure
+    loaded = stages.map_ahead(
+        lambda item: (item[1], *item[0].read(item[1])),
+        pieces,
+        workers=_READERS,
+        ahead=_READERS + len(devices),
+    )
+    yield from stages.map_ahead(
+        lambda item: workers.run(*item),
+        loaded,
+        workers=len(devices),
+        ahead=2 * len(devices),
+        initializer=workers.start,
+    )
 
 
 class _Workers:

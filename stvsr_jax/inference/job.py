@@ -40,7 +40,6 @@ from stvsr_jax.inference import (
 from stvsr_jax.inference.pipeline import Output
 from stvsr_jax.inference.request import Plan, check_targets
 from stvsr_jax.inference.video_assembly import VideoFile
-from stvsr_jax.video import colour
 
 # Windows that are read ahead.
 _READ_AHEAD = 4
@@ -198,8 +197,7 @@ def layout_of(plan: Plan, platform: str) -> planes.Layout | None:
     compare_video = plan.request.compare and not _is_picture(plan.request.compare)
     if platform == "cpu" or compare_video or plan.request.makes_pictures:
         return None
-    tags = colour.output_tags(plan.video.colour_tags)
-    return planes.layout_of(plan.video.encoded_format, tags.matrix)
+    return plan.video.layout
 
 
 def _instants(plan):

@@ -126,7 +126,7 @@ def render(
 
     timer = timer or stages.Timer("network", devices)
     workers = devices * calls
-    rendered = stages.map_ahead(run, enumerate(groups), workers=workers, ahead=workers, timer=None)
+    rendered = stages.map_ahead(run, enumerate(groups), workers=workers, ahead=workers)
     with contextlib.closing(rendered):  # not by the garbage collector, which hides interruptions
         for outputs in rendered:
             yield from outputs

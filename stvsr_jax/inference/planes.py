@@ -45,7 +45,7 @@ class Layout:
 
 
 def layout_of(pixel_format: str, matrix: int) -> Layout | None:
-    """Return the layout of one of FFmpeg's pixel formats, None where it is not of three planes of YCbCr.
+    """Returns the layout of one of FFmpeg's pixel formats, None where it is not of three planes of YCbCr.
 
     Args:
       pixel_format: FFmpeg's name.
@@ -65,7 +65,7 @@ def layout_of(pixel_format: str, matrix: int) -> Layout | None:
 
 
 def from_rgb(images: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return luma, blue and red difference of RGB images.
+    """Returns luma, blue and red difference of RGB images.
 
     Args:
       images: float [..., H, W, 3] in units of [0, 1], clamped. H and W are multiples of the subsampling.
@@ -120,7 +120,7 @@ def _bicubic(x: np.ndarray) -> np.ndarray:
 
 
 def pack(images: jax.Array, layout: Layout) -> jax.Array:
-    """Return the planes of images, of which an odd last row or column is left out, one behind the other: [..., n].
+    """Returns the planes of images, of which an odd last row or column is left out, one behind the other: [..., n].
 
     Args:
       images: [..., H, W, 3], see `from_rgb`.
@@ -132,7 +132,7 @@ def pack(images: jax.Array, layout: Layout) -> jax.Array:
 
 
 def unpack(packed: np.ndarray, size: tuple[int, int], layout: Layout) -> list[np.ndarray]:
-    """Return the three planes, views, of one image of `size` (H, W) that was packed, [n]."""
+    """Returns the three planes, views, of one image of `size` (H, W) that was packed, [n]."""
     height, width = _encoded_size(size, layout)
     rows, columns = layout.subsampling
     luma, chroma = (height, width), (height // rows, width // columns)

@@ -170,7 +170,13 @@ def read_ahead(
 
 
 def map_ahead(
-    function: Callable[[Any], Any], items: Iterable[Any], *, workers: int, ahead: int, timer: Timer | None
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    workers: int,
+    ahead: int,
+    timer: Timer | None = None,
+    initializer: Callable[[], None] | None = None,
 ) -> Iterator[Any]:
     """Maps items in threads, in order, with at most `ahead` results waiting or under way.
 
@@ -180,6 +186,7 @@ def map_ahead(
       workers: threads.
       ahead: at least as many as `workers` to keep them busy.
       timer: counts every call; None where the function does so itself.
+      initializer: called in each thread before its first item.
     """
 
     def call(item):
@@ -189,7 +196,7 @@ def map_ahead(
     waiting = collections.deque()
     failure = None
     iterator = iter(items)
-    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    pool = concurrent.futures.ThreadPoolExecutor(workers, initializer=initializer)
     try:
         while failure is None:
             try:

@@ -64,6 +64,11 @@ class VideoFormat:
         return self.pixel_format or (codec.deep_format if self.is_deep else codec.pixel_formats[0])
 
     @property
+    def layout(self) -> planes.Layout | None:
+        """Of the planes that are encoded, None where they are not of YCbCr."""
+        return planes.layout_of(self.encoded_format, colour.output_tags(self.colour_tags).matrix)
+
+    @property
     def encoded_size(self) -> tuple[int, int]:
         """(H, W) that are encoded, as far as the pixel format allows."""
         chroma = av.VideoFormat(self.encoded_format)
@@ -129,7 +134,7 @@ class FrameMaker:
         size, tags = self._video.encoded_size, colour.output_tags(self._video.colour_tags)
         name = self._video.encoded_format
         if image.ndim == 1:
-            unpacked = planes.unpack(image, size, planes.layout_of(name, tags.matrix))
+            unpacked = planes.unpack(image, size, self._video.layout)
             return colour.planes_to_frame(unpacked, name, tags)
         if not hasattr(self._own, "maker"):
             self._own.maker = colour.FrameMaker(name, tags)

@@ -26,15 +26,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     add("--time", type=int, help="output frames per input frame; default: 2")
     add("--max_frames", type=int, help="use only this many input frames")
     add("--input_fps", type=values.parse_rate, help="rate of a folder of pictures or a raw stream")
-    add(
-        "--dtype",
-        type=values.one_of("stvsr_jax.inference.number_format", "CHOICES"),
-        default="auto",
-        metavar="{auto,bfloat16,float16,float32}",
-        help="number format of the network; auto, the default: float16 on GPUs, bfloat16 on TPUs, float32 on CPUs",
-    )
-    add("--batch", type=int, metavar="WINDOWS", help="that go to a device together; default: by their size")
-    add("--tile", type=int, help="longest tile side in input pixels; 0: whole frames; default: by memory")
+    values.add_running(parser)
     add("--devices", type=int, help="use only the first so many; default: all of this process")
     add(
         "--codec",

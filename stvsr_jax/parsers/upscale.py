@@ -97,15 +97,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     )
 
     group = parser.add_argument_group("how to run the network")
-    add = group.add_argument
-    add("--tile", type=int, help="longest tile side in input pixels; 0: whole frames; default: by memory")
-    add("--ensemble", action="store_true", help="mean of four flips: a little better, four times slower")
-    add(
-        "--dtype",
-        type=values.one_of("stvsr_jax.inference.number_format", "CHOICES"),
-        default="auto",
-        metavar="{auto,bfloat16,float16,float32}",
-        help="number format of the network; auto, the default: float16 on GPUs, bfloat16 on TPUs, float32 on CPUs",
+    values.add_running(group)
+    group.add_argument(
+        "--ensemble", action="store_true", help="mean of four flips: a little better, four times slower"
     )
-    add("--batch", type=int, metavar="WINDOWS", help="that go to a device together; default: by their size")
     return parser

@@ -87,3 +87,17 @@ def add_average(parser: argparse.ArgumentParser) -> None:
         default="ema",
         help="of a run: their average, or as trained; default: ema",
     )
+
+
+def add_running(parser: argparse._ActionsContainer) -> None:
+    """Adds --tile, --dtype and --batch, by which users say how the network runs on a video."""
+    add = parser.add_argument
+    add("--tile", type=int, help="longest tile side in input pixels; 0: whole frames; default: by memory")
+    add(
+        "--dtype",
+        type=one_of("stvsr_jax.inference.number_format", "CHOICES"),
+        default="auto",
+        metavar="{auto,bfloat16,float16,float32}",
+        help="number format of the network; auto, the default: float16 on GPUs, bfloat16 on TPUs, float32 on CPUs",
+    )
+    add("--batch", type=int, metavar="WINDOWS", help="that go to a device together; default: by their size")

@@ -68,7 +68,7 @@ class _Instruction:
 
 
 def count(text: str) -> Cost:
-    """Count the work of a compiled program of one device.
+    """Counts the work of a compiled program of one device.
 
     Args:
       text: of the program, from `compiled.as_text()`.
@@ -80,7 +80,7 @@ def count(text: str) -> Cost:
 
 
 def list_operations(text: str) -> list[tuple[str, float, int]]:
-    """Return (kind or kernel, HBM bytes, how often it runs), those with most traffic first."""
+    """Returns (kind or kernel, HBM bytes, how often it runs), those with most traffic first."""
     found, times = collections.Counter(), collections.Counter()
     for name, cost, turns in _Program(text).walk(None, 1):
         found[name] += cost.hbm_bytes

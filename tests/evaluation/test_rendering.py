@@ -5,7 +5,6 @@ import os
 import pathlib
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import flax.linen as nn
 import jax
@@ -87,18 +86,6 @@ def test_predictions_of_v3s_protocol_are_those_of_ours_in_8_bits(tmp_path, write
     # Halves may fall to either side.
     assert np.abs(theirs.prediction - exact).max() <= 0.5 + 1e-3
     assert not np.array_equal(theirs.scores["psnr_y"], ours.scores["psnr_y"])
-
-
-def test_error_keeps_what_came_before_it():
-    def items():
-        yield from range(4)
-        raise ValueError("no fifth")
-
-    got = []
-    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="no fifth"):
-        for item in rendering._map_ahead(pool, lambda x: 10 * x, items(), 2):
-            got.append(item)
-    assert got == [0, 10, 20, 30]
 
 
 def test_error_of_a_thread_is_raised_and_ends_the_others(clips_folder):

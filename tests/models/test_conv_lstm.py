@@ -95,24 +95,6 @@ def test_a_stack_of_all_alignments_equals_one_after_the_other(sequence, monkeypa
 
 
 @pytest.mark.heavy  # two gradients of the whole scan to compile
-def test_a_stack_of_all_alignments_has_the_same_gradient(sequence, monkeypatch):
-    x, params = sequence
-
-    def value_and_gradient():
-        def loss(params, x):
-            return jnp.sum(BidirectionalConvLSTM(FEATURES, GROUPS).apply({"params": params}, x) ** 2)
-
-        return jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
-
-    value, gradients = value_and_gradient()
-    monkeypatch.setattr(stacks, "prefers_stacks", lambda dtype: True)
-    stacked_value, stacked_gradients = value_and_gradient()
-    np.testing.assert_allclose(stacked_value, value, rtol=1e-5)
-    for got, want in zip(*map(jax.tree.leaves, (stacked_gradients, gradients)), strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
-
-
-@pytest.mark.heavy  # two gradients of the whole scan to compile
 def test_rematerialised_has_the_same_value_and_gradient(sequence):
     x, params = sequence
 

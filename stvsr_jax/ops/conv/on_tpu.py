@@ -8,7 +8,7 @@ from stvsr_jax.ops.shuffle import pixel_shuffle
 
 
 def has_kernels(inputs: tuple[jax.Array, ...], kernel: jax.Array, stride: int, padding: int) -> bool:
-    """Return whether what is traced now runs on a TPU, and its kernels can run this convolution."""
+    """Returns whether what is traced now runs on a TPU, and its kernels can run this convolution."""
     if not takes_tpu_kernels():
         return False
     from stvsr_jax.ops.conv import tpu
@@ -25,7 +25,7 @@ def run(
     slope: float | None,
     shuffle: int,
 ) -> jax.Array:
-    """Run the convolution; see `ops.conv2d`."""
+    """Runs the convolution; see `ops.conv2d`."""
     from stvsr_jax.ops.conv import tpu
 
     return pixel_shuffle(tpu.run(inputs, kernel, bias, addend, slope=slope), shuffle)
@@ -34,14 +34,14 @@ def run(
 def run_backward(
     inputs: tuple[jax.Array, ...], kernel: jax.Array, cotangent: jax.Array
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Return the gradients of inputs and kernel."""
+    """Returns the gradients of inputs and kernel."""
     from stvsr_jax.ops.conv import tpu
 
     return tpu.run_backward(inputs, kernel, cotangent)
 
 
 def kernel_gradient(inputs: tuple[jax.Array, ...], kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
-    """Return the gradient of the kernel from T convolutions; see `ops.conv2d_kernel_gradient`."""
+    """Returns the gradient of the kernel from T convolutions; see `ops.conv2d_kernel_gradient`."""
     inputs, cotangent = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (inputs, cotangent))
     from stvsr_jax.ops.conv import tpu
 

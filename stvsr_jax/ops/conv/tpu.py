@@ -53,7 +53,7 @@ def _round_up(value, multiple):
 
 
 def is_supported(inputs: Sequence[jax.Array], kernel: jax.Array, stride: int, padding: int) -> bool:
-    """Return whether `run` can: inputs [B, H, W, C_i], kernel [3, 3, C, C']."""
+    """Returns whether `run` can: inputs [B, H, W, C_i], kernel [3, 3, C, C']."""
     return (
         kernel.ndim == 4
         and (*kernel.shape[:2], stride, padding) == (3, 3, 1, 1)
@@ -72,14 +72,14 @@ def run(
     slope: float | None,
     interpret: bool = False,
 ) -> jax.Array:
-    """Return rectify(conv(inputs) + bias + addend), see `ops.conv2d`.
+    """Returns ReLU(conv(inputs) + bias + addend), see `ops.conv2d`.
 
     Args:
-      inputs: [B, H, W, C_i], joined along the channels.
+      inputs: [B, H, W, C_i], concatenated along the channels.
       kernel: [3, 3, C, C'].
       bias: [C'] or None.
       addend: [B, H, W, C'] or None.
-      slope: of the rectifier where its input is negative, None: no rectifier.
+      slope: of the ReLU where its input is negative; None: no ReLU.
       interpret: run on any device.
 
     Returns:
@@ -117,7 +117,7 @@ def run(
 
 
 def run_kernel_gradient(x: jax.Array, cotangent: jax.Array, *, interpret: bool = False) -> jax.Array:
-    """Return the gradient of a 3x3 kernel.
+    """Returns the gradient of a 3x3 kernel.
 
     Args:
       x: [B, H, W, C], what the kernel read.
@@ -151,7 +151,7 @@ def run_kernel_gradient(x: jax.Array, cotangent: jax.Array, *, interpret: bool =
 def run_backward(
     inputs: Sequence[jax.Array], kernel: jax.Array, cotangent: jax.Array, *, interpret: bool = False
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Return the gradients of a convolution's inputs and of its kernel.
+    """Returns the gradients of a convolution's inputs and of its kernel.
 
     Args:
       inputs: [B, H, W, C_i], joined along the channels.

@@ -83,7 +83,7 @@ def run(
     *,
     interpret: bool = False,
 ) -> jax.Array:
-    """Return the product of the samples of one window with the kernel.
+    """Returns the product of the samples of one window with the kernel.
 
     Args:
       plan: of the pixels.
@@ -199,12 +199,12 @@ OUTSIDE = -(2**24)  # rows of what is no pixel are at or below it
 
 
 def lanes_of(chunk: jax.Array) -> pl.Slice:
-    """Return where a chunk of 128 pixels stands in a block."""
+    """Returns where a chunk of 128 pixels stands in a block."""
     return pl.ds(pl.multiple_of(chunk * LANES, LANES), LANES)
 
 
 def rows_of(group: jax.Array) -> pl.Slice:
-    """Return where a group's channels stand in an image."""
+    """Returns where a group's channels stand in an image."""
     return pl.ds(pl.multiple_of(group * WIDTH, WIDTH), WIDTH)
 
 
@@ -243,19 +243,19 @@ def distances(
 
 
 def steps_of(tap: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return row and column of a tap, 0 to 2 each."""
+    """Returns row and column of a tap, 0 to 2 each."""
     row = jax.lax.div(tap, jnp.int32(3))
     return row, tap - 3 * row
 
 
 def reach(plan: Plan, step: int) -> tuple[int, int, int]:
-    """Return where in the window the row `step` below a chunk starts, in registers and lanes, and how wide it is."""
+    """Returns where in the window the row `step` below a chunk starts, in registers and lanes, and how wide it is."""
     start, rest = divmod(plan.halo + step * plan.size[1] - FAR, LANES)
     return start, rest, _round_up(rest + SPAN - 1 + LANES, LANES)
 
 
 def write_shifted(plan: Plan, window: Any, shifted: Any, group: jax.Array, chunk: jax.Array) -> None:
-    """Write the group's pixels at all tap + shift to [y, x, 8, 128]."""
+    """Writes the group's pixels at all tap + shift to [y, x, 8, 128]."""
     for number in range(SPAN):
         start, rest, span = reach(plan, number - FAR)
         wide = window[rows_of(group), pl.ds(pl.multiple_of((chunk + start) * LANES, LANES), span)]
@@ -265,16 +265,16 @@ def write_shifted(plan: Plan, window: Any, shifted: Any, group: jax.Array, chunk
 
 
 def of_group(weights: Any, axis: int, tap: jax.Array, group: jax.Array) -> list[jax.Array]:
-    """Return a group's weights of all shifts, [1, 128] each."""
+    """Returns a group's weights of all shifts, [1, 128] each."""
     return [weights[axis, tap, i, pl.ds(group, 1), :] for i in range(len(SHIFTS))]
 
 
 def line_of(shifted: Any, tap: jax.Array, i: int, weights_x: list[jax.Array]) -> jax.Array:
-    """Return the weighted sum along x at the shift number i along y, [8, 128]."""
+    """Returns the weighted sum along x at the shift number i along y, [8, 128]."""
     row, column = steps_of(tap)
     return weigh(weights_x, [shifted[row + i, column + j] for j in range(len(SHIFTS))])
 
 
 def weigh(weights: list[jax.Array], values: list[jax.Array]) -> jax.Array:
-    """Return the sum of the products."""
+    """Returns the sum of the products."""
     return sum(w * x for w, x in zip(weights, values, strict=True))

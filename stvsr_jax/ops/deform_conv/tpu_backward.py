@@ -54,7 +54,7 @@ def run(
     *,
     interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the gradients of `tpu.run`.
+    """Returns the gradients of `tpu.run`.
 
     Args:
       plan, centre, image, head, kernel: as there.

@@ -15,7 +15,7 @@ _STEP = 2 * REACH + 1  # pixels from one window's centre to the next
 
 
 def is_supported(x: jax.Array, head: jax.Array, kernel: jax.Array) -> bool:
-    """Return whether `run` can: x [B, H, W, C], head [B, H, W, 27 G], kernel [9 C, C']."""
+    """Returns whether `run` can: x [B, H, W, C], head [B, H, W, 27 G], kernel [9 C, C']."""
     return (
         x.ndim == 4
         and x.dtype in (jnp.bfloat16, jnp.float32)
@@ -29,7 +29,7 @@ _LARGEST_WIDTH = 1024  # for which block and halos fit into 16 MB of VMEM
 
 
 def run(x: jax.Array, head: jax.Array, kernel: jax.Array, *, interpret: bool = False) -> jax.Array:
-    """Return the samples' product with the kernel, differentiable.
+    """Returns the samples' product with the kernel, differentiable.
 
     Args:
       x: [B, H, W, C].
@@ -123,7 +123,7 @@ def _distance(plan, centre):
 
 
 def count_windows(head: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Return how many windows are needed on each side of the first one, along y and x, [2] int32.
+    """Returns how many windows are needed on each side of the first one, along y and x, [2] int32.
 
     Args:
       head: [27 G, P].
