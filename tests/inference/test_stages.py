@@ -68,18 +68,6 @@ def test_closing_ends_the_threads_and_the_source():
     assert len(closed) == 2 and count_threads() == before
 
 
-def test_an_error_of_the_items_keeps_what_came_before_it():
-    def items():
-        yield from range(4)
-        raise ValueError("no fifth")
-
-    got = []
-    with pytest.raises(ValueError, match="no fifth"):
-        for item in stages.map_ahead(lambda x: 10 * x, items(), workers=1, ahead=2):
-            got.append(item)
-    assert got == [0, 10, 20, 30]
-
-
 def test_each_thread_is_initialised_once():
     own, started = threading.local(), []
 
