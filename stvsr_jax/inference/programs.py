@@ -154,7 +154,8 @@ def start(
       place: where the part lies in the output.
       home: the device.
       form: see `finish`.
-      instants: how many a program decodes, if memory allows; None: T.
+      instants: how many outputs an input frame usually has: a program decodes so many, if memory allows, or all of a
+        window where the network renders them at once; fewer are filled up. None: T.
 
     Returns:
       On the device what `decode` returns of consecutive instants, which are T together, or a few more.
@@ -167,7 +168,8 @@ def start(
     count = unit.shape[1]
     step = min(instants or count, most_instants(full, len(frames), home.platform))
     if contract.steps is not None:  # it has rendered all of them and only chooses
-        step = count
+        # The last window has one more: with as many for all, there is one program.
+        step = max(count, (frames.shape[1] - 1) * instants + 1) if instants else count
     unit = np.pad(unit, ((0, 0), (0, -count % step)), mode="edge")
     encoded = encode(model, params, jax.device_put(padded, home))
     return [

@@ -6,6 +6,8 @@ entry is missing, XLA compiles the kernel itself. So the threads change nothing 
 """
 
 import concurrent.futures
+import contextlib
+import importlib
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -42,6 +44,17 @@ def compile_lowered(
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             pool.map(_compile_alone, kernels)
     return lowered.compile(compiler_options)
+
+
+def load_runtime(device: jax.Device) -> None:
+    """Makes the functions known that compiled Mosaic GPU kernels call.
+
+    JAX does so when it lowers a kernel. A process that loads a program lowers none, and the kernels would not be linked:
+    "Symbols not found: mosaic_gpu_init_tma_desc".
+    """
+    if device.platform == "gpu":
+        with contextlib.suppress(ImportError):  # a JAX without them
+            importlib.import_module("jax.experimental.mosaic.gpu")
 
 
 def has_float32_convolutions(lowered: jax.stages.Lowered) -> bool:

@@ -26,6 +26,7 @@ from jax.experimental import serialize_executable
 import stvsr_jax
 from stvsr_jax.files import replacing
 from stvsr_jax.ops.devices import allows_kernels
+from stvsr_jax.runtime import kernel_compiler
 from stvsr_jax.runtime.function_identity import LIBRARIES
 
 _LIMIT = 4 * 2**30  # bytes of all programs; one is some 20 MB
@@ -88,6 +89,7 @@ class Entry:
         try:
             with self._path.open("rb") as file:
                 program = pickle.load(file)
+            kernel_compiler.load_runtime(self._devices[0])
             compiled = serialize_executable.deserialize_and_load(*program, execution_devices=self._devices)
             _prove(compiled, arrays)
             os.utime(self._path)
@@ -121,19 +123,25 @@ class Entry:
 
 
 def _prove(compiled, arrays):
-    """Runs a program twice, on zeros, so that nothing is lost if it fails, not even arguments that it consumes."""
+    """Runs a program twice, so that nothing is lost if it fails, not even arguments that it consumes.
 
-    def zeros(x):
+    Those are zeros here, and so are those that are not on a device yet.
+    """
+
+    def stand_in(info, x):
+        if isinstance(x, jax.Array) and not info.donated:
+            return x
         made = np.zeros(x.shape, x.dtype)
         sharding = getattr(x, "sharding", None)
         return made if sharding is None else jax.device_put(made, sharding)
 
+    leaves, structure = jax.tree.flatten(arrays)
+    infos = jax.tree.leaves(compiled.args_info)
     results = []
     try:
-        for _ in range(
-            2
-        ):  # while the first results are there, a CUDA graph is changed for the second's addresses
-            positional, named = jax.tree.map(zeros, arrays)
+        # While the first results are there, a CUDA graph is changed for the second's addresses.
+        for _ in range(2):
+            positional, named = jax.tree.unflatten(structure, map(stand_in, infos, leaves))
             results.append(jax.block_until_ready(compiled(*positional, **named)))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):  # too little memory for more is no fault of the program

@@ -1,5 +1,7 @@
 """Mosaic kernels of a program are found, and are the same in programs of their own."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -47,3 +49,20 @@ def test_threads_only_save_time(monkeypatch):
     compiled = kernel_compiler.compile_lowered(jax.jit(lambda x: 2 * x).lower(jnp.float32(3.0)))
     assert compiled(jnp.float32(3.0)) == 6.0
     assert set(tried) <= {1, 2}
+
+
+def test_what_compiled_kernels_call_is_linked_before_a_program_is_loaded(monkeypatch):
+    imported = []
+    monkeypatch.setattr(kernel_compiler.importlib, "import_module", imported.append)
+    kernel_compiler.load_runtime(jax.devices("cpu")[0])
+    assert imported == []
+    kernel_compiler.load_runtime(mock.Mock(platform="gpu"))
+    assert imported == ["jax.experimental.mosaic.gpu"]
+
+
+def test_a_jax_without_mosaic_gpu_still_loads_programs(monkeypatch):
+    def fail(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(kernel_compiler.importlib, "import_module", fail)
+    kernel_compiler.load_runtime(mock.Mock(platform="gpu"))

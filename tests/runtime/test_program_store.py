@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -184,7 +185,7 @@ def fail_when_loaded(monkeypatch, message, runs=1):
                 raise jax.errors.JaxRuntimeError(message)
             return compiled(*args, **kwargs)
 
-        return run
+        return mock.Mock(side_effect=run, args_info=compiled.args_info)
 
     monkeypatch.setattr(program_store.serialize_executable, "deserialize_and_load", load_badly)
     return tried
