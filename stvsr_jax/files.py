@@ -1,19 +1,23 @@
-"""A directory that keeps what was found out about each video or folder, so that it is found out once.
+"""Files: written whole or not at all, caches of what was found out about others, lists of images, names that fit.
 
-Entries are named after the absolute path, size and modification time of what they describe. Files appear in
-it whole or not at all: they are written under another name and renamed, so a crash or two processes at work
-on the same video leave nothing half-written behind.
+Files are written under another name and renamed: a crash or two processes at work on the same video leave nothing
+half-written behind. Entries of a cache are named after the absolute path, size and modification time of what they
+describe.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+_LONGEST_NAME = 255  # bytes
 
 
 def default_cache_dir() -> Path:
@@ -66,3 +70,34 @@ def read_array(path: Path) -> np.ndarray | None:
         return np.load(path)
     except (FileNotFoundError, ValueError, EOFError):
         return None
+
+
+def fit_name(path: Path, ending: str) -> Path:
+    """Returns a path with an ending, its name shortened where file systems allow no longer ones."""
+    name = path.name
+    if len(os.fsencode(name + ending)) > _LONGEST_NAME:
+        ending = f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{ending}"
+        while len(os.fsencode(name + ending)) > _LONGEST_NAME:
+            name = name[:-1]
+    return path.with_name(name + ending)
+
+
+def natural_key(name: str) -> list:
+    """Returns a sort key by which `frame2` comes before `frame10`."""
+    return [
+        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part
+    ]
+
+
+def list_images(folder: str | os.PathLike) -> tuple[str, ...]:
+    """Returns the names of the images in `folder`, in natural order, without hidden files.
+
+    Links that lead nowhere are among them: leaving a frame out would shift all that come after it.
+    """
+    names = [n for n in os.listdir(folder) if Path(n).suffix.lower() in IMAGE_SUFFIXES and n[0] != "."]
+    return tuple(sorted((n for n in names if is_file_or_dead_link(Path(folder, n))), key=natural_key))
+
+
+def is_file_or_dead_link(path: Path) -> bool:
+    """Returns whether `path` is, or is meant to be, a file: no folder, pipe or device."""
+    return path.is_file() or not path.exists()

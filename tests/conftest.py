@@ -6,12 +6,12 @@ import importlib.util
 import os
 import pathlib
 import shutil
-from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests import media_files
 
 # Tests spend their time compiling: LLVM's optimisation is left out, in the processes that they start as well. JAX and XLA
 # do all that they do otherwise. XLA_FLAGS, if set, is taken as it is.
@@ -56,23 +56,16 @@ def draw_frames():
     return draw
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_video():
-    """Return a function that encodes frames uint8 [N, H, W, 3] to a file."""
+    """Return the function `media_files.write_video`."""
+    return media_files.write_video
 
-    def write(path, frames, *, codec="libx264", pix_fmt="yuv420p", options=None):
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=25, options=options or {})
-            stream.height, stream.width = frames[0].shape[:2]
-            stream.pix_fmt = pix_fmt
-            for n, frame in enumerate(frames):
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                picture.pts, picture.time_base = n, Fraction(1, 25)
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode(None))
-        return path
 
-    return write
+@pytest.fixture(scope="session")
+def write_sound():
+    """Return the function `media_files.write_sound`: a small video with a tone of 440 Hz."""
+    return media_files.write_sound
 
 
 @pytest.fixture

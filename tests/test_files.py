@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the entries of the cache."""
+"""Files that appear whole or not at all, the entries of the cache, lists of images and names that fit."""
 
 import numpy as np
 import pytest
@@ -46,3 +46,25 @@ def test_entries_of_other_facts_have_other_names(tmp_path, monkeypatch):
     assert len(entries) == 6
     assert files.entry_path(None, "videos", [1]) in entries
     assert all(entry.is_relative_to(tmp_path / "stvsr_jax") for entry in entries)
+
+
+def test_natural_key_counts():
+    names = ["f10.png", "f9.png", "f09b.png", "a.png", "1.png"]
+    assert sorted(names, key=files.natural_key) == ["1.png", "a.png", "f9.png", "f09b.png", "f10.png"]
+
+
+def test_images_are_listed_in_natural_order_without_hidden_and_other_files(tmp_path):
+    for name in ("b10.png", "b9.JPG", ".b1.png", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "dead.png").symlink_to(tmp_path / "nowhere.png")
+    assert files.list_images(tmp_path) == ("b9.JPG", "b10.png", "dead.png")
+
+
+@pytest.mark.parametrize("character", ["a", "ä"])
+def test_long_names_are_shortened_and_stay_apart(tmp_path, character):
+    long = character * (255 // len(character.encode()))
+    fitted = [files.fit_name(tmp_path / name, ".unfinished") for name in (long, long[:-1] + "b", "short")]
+    assert all(len(path.name.encode()) <= 255 and path.name.endswith(".unfinished") for path in fitted)
+    assert len(set(fitted)) == 3 and fitted[2].name == "short.unfinished"
+    fitted[0].touch()  # the file system takes it

@@ -181,7 +181,7 @@ def test_imports_are_found_at_any_depth_and_in_any_form():
         "weights",
         "bicubic.py",
     ]
-    + ["files.py", "locks.py"],
+    + ["files.py", "locks.py", "stages.py"],
 )
 def test_parts_exist(part):
     assert files_of(part)
@@ -220,13 +220,13 @@ def test_parsers_import_only_what_is_light():
     assert not violations(light, lambda name: is_below(name, *libraries))
 
 
-def test_video_imports_only_video_and_files():
-    assert not violations(files_of("video"), only("video", "files", "locks"))
-    assert not violations(files_of("bicubic.py", "files.py", "locks.py"), only("bicubic"))
+def test_video_imports_only_video_files_and_stages():
+    assert not violations(files_of("video"), only("video", "files", "locks", "stages"))
+    assert not violations(files_of("bicubic.py", "files.py", "locks.py", "stages.py"), only("bicubic"))
 
 
 def test_data_and_video_never_import_jax():
-    files = files_of("data", "video", "bicubic.py", "files.py", "locks.py")
+    files = files_of("data", "video", "bicubic.py", "files.py", "locks.py", "stages.py")
     assert not violations(files, lambda name: is_below(name, "jax", "jaxlib", "flax", "optax", "orbax"))
 
 

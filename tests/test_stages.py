@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from stvsr_jax.inference import stages
+from stvsr_jax import stages
 
 
 def timer(workers=1):

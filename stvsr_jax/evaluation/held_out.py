@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 
 from stvsr_jax import bicubic, command_line, metrics
-from stvsr_jax.inference import compare, video_reader
+from stvsr_jax.inference import compare
 from stvsr_jax.inference.__main__ import main as run_inference
 from stvsr_jax.parsers import values
-from stvsr_jax.video import colour, media
+from stvsr_jax.video import colour, media, sequential_reader
 from stvsr_jax.weights import choice
 
 SPACE = 4
@@ -46,8 +46,8 @@ def read_truth(clip: pathlib.Path, *, start: int, frames: int) -> tuple[np.ndarr
     Raises:
       ValueError: the clip cannot be read, or is too short or too small.
     """
-    info = video_reader.probe(clip)
-    read = itertools.islice(video_reader.read_frames(info), start, start + frames)
+    info = sequential_reader.probe(clip)
+    read = itertools.islice(sequential_reader.read_frames(info), start, start + frames)
     images = [colour.to_8_bits(frame.image) for frame in read]
     images = images[: len(images) - (len(images) + 1) % 2]
     if len(images) < 3 or min(images[0].shape[:2]) < 4 * SPACE:
@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if code:
         return code
-    made = video_reader.read_frames(video_reader.probe(files[1]))
+    made = sequential_reader.read_frames(sequential_reader.probe(files[1]))
     result = np.stack([frame.image for frame in itertools.islice(made, len(truth))])
     line = _report(files, given, result, truth, rate)
     print(f"{files[0]}: {_describe(given, rate / 2)}\n{files[1]}: {_describe(truth, rate)}")

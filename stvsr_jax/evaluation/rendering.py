@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from stvsr_jax import metrics
+from stvsr_jax import metrics, stages
 from stvsr_jax.evaluation.datasets import EvaluationClip
 from stvsr_jax.evaluation.methods import Method
 from stvsr_jax.evaluation.protocols import Protocol, Window, split_window
-from stvsr_jax.inference import stages
 
 # Frames scored at once: SSIM needs some twenty images of work space for each.
 _BATCH = 4

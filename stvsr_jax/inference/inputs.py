@@ -5,9 +5,9 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from stvsr_jax.data import frame_folder
 from stvsr_jax.data.sources import VIDEO_SUFFIXES
-from stvsr_jax.inference import pictures
+from stvsr_jax.files import is_file_or_dead_link
+from stvsr_jax.video import picture_folder
 
 
 def pair_up(
@@ -68,11 +68,11 @@ def expand(given: pathlib.Path) -> list[pathlib.Path]:
         raise ValueError(f"input {given} does not exist")
     if not given.is_dir():
         return [given]
-    children = (
-        f for f in given.iterdir() if not f.name.startswith(".") and frame_folder.is_file_or_dead_link(f)
+    children = (f for f in given.iterdir() if not f.name.startswith(".") and is_file_or_dead_link(f))
+    videos = sorted(
+        (f for f in children if f.suffix.lower() in VIDEO_SUFFIXES), key=picture_folder.natural_key
     )
-    videos = sorted((f for f in children if f.suffix.lower() in VIDEO_SUFFIXES), key=pictures.natural_key)
-    if videos and _look_like_frames(pictures.list_pictures(given), videos):
+    if videos and _look_like_frames(picture_folder.list_pictures(given), videos):
         raise ValueError(f"input folder {given} holds videos and pictures; which are meant?")
     return videos or [given]
 

@@ -22,24 +22,13 @@ import jax
 from PIL import Image
 
 import stvsr_jax
-from stvsr_jax import models
-from stvsr_jax.inference import (
-    compare,
-    packet_store,
-    pipeline,
-    planes,
-    predictor,
-    saving,
-    segment_encoder,
-    stages,
-    tile_size,
-    video_reader,
-    video_writer,
-    work_folder,
-)
+from stvsr_jax import models, stages
+from stvsr_jax.files import fit_name
+from stvsr_jax.inference import compare, pipeline, planes, predictor, saving, tile_size, work_folder
 from stvsr_jax.inference.pipeline import Output
 from stvsr_jax.inference.request import Plan, check_targets
-from stvsr_jax.inference.video_assembly import VideoFile
+from stvsr_jax.video import packet_store, segment_encoder, sequential_reader, writers
+from stvsr_jax.video.output_file import VideoFile
 
 # Windows that are read ahead.
 _READ_AHEAD = 4
@@ -150,7 +139,7 @@ def run(
 def windows_of(plan: Plan, network: predictor.Predictor):
     """Streams the windows of a plan."""
     request = plan.request
-    frames = video_reader.read_frames(plan.info, limit=request.max_frames, seconds=request.preview)
+    frames = sequential_reader.read_frames(plan.info, limit=request.max_frames, seconds=request.preview)
     return pipeline.plan(
         frames,
         window_size=network.window_size,
@@ -313,12 +302,12 @@ def _is_picture(path):
 
 def _open_sink(plan, file, folder, number, mark, timers):
     if file is None:
-        writer = video_writer.NullWriter(plan.video)
+        writer = writers.NullWriter(plan.video)
     elif isinstance(file, pathlib.Path):
-        writer = video_writer.PictureWriter(file, folder / "pictures", mark)
+        writer = writers.PictureWriter(file, folder / "pictures", mark)
     else:
         side_by_side = segment_encoder.choose_workers(file.video, plan.segment)
-        writer = video_writer.VideoWriter(
+        writer = writers.VideoWriter(
             file,
             folder / f"{number}.packets",
             mark,
@@ -335,6 +324,6 @@ def _save_picture(plan, network):
     picture = compare.picture_of_two_moments(
         windows_of(plan, network), predict_one_with(plan, network), middle
     )
-    partial = work_folder.fit(plan.request.compare.with_name(f".{plan.request.compare.stem}"), ".partial.png")
+    partial = fit_name(plan.request.compare.with_name(f".{plan.request.compare.stem}"), ".partial.png")
     Image.fromarray(picture).save(partial)
     partial.replace(plan.request.compare)

@@ -8,8 +8,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from stvsr_jax.inference import moments, scenes, stages, streaming
-from stvsr_jax.inference.video_reader import TimedFrame
+from stvsr_jax import stages
+from stvsr_jax.inference import moments, scenes, streaming
+from stvsr_jax.video.sequential_reader import TimedFrame
 
 # predict(frames [B, N, H, W, 3], T times of each window, device number) -> [B, T, H', W', 3] of the same type
 Predict = Callable[[np.ndarray, Sequence[Sequence[Fraction]], int], np.ndarray]

@@ -5,63 +5,11 @@ rounds to RGB first, and lies at most one level of 8 bits away. Halved chroma is
 columns, and between its two rows. The kernel is FFmpeg's bicubic one, stretched.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from av import VideoFormat
 
-# Weights of red and blue in luma, by matrix (ISO/IEC 23091-2).
-_LUMA = {
-    1: (0.2126, 0.0722),
-    4: (0.30, 0.11),
-    5: (0.299, 0.114),
-    6: (0.299, 0.114),
-    7: (0.212, 0.087),
-    9: (0.2627, 0.0593),
-    10: (0.2627, 0.0593),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """What planes are made of.
-
-    Attributes:
-      matrix: coefficients, a code point of ISO/IEC 23091-2.
-      bits: of a sample.
-      subsampling: luma rows and columns for each sample of chroma, 1 or 2.
-    """
-
-    matrix: int
-    bits: int
-    subsampling: tuple[int, int]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of the planes' samples."""
-        return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
-
-
-def layout_of(pixel_format: str, matrix: int) -> Layout | None:
-    """Returns the layout of one of FFmpeg's pixel formats, None where it is not of three planes of YCbCr.
-
-    Args:
-      pixel_format: FFmpeg's name.
-      matrix: coefficients, a code point of ISO/IEC 23091-2.
-    """
-    described = VideoFormat(pixel_format)
-    kinds = described.components
-    # Each component in a plane of its own: not nv12.
-    is_planar = not described.is_rgb and [kind.plane for kind in kinds] == [0, 1, 2]
-    if not is_planar or described.is_big_endian or pixel_format.startswith("yuvj") or matrix not in _LUMA:
-        return None
-    bits = {kind.bits for kind in kinds}
-    subsampling = 16 // described.chroma_height(16), 16 // described.chroma_width(16)
-    if len(bits) > 1 or max(subsampling) > 2:
-        return None
-    return Layout(matrix, bits.pop(), subsampling)
+from stvsr_jax.video.plane_layout import LUMA_WEIGHTS, Layout, encoded_size
 
 
 def from_rgb(images: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -84,7 +32,7 @@ def from_rgb(images: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, j
             f"images of {width}x{height} are not made of {columns}x{rows} pixels a chroma sample"
         )
     red, green, blue = (jnp.clip(images[..., i].astype(jnp.float32), 0.0, 1.0) for i in range(3))
-    weight_red, weight_blue = _LUMA[layout.matrix]
+    weight_red, weight_blue = LUMA_WEIGHTS[layout.matrix]
     luma = weight_red * red + (1 - weight_red - weight_blue) * green + weight_blue * blue
     differences = [
         (blue - luma) / (2 * (1 - weight_blue)),
@@ -126,24 +74,6 @@ def pack(images: jax.Array, layout: Layout) -> jax.Array:
       images: [..., H, W, 3], see `from_rgb`.
       layout: of the planes.
     """
-    height, width = _encoded_size(images.shape[-3:-1], layout)
+    height, width = encoded_size(images.shape[-3:-1], layout.subsampling)
     planes = from_rgb(images[..., :height, :width, :], layout)
     return jnp.concatenate([plane.reshape(*plane.shape[:-2], -1) for plane in planes], axis=-1)
-
-
-def unpack(packed: np.ndarray, size: tuple[int, int], layout: Layout) -> list[np.ndarray]:
-    """Returns the three planes, views, of one image of `size` (H, W) that was packed, [n]."""
-    height, width = _encoded_size(size, layout)
-    rows, columns = layout.subsampling
-    luma, chroma = (height, width), (height // rows, width // columns)
-    first, second = height * width, height * width + chroma[0] * chroma[1]
-    return [
-        packed[:first].reshape(luma),
-        packed[first:second].reshape(chroma),
-        packed[second:].reshape(chroma),
-    ]
-
-
-def _encoded_size(size, layout):
-    rows, columns = layout.subsampling
-    return size[0] // rows * rows, size[1] // columns * columns

@@ -6,18 +6,8 @@ import pathlib
 from fractions import Fraction
 
 from stvsr_jax import models
-from stvsr_jax.inference import (
-    codecs,
-    hdr,
-    predictor,
-    tile_size,
-    timecode,
-    video_encoder,
-    video_reader,
-    video_writer,
-    work_folder,
-)
-from stvsr_jax.video import scene_cuts
+from stvsr_jax.inference import predictor, tile_size, work_folder
+from stvsr_jax.video import codecs, encoding, hdr, scene_cuts, sequential_reader, timecode, writers
 
 DEFAULT_SPACE = 4.0
 DEFAULT_TIME = 2
@@ -82,7 +72,7 @@ class Request:
     @property
     def makes_pictures(self) -> bool:
         """Whether the output is a folder of PNGs."""
-        return self.as_pictures or video_writer.is_picture_folder(self.output)
+        return self.as_pictures or writers.is_picture_folder(self.output)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,11 +93,11 @@ class Plan:
     """
 
     request: Request
-    info: video_reader.VideoInfo
+    info: sequential_reader.VideoInfo
     out_size: tuple[int, int]
     time: int | None
     fps: Fraction | None
-    video: video_encoder.VideoFormat
+    video: encoding.VideoFormat
     input_frames: int
     output_frames: int
     segment: int
@@ -152,7 +142,7 @@ def check_targets(request: Request) -> None:
             raise ValueError(f"output {target} is the input")
         is_folder = target == request.output and request.makes_pictures
         may_exist = request.overwrite or work_folder.is_being_finished(request.output)
-        video_writer.check_target(target, overwrite=may_exist, is_folder=is_folder)
+        writers.check_target(target, overwrite=may_exist, is_folder=is_folder)
     if request.compare and request.compare.resolve() == request.output.resolve():
         raise ValueError(f"--compare {request.compare} is the output")
 
@@ -164,7 +154,7 @@ def make_plan(request: Request, model_name: str) -> Plan:
       ValueError: the input cannot be read, or the network cannot do what is asked for.
     """
     check(request)
-    info = video_reader.probe(request.input, rate=request.input_fps)
+    info = sequential_reader.probe(request.input, rate=request.input_fps)
     space = DEFAULT_SPACE if request.space is None else request.space
     fps = request.fps
     time = (DEFAULT_TIME if request.time is None else request.time) if fps is None else None
@@ -238,7 +228,7 @@ def _video_format(request, info, out_size, time, fps):
             1, info.width / info.height
         )
         aspect = aspect if is_rounding else (aspect / stretch).limit_denominator(1000)
-    return video_encoder.VideoFormat(
+    return encoding.VideoFormat(
         *out_size,
         rate=rate,
         time_base=time_base,

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from stvsr_jax.inference import predictor, stages
+from stvsr_jax import stages
+from stvsr_jax.inference import predictor
 from stvsr_jax.inference.pipeline import Output
 from stvsr_jax.inference.work_folder import WorkFolder
 
 
 @dataclasses.dataclass(frozen=True)
 class Sink:
-    """A writer of `video_writer`, and the picture that it is given of an output."""
+    """A writer of `writers`, and the picture that it is given of an output."""
 
     writer: Any
     choose: Callable[[Output], np.ndarray]

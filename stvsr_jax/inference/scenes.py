@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.inference.video_reader import TimedFrame
 from stvsr_jax.video import colour, scene_cuts
+from stvsr_jax.video.sequential_reader import TimedFrame
 
 # The detector looks at the changes of eight frames on each side of a place.
 _BEHIND = 9

@@ -18,12 +18,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from stvsr_jax import command_line, models
-from stvsr_jax.inference import job, number_format, request, segment_encoder, stages
+from stvsr_jax import command_line, models, stages
+from stvsr_jax.inference import job, number_format, request
 from stvsr_jax.inference.predictor import Predictor
 from stvsr_jax.parsers.speed import make_parser
 from stvsr_jax.runtime import compilation
-from stvsr_jax.video import media
+from stvsr_jax.video import media, segment_encoder
 from stvsr_jax.weights import choice
 
 _ALONE_SECONDS = 5.0  # of the network, after its programs are there

@@ -14,24 +14,15 @@ import pathlib
 import shutil
 from typing import Any
 
+from stvsr_jax import files
+
 _PROGRESS = "progress.json"
 _LOCK = "lock"
-_LONGEST_NAME = 255  # bytes
 
 
 def path_of(output: pathlib.Path) -> pathlib.Path:
     """Returns where an output waits until it is finished."""
-    return fit(output, ".unfinished")
-
-
-def fit(path: pathlib.Path, ending: str) -> pathlib.Path:
-    """Returns a path with an ending, its name shortened where file systems allow no longer ones."""
-    name = path.name
-    if len(os.fsencode(name + ending)) > _LONGEST_NAME:
-        ending = f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{ending}"
-        while len(os.fsencode(name + ending)) > _LONGEST_NAME:
-            name = name[:-1]
-    return path.with_name(name + ending)
+    return files.fit_name(output, ".unfinished")
 
 
 def is_being_finished(output: pathlib.Path) -> bool:

@@ -30,7 +30,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     add("--devices", type=int, help="use only the first so many; default: all of this process")
     add(
         "--codec",
-        type=values.one_of("stvsr_jax.inference.codecs", "CODECS"),
+        type=values.one_of("stvsr_jax.video.codecs", "CODECS"),
         metavar="{av1,ffv1,h264,hevc,prores}",
         help="default: h264. Hardware: h264_nvenc, hevc_nvenc, av1_nvenc, h264_qsv, hevc_qsv, h264_videotoolbox or "
         "hevc_videotoolbox",

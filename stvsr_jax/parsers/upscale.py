@@ -61,7 +61,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("how to write it")
     add = group.add_argument
-    encoder = "stvsr_jax.inference.codecs"
+    encoder = "stvsr_jax.video.codecs"
     add(
         "--codec",
         type=values.one_of(encoder, "CODECS"),

@@ -1,1 +1,1 @@
-"""Video and pictures, without JAX: files, streams, colours, frames at random, scene cuts."""
+"""Video and pictures, without JAX: read in order and at random, colours, scene cuts, encoded and written."""

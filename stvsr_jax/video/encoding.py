@@ -13,10 +13,9 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from stvsr_jax.inference import planes
-from stvsr_jax.inference.codecs import CODECS
-from stvsr_jax.inference.hdr import Hdr, encoder_parameters
-from stvsr_jax.video import colour
+from stvsr_jax.video import colour, plane_layout
+from stvsr_jax.video.codecs import CODECS
+from stvsr_jax.video.hdr import Hdr, encoder_parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +63,15 @@ class VideoFormat:
         return self.pixel_format or (codec.deep_format if self.is_deep else codec.pixel_formats[0])
 
     @property
-    def layout(self) -> planes.Layout | None:
+    def layout(self) -> plane_layout.Layout | None:
         """Of the planes that are encoded, None where they are not of YCbCr."""
-        return planes.layout_of(self.encoded_format, colour.output_tags(self.colour_tags).matrix)
+        return plane_layout.layout_of(self.encoded_format, colour.output_tags(self.colour_tags).matrix)
 
     @property
     def encoded_size(self) -> tuple[int, int]:
         """(H, W) that are encoded, as far as the pixel format allows."""
-        chroma = av.VideoFormat(self.encoded_format)
-        rows, columns = 16 // chroma.chroma_height(16), 16 // chroma.chroma_width(16)
-        return self.height // rows * rows, self.width // columns * columns
+        subsampling = plane_layout.subsampling_of(self.encoded_format)
+        return plane_layout.encoded_size((self.height, self.width), subsampling)
 
 
 def encoder_options(video: VideoFormat) -> dict[str, str]:
@@ -134,7 +132,7 @@ class FrameMaker:
         size, tags = self._video.encoded_size, colour.output_tags(self._video.colour_tags)
         name = self._video.encoded_format
         if image.ndim == 1:
-            unpacked = planes.unpack(image, size, self._video.layout)
+            unpacked = plane_layout.unpack(image, size, self._video.layout)
             return colour.planes_to_frame(unpacked, name, tags)
         if not hasattr(self._own, "maker"):
             self._own.maker = colour.FrameMaker(name, tags)

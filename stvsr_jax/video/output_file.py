@@ -14,10 +14,10 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from stvsr_jax.inference import codecs, covers, rehearsal, remux, video_encoder, work_folder
-from stvsr_jax.inference.remux import Treatment
-from stvsr_jax.inference.video_encoder import VideoFormat
-from stvsr_jax.video import media
+from stvsr_jax import files
+from stvsr_jax.video import codecs, covers, encoding, media, rehearsal, remux
+from stvsr_jax.video.encoding import VideoFormat
+from stvsr_jax.video.remux import Treatment
 
 # Container facts that are not the user's, or that the muxer writes itself.
 _OWN_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder")
@@ -200,9 +200,9 @@ class VideoFile:
         try:
             # Its encoder is opened to describe the stream and never used.
             encoder = codecs.CODECS[video.codec].encoder
-            options = video_encoder.encoder_options(video)
+            options = encoding.encoder_options(video)
             stream = container.add_stream(encoder, rate=video.rate, options=options)
-            video_encoder.configure(stream.codec_context, video, is_tagged=is_mp4)
+            encoding.configure(stream.codec_context, video, is_tagged=is_mp4)
             stream.disposition = av.stream.Disposition.default
             if video.language:
                 stream.metadata["language"] = video.language
@@ -231,9 +231,9 @@ class VideoFile:
 
 def _encode_trial(video, has_global_header):
     """Yields the packets of one black frame."""
-    encoder = video_encoder.VideoEncoder(video, has_global_header=has_global_header)
+    encoder = encoding.VideoEncoder(video, has_global_header=has_global_header)
     black = np.zeros((video.height, video.width, 3), np.uint16 if video.is_deep else np.uint8)
-    frame = video_encoder.FrameMaker(video).make(black)
+    frame = encoding.FrameMaker(video).make(black)
     duration = max(1, round(1 / video.rate / video.time_base))
     for packet in (*encoder.encode(frame, 0, duration), *encoder.flush()):
         packet.dts, packet.time_base = packet.pts, video.time_base
@@ -270,5 +270,5 @@ def _read_chapters(source, origin):
 
 def _spare_name(path):
     """Returns a name for Matroska beside a file; no file that is there is replaced, but `path` itself."""
-    names = (path.with_suffix(".mkv"), work_folder.fit(path, ".mkv"))
+    names = (path.with_suffix(".mkv"), files.fit_name(path, ".mkv"))
     return next((name for name in names if name == path or not name.exists()), names[-1])

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
-from stvsr_jax.data import frame_folder
+from stvsr_jax import files
 from stvsr_jax.video import pictures
 
 
 def list_pictures(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the pictures of a folder, ordered by the numbers in their names; hidden files are left out."""
-    return sorted((folder / name for name in frame_folder.list_images(folder)), key=natural_key)
+    return sorted((folder / name for name in files.list_images(folder)), key=natural_key)
 
 
 def natural_key(path: pathlib.Path) -> list:
     """Returns a sort key by which frame2.png comes before Frame10.png."""
-    return frame_folder.natural_key(path.name.lower())
+    return files.natural_key(path.name.lower())
 
 
 def read_header(file: pathlib.Path) -> pictures.Header:

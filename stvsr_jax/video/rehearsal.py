@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import av
 
-from stvsr_jax.inference.remux import SideStream, Treatment, is_of_the_machine
+from stvsr_jax.video.remux import SideStream, Treatment, is_of_the_machine
 
 # Raises av.FFmpegError or ValueError if these treatments together do not work.
 Rehearse = Callable[[Sequence[Treatment]], None]

@@ -12,8 +12,7 @@ from fractions import Fraction
 
 import av
 
-from stvsr_jax.inference import side_times, sound_converter
-from stvsr_jax.video import media
+from stvsr_jax.video import media, side_times, sound_converter
 
 # Hidden sound before an edit list's beginning that a decoder may want to have heard, seconds.
 _PRIMING = Fraction(1, 10)

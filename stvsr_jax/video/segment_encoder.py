@@ -6,8 +6,9 @@ import threading
 
 import av
 
-from stvsr_jax.inference import codecs, stages, video_encoder
-from stvsr_jax.inference.video_encoder import VideoFormat
+from stvsr_jax import stages
+from stvsr_jax.video import codecs, encoding
+from stvsr_jax.video.encoding import VideoFormat
 
 # Bytes of frames that wait for their encoder.
 _WAITING_BYTES = 2**27
@@ -82,7 +83,7 @@ class SegmentEncoder:
     def _encode(self, frames):
         packets = []
         try:
-            encoder = video_encoder.VideoEncoder(self._video, has_global_header=self._has_global_header)
+            encoder = encoding.VideoEncoder(self._video, has_global_header=self._has_global_header)
             while (given := frames.get()) is not None:
                 if self._is_closed:
                     break

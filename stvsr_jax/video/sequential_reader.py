@@ -15,11 +15,10 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data import frame_folder
-from stvsr_jax.inference import animated_webp, pictures, timing
-from stvsr_jax.inference.hdr import Hdr, read_hdr
-from stvsr_jax.inference.timeline import Timeline, scan_packets
-from stvsr_jax.video import colour, decoding, deinterlacing, media
+from stvsr_jax.files import IMAGE_SUFFIXES
+from stvsr_jax.video import animated_webp, colour, decoding, deinterlacing, media, picture_folder, timing
+from stvsr_jax.video.hdr import Hdr, read_hdr
+from stvsr_jax.video.timeline import Timeline, scan_packets
 
 # So many frames are looked at for interlacing and transparency: some recordings begin without.
 _LEADING_FRAMES = 25
@@ -115,14 +114,12 @@ def probe(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInfo:
 
 def probe_pictures(folder: pathlib.Path, *, rate: Fraction | None) -> VideoInfo:
     """Describes a folder of equally sized pictures, ordered by the numbers in their names (2 before 10)."""
-    files = pictures.list_pictures(folder)
+    files = picture_folder.list_pictures(folder)
     if not files:
-        raise ValueError(
-            f"input folder {folder} holds no pictures ({', '.join(sorted(frame_folder.IMAGE_SUFFIXES))})"
-        )
+        raise ValueError(f"input folder {folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
     if rate is None:
         raise ValueError(f"input {folder} is a folder of pictures: its frame rate is needed (--input_fps)")
-    headers = [pictures.read_header(file) for file in files]
+    headers = [picture_folder.read_header(file) for file in files]
     height, width = headers[0].height, headers[0].width
     for file, header in zip(files, headers, strict=True):
         if (header.height, header.width) != (height, width):
@@ -137,7 +134,7 @@ def probe_pictures(folder: pathlib.Path, *, rate: Fraction | None) -> VideoInfo:
         usual_step=1 / rate,
         frame_count=len(files),
         time_base=1 / rate,
-        has_alpha=pictures.is_transparent(files[0]),
+        has_alpha=picture_folder.is_transparent(files[0]),
         bit_depth=max(header.bit_depth for header in headers),
         pictures=tuple(files),
     )
@@ -304,7 +301,7 @@ def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fract
     """Yields ([H, W, 3], time, duration claimed by the file)."""
     if info.pictures:
         for number, file in enumerate(info.pictures):
-            image = pictures.read_picture(file)
+            image = picture_folder.read_picture(file)
             yield colour.to_16_bits(image) if info.bit_depth > 8 else image, number / info.rate, 1 / info.rate
         return
     if info.stream_index is None:

@@ -18,9 +18,9 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.inference import packet_store, remux, segment_encoder, stages, video_encoder, work_folder
-from stvsr_jax.inference.video_assembly import VideoFile
-from stvsr_jax.video import colour
+from stvsr_jax import files, stages
+from stvsr_jax.video import colour, encoding, packet_store, remux, segment_encoder
+from stvsr_jax.video.output_file import VideoFile
 
 
 def check_target(path: pathlib.Path, *, overwrite: bool, is_folder: bool = False) -> None:
@@ -89,7 +89,7 @@ class VideoWriter:
     ):
         self._file = file
         self._work = store.parent
-        self._maker = video_encoder.FrameMaker(file.video)
+        self._maker = encoding.FrameMaker(file.video)
         self._encoder = segment_encoder.SegmentEncoder(
             file.video,
             has_global_header=file.has_global_header,
@@ -135,7 +135,7 @@ class VideoWriter:
 
     def finish_partial(self) -> pathlib.Path:
         """Makes a file of what is stored in the work folder and returns its name, or the folder's if it fails."""
-        target = work_folder.fit(self._work / self._file.path.stem, f".partial{self._file.path.suffix}")
+        target = files.fit_name(self._work / self._file.path.stem, f".partial{self._file.path.suffix}")
         try:
             self._file.assemble(target, self._packets.read())
         except (av.FFmpegError, ValueError) as error:
@@ -213,8 +213,8 @@ class NullWriter:
       video: what they are converted for.
     """
 
-    def __init__(self, video: video_encoder.VideoFormat):
-        self._maker = video_encoder.FrameMaker(video)
+    def __init__(self, video: encoding.VideoFormat):
+        self._maker = encoding.FrameMaker(video)
 
     def prepare(self, image: np.ndarray, number: int) -> av.VideoFrame:
         """Converts uint8 or uint16 [H, W, 3]."""

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from stvsr_jax.data import frame_folder
-from stvsr_jax.data.frame_folder import natural_key, open_frame_folder
+from stvsr_jax.data.frame_folder import open_frame_folder
 
 
 def _write(folder, frames, pattern="im{}.png"):
@@ -21,11 +21,6 @@ def test_reads_frames_in_natural_order(tmp_path, draw_frames):
     assert (clip.name, clip.num_frames, clip.height, clip.width) == ("clip", 12, 20, 30)
     np.testing.assert_array_equal(clip.read(range(12)), frames)
     np.testing.assert_array_equal(clip.read([11, 2, 2], (3, 5, 7, 9)), frames[[11, 2, 2], 3:10, 5:14])
-
-
-def test_natural_key_counts():
-    names = ["f10.png", "f9.png", "f09b.png", "a.png", "1.png"]
-    assert sorted(names, key=natural_key) == ["1.png", "a.png", "f9.png", "f09b.png", "f10.png"]
 
 
 def test_grey_and_alpha_become_rgb(tmp_path):

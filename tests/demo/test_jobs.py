@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stvsr_jax.demo import jobs
-from stvsr_jax.inference import job, number_format, predictor, video_reader
+from stvsr_jax.inference import job, number_format, predictor
+from stvsr_jax.video import sequential_reader
 
 
 def wish(**changes):
@@ -89,8 +90,8 @@ def test_what_cannot_be_done_is_said_before(networks, source, tmp_path, asked, m
         jobs.plan(networks[0], wish(**asked), source, tmp_path / "out.mp4")
 
 
-def test_frames_beyond_8k_are_refused(networks, fakes, tmp_path):
-    wide = fakes._write_video(tmp_path / "wide.mp4", np.zeros((2, 720, 1280, 3), np.uint8))
+def test_frames_beyond_8k_are_refused(networks, write_video, tmp_path):
+    wide = write_video(tmp_path / "wide.mp4", np.zeros((2, 720, 1280, 3), np.uint8))
     with pytest.raises(ValueError, match="frames of 10240x5760 are larger than this page makes"):
         jobs.plan(networks[0], wish(space=8), wide, tmp_path / "out.mp4")
 
@@ -105,7 +106,7 @@ def test_a_video_is_made(networks, source, tmp_path):
         on_progress=lambda n, m: done.append((n, m)),
         should_stop=lambda: False,
     )
-    info = video_reader.probe(target)
+    info = sequential_reader.probe(target)
     assert (info.height, info.width, info.rate, info.frame_count) == (48, 72, 60, 24)
     assert "48x32 at 25 frames per second became 72x48 at 60." in line
     assert done[0] == (0, 24) and done[-1] == (24, 24)
@@ -130,8 +131,8 @@ def test_any_frame_is_compared_with_the_input_at_its_moment(networks, source, tm
     asked, target = wish(space=2, time=4), tmp_path / "out.mp4"
     planned = jobs.plan(networks[0], asked, source, target)
     jobs.run(networks[0], asked, planned, on_progress=lambda n, m: None, should_stop=lambda: False)
-    given = [frame.image for frame in video_reader.read_frames(video_reader.probe(source))]
-    made = [frame.image for frame in video_reader.read_frames(video_reader.probe(target))]
+    given = [frame.image for frame in sequential_reader.read_frames(sequential_reader.probe(source))]
+    made = [frame.image for frame in sequential_reader.read_frames(sequential_reader.probe(target))]
     for number, index, kind in [
         (0, 0, "0.000 s: input frame 1, enlarged"),
         (6, 1, "0.060 s: interpolated, 0.50 of the way from input frame 2 to the next"),
@@ -156,4 +157,4 @@ def test_rates_are_exact():
 
 def test_examples_are_real_clips():
     for name, path in jobs.find_examples().items():
-        assert path.name == name and video_reader.probe(path).frame_count > 100
+        assert path.name == name and sequential_reader.probe(path).frame_count > 100

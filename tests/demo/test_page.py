@@ -10,7 +10,7 @@ import pytest
 gradio = pytest.importorskip("gradio", reason="the page is an extra")
 
 from stvsr_jax.demo import jobs, page  # noqa: E402
-from stvsr_jax.inference import video_reader  # noqa: E402
+from stvsr_jax.video import sequential_reader  # noqa: E402
 from tests.limits import HANG  # noqa: E402
 
 
@@ -81,7 +81,7 @@ USUAL = (jobs.AUTOMATIC, 4, "twice as many", 60, "all of it", 1)
 
 def test_a_video_comes_back_enlarged_with_a_pair_to_compare(client, source, folder):
     facts, output, frame, pair, kind = client("upscale", source, *FREE)
-    info = video_reader.probe(path_of(output))
+    info = sequential_reader.probe(path_of(output))
     assert (info.height, info.width, info.rate, info.frame_count) == (48, 72, 60, 24)
     assert len(pair) == 2 and "interpolated" in kind
     assert facts.splitlines()[0] == "weights: videoinr" and "memory: about" in facts

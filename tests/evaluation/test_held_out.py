@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from stvsr_jax import bicubic
 from stvsr_jax.evaluation import held_out
-from stvsr_jax.inference import video_reader
+from stvsr_jax.video import sequential_reader
 
 
 def moving_waves(count, height, width):
@@ -48,8 +48,8 @@ def tool(monkeypatch, shipped):
 
 
 def read(path):
-    info = video_reader.probe(path)
-    return np.stack([frame.image for frame in video_reader.read_frames(info)]), info.rate
+    info = sequential_reader.probe(path)
+    return np.stack([frame.image for frame in sequential_reader.read_frames(info)]), info.rate
 
 
 def luma(frame):

@@ -8,7 +8,8 @@ import pathlib
 import sys
 import time
 
-from stvsr_jax.inference import predictor, stages
+from stvsr_jax import stages
+from stvsr_jax.inference import predictor
 from stvsr_jax.inference.__main__ import main
 
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 
 from stvsr_jax.inference import compare, pipeline
-from stvsr_jax.inference.video_reader import TimedFrame
+from stvsr_jax.video.sequential_reader import TimedFrame
 
 
 def frame(value, size):

@@ -14,8 +14,9 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import video_reader, work_folder
+from stvsr_jax.inference import work_folder
 from stvsr_jax.inference.__main__ import main
+from stvsr_jax.video import sequential_reader
 from tests.limits import HANG
 
 SCRIPT = pathlib.Path(__file__).with_name("interrupted.py")
@@ -116,7 +117,7 @@ def test_killed_jobs_go_on_and_give_the_same_files(tmp_path, source, model):
     assert code == 0 and "120/120" in errors
     for name in ("both.mp4", "out.mp4"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    frames = list(video_reader.read_frames(video_reader.probe(output.with_name("both.mp4"))))
+    frames = list(sequential_reader.read_frames(sequential_reader.probe(output.with_name("both.mp4"))))
     assert len(frames) == 2 * COUNT and names(output.parent) == ["both.mp4", "out.mp4"]
 
 
@@ -155,9 +156,9 @@ def test_stopped_jobs_leave_a_file_that_plays_and_go_on(tmp_path, source, model,
     assert found == code and "the same command goes on" in errors and not output.exists()
     assert names(tmp_path) == ["out.mp4.unfinished"]
     partial = tmp_path / "out.mp4.unfinished" / "out.partial.mp4"
-    info = video_reader.probe(partial)
-    frames = list(video_reader.read_frames(info))
-    complete = list(video_reader.read_frames(video_reader.probe(whole)))
+    info = sequential_reader.probe(partial)
+    frames = list(sequential_reader.read_frames(info))
+    complete = list(sequential_reader.read_frames(sequential_reader.probe(whole)))
     assert 30 <= len(frames) < 2 * COUNT and info.rate == 50
     for frame, expected in zip(frames, complete, strict=False):
         assert frame.time == expected.time

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.inference import job, pipeline, predictor, video_reader, work_folder
+from stvsr_jax.inference import job, pipeline, predictor, work_folder
 from stvsr_jax.inference import request as requests
 from stvsr_jax.inference.__main__ import main
-from stvsr_jax.video import colour, media
+from stvsr_jax.video import colour, media, sequential_reader
 from stvsr_jax.weights import shipped, sources
 
 SIZE = (32, 48)
@@ -37,8 +37,8 @@ def run(capsys, *args):
 
 
 def read(path):
-    info = video_reader.probe(path)
-    return info, list(video_reader.read_frames(info))
+    info = sequential_reader.probe(path)
+    return info, list(sequential_reader.read_frames(info))
 
 
 def test_zooming_slowmo_from_file_to_file(tmp_path, write_video, checkpoints, capsys):
@@ -267,7 +267,7 @@ def test_rates_that_no_file_can_say_are_refused(tmp_path, write_video, checkpoin
 def test_an_input_that_counts_nanoseconds_can_be_multiplied(tmp_path, write_video, checkpoints, capsys):
     source = tmp_path / "in.mkv"
     write_video(source, moving_bar(4), stamps=[0, 40, 90, 200])
-    info = video_reader.probe(source)
+    info = sequential_reader.probe(source)
     info = dataclasses.replace(info, time_base=Fraction(1, 10**9))
     request = requests.Request(source, tmp_path / "out.mkv", time=8)
     assert requests._video_format(request, info, (32, 48), 8, None).time_base == Fraction(1, 10**6)

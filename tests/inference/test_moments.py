@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax.inference.moments import divide, plan_moments, sample
-from stvsr_jax.inference.video_reader import TimedFrame
+from stvsr_jax.video.sequential_reader import TimedFrame
 
 
 def plan(tones, *, step=Fraction(1), start=Fraction(0), scene_ends=(), **kwargs):

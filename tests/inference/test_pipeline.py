@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax.inference import pipeline
-from stvsr_jax.inference.video_reader import TimedFrame
+from stvsr_jax.video.sequential_reader import TimedFrame
 
 
 def blend(frames, times, device):

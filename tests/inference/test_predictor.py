@@ -309,7 +309,7 @@ import jax
 import numpy as np
 from stvsr_jax.inference import pipeline
 from stvsr_jax.inference.predictor import Predictor
-from stvsr_jax.inference.video_reader import TimedFrame
+from stvsr_jax.video.sequential_reader import TimedFrame
 from stvsr_jax.models.contract import choose_instants
 
 class Tint(nn.Module):

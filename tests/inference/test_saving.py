@@ -5,8 +5,9 @@ import types
 
 import pytest
 
-from stvsr_jax.inference import saving, stages
-from stvsr_jax.inference.video_writer import Segment
+from stvsr_jax import stages
+from stvsr_jax.inference import saving
+from stvsr_jax.video.writers import Segment
 
 
 class Folder:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from stvsr_jax.inference.scenes import mark_scene_ends, thumbnail
-from stvsr_jax.inference.video_reader import TimedFrame
 from stvsr_jax.video import scene_cuts
+from stvsr_jax.video.sequential_reader import TimedFrame
 
 
 def clip(lengths, seed=0):

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import speed, stages
+from stvsr_jax import stages
+from stvsr_jax.inference import speed
 
 
 def clip(write_video, path, count=12):

@@ -5,9 +5,9 @@ from fractions import Fraction
 import av
 import pytest
 
-from stvsr_jax.inference import codecs
-from stvsr_jax.inference.video_assembly import VideoFile
-from stvsr_jax.inference.video_encoder import VideoFormat
+from stvsr_jax.video import codecs
+from stvsr_jax.video.encoding import VideoFormat
+from stvsr_jax.video.output_file import VideoFile
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import covers
-from stvsr_jax.inference.video_assembly import VideoFile
-from stvsr_jax.inference.video_encoder import VideoFormat
-from stvsr_jax.inference.video_writer import VideoWriter
+from stvsr_jax.video import covers
+from stvsr_jax.video.encoding import VideoFormat
+from stvsr_jax.video.output_file import VideoFile
+from stvsr_jax.video.writers import VideoWriter
 
 SIZE = (48, 64)
 

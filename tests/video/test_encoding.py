@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import codecs, video_encoder
-from stvsr_jax.inference.video_encoder import VideoFormat
+from stvsr_jax.video import codecs, encoding
+from stvsr_jax.video.encoding import VideoFormat
 
 
 @pytest.mark.parametrize(
@@ -26,14 +26,14 @@ def test_pictures_that_x265_cannot_hold_are_refused(size):
         context = av.CodecContext.create(codecs.CODECS[codec].encoder, "w")
         if is_refused:
             with pytest.raises(ValueError, match="too small for hevc, which needs 64x64"):
-                video_encoder.configure(context, video)
+                encoding.configure(context, video)
         else:
-            video_encoder.configure(context, video)
+            encoding.configure(context, video)
 
 
 def test_presets_and_qualities_reach_the_encoder():
     def options(**kwargs):
-        return video_encoder.encoder_options(
+        return encoding.encoder_options(
             VideoFormat(64, 96, rate=Fraction(25), time_base=Fraction(1, 25), **kwargs)
         )
 
@@ -51,6 +51,6 @@ def test_presets_are_taken_by_the_software_encoders():
             video = VideoFormat(
                 64, 96, rate=Fraction(25), time_base=Fraction(1, 25), codec=name, preset=preset
             )
-            encoder = video_encoder.VideoEncoder(video, has_global_header=True)
-            frame = video_encoder.FrameMaker(video).make(np.zeros((64, 96, 3), np.uint8))
+            encoder = encoding.VideoEncoder(video, has_global_header=True)
+            frame = encoding.FrameMaker(video).make(np.zeros((64, 96, 3), np.uint8))
             assert len([*encoder.encode(frame, 0, 1), *encoder.flush()]) == 1

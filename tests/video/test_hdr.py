@@ -6,8 +6,9 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import hdr, request, video_encoder, video_reader
-from stvsr_jax.inference.video_encoder import VideoFormat
+from stvsr_jax.inference import request
+from stvsr_jax.video import encoding, hdr, sequential_reader
+from stvsr_jax.video.encoding import VideoFormat
 
 HDR10 = hdr.Hdr(
     hdr.MasteringDisplay(
@@ -34,9 +35,9 @@ def write(path, codec, metadata, *, size=(64, 96)):
         hdr=metadata,
     )
     with av.open(str(path), "w") as container:
-        options = video_encoder.encoder_options(video)
-        stream = container.add_stream(video_encoder.CODECS[codec].encoder, rate=25, options=options)
-        video_encoder.configure(stream.codec_context, video)
+        options = encoding.encoder_options(video)
+        stream = container.add_stream(encoding.CODECS[codec].encoder, rate=25, options=options)
+        encoding.configure(stream.codec_context, video)
         for i in range(3):
             frame = av.VideoFrame.from_ndarray(np.full((*size, 3), 9000 * i, np.uint16), format="rgb48le")
             frame = frame.reformat(format="yuv420p10le")
@@ -56,7 +57,7 @@ def write(path, codec, metadata, *, size=(64, 96)):
     ids=["both", "display", "light", "none"],
 )
 def test_what_is_written_is_read(tmp_path, codec, metadata):
-    found = video_reader.probe(write(tmp_path / "a.mkv", codec, metadata)).hdr
+    found = sequential_reader.probe(write(tmp_path / "a.mkv", codec, metadata)).hdr
     assert found.light == metadata.light and (found.display is None) == (metadata.display is None)
     if metadata.display:
         for name in ("red", "green", "blue", "white"):
@@ -68,7 +69,7 @@ def test_what_is_written_is_read(tmp_path, codec, metadata):
 
 def test_settings_of_the_encoder_are_kept():
     video = VideoFormat(64, 96, Fraction(25), Fraction(1, 25), hdr=HDR10)
-    assert video_encoder.encoder_options(video)["x264-params"].startswith(
+    assert encoding.encoder_options(video)["x264-params"].startswith(
         "mbtree=0:mastering-display=G(13250,34500)"
     )
 

@@ -7,11 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import remux
-from stvsr_jax.inference.video_assembly import VideoFile
-from stvsr_jax.inference.video_encoder import VideoFormat
-from stvsr_jax.inference.video_writer import VideoWriter
-from stvsr_jax.video import media
+from stvsr_jax.video import media, remux
+from stvsr_jax.video.encoding import VideoFormat
+from stvsr_jax.video.output_file import VideoFile
+from stvsr_jax.video.writers import VideoWriter
 
 FORMAT = VideoFormat(64, 96, rate=Fraction(25), time_base=Fraction(1, 25))
 

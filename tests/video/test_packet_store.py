@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import packet_store
-from stvsr_jax.inference.packet_store import PacketStore
+from stvsr_jax.video import packet_store
+from stvsr_jax.video.packet_store import PacketStore
 
 BASE = Fraction(1, 25)
 

@@ -5,8 +5,8 @@ import errno
 import av
 import pytest
 
-from stvsr_jax.inference.rehearsal import choose_treatments
-from stvsr_jax.inference.remux import SideStream
+from stvsr_jax.video.rehearsal import choose_treatments
+from stvsr_jax.video.remux import SideStream
 
 SOUND = SideStream(1, "audio", "audio stream 1 (x)", True, "5.1")
 OTHER = SideStream(2, "audio", "audio stream 2 (y)", True, "stereo")

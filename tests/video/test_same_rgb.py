@@ -8,7 +8,7 @@ import pytest
 
 from stvsr_jax.data.builders import source_clip
 from stvsr_jax.data.video_file import open_video
-from stvsr_jax.inference import video_reader
+from stvsr_jax.video import sequential_reader
 
 
 def draw(count, size, channels=3):
@@ -82,8 +82,8 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_readers_agree(tmp_path, name, max_keyframe_gap):
     path = write(tmp_path / name, **CASES[name])
-    info = video_reader.probe(path)
-    expected = np.stack([frame.image for frame in video_reader.read_frames(info)])
+    info = sequential_reader.probe(path)
+    expected = np.stack([frame.image for frame in sequential_reader.read_frames(info)])
     assert len(expected) == 6 and expected.std() > 20
     clip = open_video(path, cache_dir=tmp_path / "cache", max_keyframe_gap=max_keyframe_gap)
     assert (clip.height, clip.width) == (info.height, info.width) == expected.shape[1:3]
@@ -100,7 +100,7 @@ def test_readers_agree(tmp_path, name, max_keyframe_gap):
 
 def test_ten_bits_are_rounded_to_the_same(tmp_path):
     path = write(tmp_path / "a.mkv", codec="ffv1", pixel_format="yuv420p10le")
-    deep = np.stack([frame.image for frame in video_reader.read_frames(video_reader.probe(path))])
+    deep = np.stack([frame.image for frame in sequential_reader.read_frames(sequential_reader.probe(path))])
     plain = open_video(path, cache_dir=tmp_path / "cache").read(range(6))
     assert deep.dtype == np.uint16 and plain.dtype == np.uint8
     np.testing.assert_array_equal(plain, np.floor(deep / 257 + 0.5))
@@ -109,6 +109,6 @@ def test_ten_bits_are_rounded_to_the_same(tmp_path):
 def test_unknown_colour_is_refused_by_both(tmp_path):
     path = write(tmp_path / "a.mkv", codec="ffv1", pixel_format="yuv444p", tags=(8, 1))
     with pytest.raises(NotImplementedError, match="colour matrix 8"):
-        video_reader.probe(path)
+        sequential_reader.probe(path)
     with pytest.raises(ValueError, match="a.mkv.*colour matrix 8"):
         open_video(path, cache_dir=tmp_path / "cache")

@@ -7,8 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import segment_encoder, stages, video_encoder
-from stvsr_jax.inference.video_encoder import VideoFormat
+from stvsr_jax import stages
+from stvsr_jax.video import encoding, segment_encoder
+from stvsr_jax.video.encoding import VideoFormat
 
 RATE = Fraction(25)
 VIDEO = VideoFormat(64, 96, rate=RATE, time_base=1 / RATE)
@@ -16,7 +17,7 @@ VIDEO = VideoFormat(64, 96, rate=RATE, time_base=1 / RATE)
 
 def frames(count, video=VIDEO):
     rng = np.random.default_rng(0)
-    maker = video_encoder.FrameMaker(video)
+    maker = encoding.FrameMaker(video)
     return [
         maker.make(image) for image in rng.integers(0, 256, (count, video.height, video.width, 3), np.uint8)
     ]

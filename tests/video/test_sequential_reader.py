@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.inference import video_reader
+from stvsr_jax.video import sequential_reader
 
 
 def tones(count, size=(32, 48)):
@@ -27,32 +27,32 @@ def read_tones(frames):
 def test_frames_come_in_order_with_their_times(tmp_path, write_video):
     images = tones(25)
     path = write_video(tmp_path / "a.mp4", images, fps=Fraction(30000, 1001), metadata={"title": "x"})
-    info = video_reader.probe(path)
+    info = sequential_reader.probe(path)
     assert (info.height, info.width, info.rate, info.frame_count) == (32, 48, Fraction(30000, 1001), 25)
     assert info.is_constant_rate and info.metadata["title"] == "x" and info.colour_tags.matrix == 6
-    frames = list(video_reader.read_frames(info))
+    frames = list(sequential_reader.read_frames(info))
     assert [frame.time for frame in frames] == [n * Fraction(1001, 30000) for n in range(25)]
     assert np.abs(np.subtract(read_tones(frames), [image[-1, -1, 0] for image in images])).max() <= 2
 
 
 def test_varying_rate_keeps_its_times(tmp_path, write_video):
     stamps = [0, 40, 80, 200, 240, 280, 330, 500]
-    info = video_reader.probe(write_video(tmp_path / "a.mkv", tones(8), stamps=stamps))
+    info = sequential_reader.probe(write_video(tmp_path / "a.mkv", tones(8), stamps=stamps))
     assert not info.is_constant_rate
-    frames = list(video_reader.read_frames(info))
+    frames = list(sequential_reader.read_frames(info))
     assert [frame.time * 1000 for frame in frames] == stamps
     assert [frame.duration * 1000 for frame in frames[:-1]] == list(np.diff(stamps))
 
 
 def test_a_pause_stands_still_until_one_usual_step_before_its_end(tmp_path, write_video):
     stamps = [0, 35, 80, 115, 160, 21160, 21200, 21235, 21280]
-    info = video_reader.probe(write_video(tmp_path / "a.mkv", tones(9), stamps=stamps))
+    info = sequential_reader.probe(write_video(tmp_path / "a.mkv", tones(9), stamps=stamps))
     assert not info.is_constant_rate and info.usual_step == Fraction(42, 1000)
-    frames = list(video_reader.read_frames(info))
+    frames = list(sequential_reader.read_frames(info))
     assert [frame.still for frame in frames] == [0] * 4 + [Fraction(20958, 1000)] + [0] * 4
     steady = [40 * n for n in range(200) if not 60 <= n < 75]
-    info = video_reader.probe(write_video(tmp_path / "b.mkv", tones(20) * 9 + tones(5), stamps=steady))
-    frames = list(video_reader.read_frames(info))
+    info = sequential_reader.probe(write_video(tmp_path / "b.mkv", tones(20) * 9 + tones(5), stamps=steady))
+    frames = list(sequential_reader.read_frames(info))
     assert info.is_constant_rate and [(n, f.still) for n, f in enumerate(frames) if f.still] == [
         (59, 15 * Fraction(1, 25))
     ]
@@ -74,39 +74,39 @@ def test_the_last_picture_stands_as_long_as_the_file_says(tmp_path, write_video)
             packet.stream = stream
             container.mux(packet)
     for name in ("a.gif", "a.webp", "a.mp4"):
-        info = video_reader.probe(tmp_path / name)
-        frames = list(video_reader.read_frames(info))
+        info = sequential_reader.probe(tmp_path / name)
+        frames = list(sequential_reader.read_frames(info))
         assert info.is_constant_rate and info.rate == 25, name
         assert len(frames) == info.frame_count == 54, name
         assert {frame.duration for frame in frames} == {Fraction(1, 25)}, name
         assert frames[-1].time == Fraction(53, 25) and all(
             frame.image is frames[4].image for frame in frames[4:]
         )
-        assert len(list(video_reader.read_frames(info, limit=7))) == 7
-        assert len(list(video_reader.read_frames(info, seconds=Fraction(1)))) == 25
+        assert len(list(sequential_reader.read_frames(info, limit=7))) == 7
+        assert len(list(sequential_reader.read_frames(info, seconds=Fraction(1)))) == 25
 
 
 def test_raw_stream_has_the_rate_it_is_given(tmp_path, write_video):
     path = write_video(tmp_path / "a.h264", tones(10), fps=24)
-    info = video_reader.probe(path, rate=Fraction(50))
-    frames = list(video_reader.read_frames(info))
+    info = sequential_reader.probe(path, rate=Fraction(50))
+    frames = list(sequential_reader.read_frames(info))
     assert info.rate == 50 and info.frame_count == 10
     assert [frame.time for frame in frames] == [Fraction(n, 50) for n in range(10)]
 
 
 def test_limits(tmp_path, write_video):
-    info = video_reader.probe(write_video(tmp_path / "a.mp4", tones(20)))
-    assert len(list(video_reader.read_frames(info, limit=7))) == 7
-    assert len(list(video_reader.read_frames(info, seconds=Fraction(2, 5)))) == 10
-    assert all(frame.duration == Fraction(1, 25) for frame in video_reader.read_frames(info, limit=7))
+    info = sequential_reader.probe(write_video(tmp_path / "a.mp4", tones(20)))
+    assert len(list(sequential_reader.read_frames(info, limit=7))) == 7
+    assert len(list(sequential_reader.read_frames(info, seconds=Fraction(2, 5)))) == 10
+    assert all(frame.duration == Fraction(1, 25) for frame in sequential_reader.read_frames(info, limit=7))
 
 
 @pytest.mark.parametrize(
     ("rotation", "corner"), [(90, "lower left"), (-90, "upper right"), (180, "lower right")]
 )
 def test_rotation_is_applied(tmp_path, write_video, rotation, corner):
-    info = video_reader.probe(write_video(tmp_path / "a.mp4", tones(2), rotation=rotation))
-    image = next(video_reader.read_frames(info)).image
+    info = sequential_reader.probe(write_video(tmp_path / "a.mp4", tones(2), rotation=rotation))
+    image = next(sequential_reader.read_frames(info)).image
     assert (info.height, info.width) == image.shape[:2] == ((32, 48) if rotation == 180 else (48, 32))
     rows, columns = {"upper": 4, "lower": -4}, {"left": 4, "right": -4}
     quarters = {f"{r} {c}": image[rows[r], columns[c]] for r in rows for c in columns}
@@ -116,8 +116,8 @@ def test_rotation_is_applied(tmp_path, write_video, rotation, corner):
 def test_pictures_are_sorted_by_their_numbers(tmp_path):
     for number in (1, 2, 10):
         Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / f"frame{number}.png")
-    info = video_reader.probe(tmp_path, rate=Fraction(24))
-    frames = list(video_reader.read_frames(info))
+    info = sequential_reader.probe(tmp_path, rate=Fraction(24))
+    frames = list(sequential_reader.read_frames(info))
     assert [frame.image[0, 0, 0] for frame in frames] == [1, 2, 10]
     assert [frame.time for frame in frames] == [0, Fraction(1, 24), Fraction(2, 24)]
 
@@ -125,8 +125,8 @@ def test_pictures_are_sorted_by_their_numbers(tmp_path):
 def test_deep_pictures_stay_deep_beside_others(tmp_path):
     Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(tmp_path / "1.png")
     Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(tmp_path / "2.png")
-    info = video_reader.probe(tmp_path, rate=Fraction(24))
-    images = [frame.image for frame in video_reader.read_frames(info)]
+    info = sequential_reader.probe(tmp_path, rate=Fraction(24))
+    images = [frame.image for frame in sequential_reader.read_frames(info)]
     assert info.bit_depth == 16 and [image.dtype for image in images] == [np.uint16] * 2
     assert [image[0, 0, 0] for image in images] == [1000, 7 * 257]
 
@@ -155,18 +155,18 @@ def test_bad_inputs_are_named(tmp_path, write_video):
         (tmp_path, "holds no pictures"),
     ]:
         with pytest.raises(ValueError, match=message):
-            video_reader.probe(path)
+            sequential_reader.probe(path)
     with pytest.raises(ValueError, match="has time stamps"):
-        video_reader.probe(video, rate=Fraction(30))
+        sequential_reader.probe(video, rate=Fraction(30))
 
 
 def test_pictures_of_different_sizes_are_named(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="input_fps"):
-        video_reader.probe(tmp_path)
+        sequential_reader.probe(tmp_path)
     Image.new("RGB", (8, 9)).save(tmp_path / "b.png")
     with pytest.raises(ValueError, match="b.png is 8x9"):
-        video_reader.probe(tmp_path, rate=Fraction(25))
+        sequential_reader.probe(tmp_path, rate=Fraction(25))
 
 
 def test_damaged_packets_are_skipped(tmp_path, write_video):
@@ -176,7 +176,7 @@ def test_damaged_packets_are_skipped(tmp_path, write_video):
     middle = len(data) // 2
     data[middle : middle + 2000] = bytes(2000)
     path.write_bytes(data)
-    frames = list(video_reader.read_frames(video_reader.probe(path)))
+    frames = list(sequential_reader.read_frames(sequential_reader.probe(path)))
     assert 1 <= len(frames) <= 12
     assert all(a.time < b.time for a, b in zip(frames, frames[1:], strict=False))
 
@@ -202,9 +202,9 @@ def test_ten_bits_come_as_sixteen(tmp_path, codec, pixel_format):
         for packet in stream.encode(frame) + stream.encode(None):
             packet.dts = packet.pts  # x265 leaves it uninitialised for a single frame
             container.mux(packet)
-    info = video_reader.probe(path)
+    info = sequential_reader.probe(path)
     assert info.bit_depth == 10
-    image = next(video_reader.read_frames(info)).image
+    image = next(sequential_reader.read_frames(info)).image
     assert image.dtype == np.uint16
     expected = (levels - 64) / 876 * 65535  # limited range
     assert np.abs(image[32, 8::16, 1] - expected).max() < 3 * 64  # of levels that lie 64 apart
@@ -234,9 +234,9 @@ def write_interlaced(path, count):
 
 def test_interlaced_video_is_deinterlaced(tmp_path):
     firsts = write_interlaced(tmp_path / "a.mp4", 8)
-    info = video_reader.probe(tmp_path / "a.mp4")
+    info = sequential_reader.probe(tmp_path / "a.mp4")
     assert info.is_interlaced
-    frames = list(video_reader.read_frames(info))
+    frames = list(sequential_reader.read_frames(info))
     assert [frame.time for frame in frames] == [Fraction(n, 25) for n in range(8)]
     for i in range(1, 7):  # inside: neighbours on both sides
         error = np.abs(frames[i].image.astype(int) - firsts[i])
@@ -257,8 +257,8 @@ def test_interlacing_that_begins_later_is_seen_and_undone(tmp_path):
     write_interlaced(tmp_path / "second.ts", 8)
     joined = tmp_path / "a.ts"
     joined.write_bytes((tmp_path / "first.ts").read_bytes() + (tmp_path / "second.ts").read_bytes())
-    info = video_reader.probe(joined)
-    frames = list(video_reader.read_frames(info))
+    info = sequential_reader.probe(joined)
+    frames = list(sequential_reader.read_frames(info))
     assert info.is_interlaced and len(frames) == 12
     for frame in frames:
         assert np.abs(np.diff(frame.image[8:-8, :, 1].astype(int), axis=0)).mean() < 4  # woven it is 12
@@ -290,12 +290,12 @@ def test_transparent_video_is_shown_on_black_and_noted(tmp_path, name, codec, pi
             frame.pts = i
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    info = video_reader.probe(path)
+    info = sequential_reader.probe(path)
     is_transparent = (
         opaque_frames < 5 and codec != "gif"
     )  # GIFs decode with room for transparency, used or not
     assert info.has_alpha == is_transparent
-    for i, frame in enumerate(video_reader.read_frames(info)):
+    for i, frame in enumerate(sequential_reader.read_frames(info)):
         image = frame.image / np.iinfo(frame.image.dtype).max
         assert image[24:, :, 0].min() > 0.9
         assert (image[:12, :, 0].max() < 0.1) == (is_transparent and i >= opaque_frames)
@@ -313,5 +313,5 @@ def test_odd_sizes_are_read_whole(tmp_path, size):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgr0")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    frames = list(video_reader.read_frames(video_reader.probe(path)))
+    frames = list(sequential_reader.read_frames(sequential_reader.probe(path)))
     np.testing.assert_array_equal([frame.image for frame in frames], images)

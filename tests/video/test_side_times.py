@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from stvsr_jax.inference.side_times import Heard, SoundTimes, SubtitleTimes
+from stvsr_jax.video.side_times import Heard, SoundTimes, SubtitleTimes
 
 STEP = Fraction(1, 50)
 

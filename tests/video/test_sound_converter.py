@@ -6,8 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import sound_converter
-from stvsr_jax.video import media
+from stvsr_jax.video import media, sound_converter
 
 RATE = 16000
 

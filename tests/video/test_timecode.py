@@ -6,9 +6,10 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import job, request, video_reader
-from stvsr_jax.inference.timecode import rescale
-from stvsr_jax.inference.video_writer import VideoWriter
+from stvsr_jax.inference import job, request
+from stvsr_jax.video import sequential_reader
+from stvsr_jax.video.timecode import rescale
+from stvsr_jax.video.writers import VideoWriter
 
 NTSC = Fraction(30000, 1001)
 
@@ -67,10 +68,10 @@ def make(source, target, **kwargs):
 @pytest.mark.parametrize("target", ["b.mov", "b.mp4", "b.mkv"])
 def test_time_codes_are_carried_at_the_new_rate(tmp_path, name, target):
     source = write(tmp_path / name, NTSC, "00:01:00;02")
-    assert video_reader.probe(source).timecode == "00:01:00;02"
+    assert sequential_reader.probe(source).timecode == "00:01:00;02"
     _, notes = make(source, tmp_path / target, space=2, time=2)
     assert notes == []
-    info = video_reader.probe(tmp_path / target)
+    info = sequential_reader.probe(tmp_path / target)
     assert info.timecode == "00:01:00;04" and "timecode" not in map(str.lower, info.metadata)
 
 
@@ -82,6 +83,6 @@ def test_time_codes_that_cannot_be_carried_are_named(tmp_path):
             target,
             notes,
         )
-        assert video_reader.probe(tmp_path / target).timecode == ""
+        assert sequential_reader.probe(tmp_path / target).timecode == ""
     plan = request.make_plan(request.Request(source, tmp_path / "pictures", space=2), "videoinr")
     assert any("time code 00:01:00;02 is left out" in remark for remark in plan.remarks)

@@ -6,7 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import request, timeline, video_reader
+from stvsr_jax.inference import request
+from stvsr_jax.video import sequential_reader, timeline
 
 MS = Fraction(1, 1000)
 
@@ -49,8 +50,8 @@ def join(target, *parts):
 
 
 def read(path):
-    info = video_reader.probe(path)
-    frames = list(video_reader.read_frames(info))
+    info = sequential_reader.probe(path)
+    frames = list(sequential_reader.read_frames(info))
     return info, frames, [float(np.median(frame.image)) for frame in frames]
 
 
@@ -102,7 +103,7 @@ def test_time_before_the_counter_begins_again_is_not_lost(tmp_path):
 def test_time_stamps_that_rise_are_left_alone(tmp_path):
     for name, start in (("a.ts", 100), ("b.mkv", 0)):
         path = write(tmp_path / name, tones(0, 12), steady(12, start), codec="libx264")
-        assert video_reader.probe(path).timeline.parts == ()
+        assert sequential_reader.probe(path).timeline.parts == ()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from stvsr_jax.inference import timing
+from stvsr_jax.video import timing
 
 MS = Fraction(1, 1000)
 NTSC = Fraction(30000, 1001)

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.inference import video_reader, video_writer
-from stvsr_jax.inference.video_assembly import VideoFile
-from stvsr_jax.inference.video_encoder import VideoFormat
-from stvsr_jax.inference.video_writer import PictureWriter, VideoWriter
-from stvsr_jax.video import media
+from stvsr_jax.video import media, sequential_reader, writers
 from stvsr_jax.video.colour import ColourTags, to_8_bits
+from stvsr_jax.video.encoding import VideoFormat
+from stvsr_jax.video.output_file import VideoFile
+from stvsr_jax.video.writers import PictureWriter, VideoWriter
 
 RATE = Fraction(60000, 1001)
 
@@ -57,8 +56,8 @@ def test_codecs_keep_pictures_times_and_tags(tmp_path, codec, suffix, tolerance)
     pictures = images()
     path = tmp_path / f"a.{suffix}"
     write(path, pictures, codec=codec, colour_tags=ColourTags(6, True, 6, 6), metadata={"title": "x"})
-    info = video_reader.probe(path)
-    frames = list(video_reader.read_frames(info))
+    info = sequential_reader.probe(path)
+    frames = list(sequential_reader.read_frames(info))
     assert info.rate == RATE and info.is_constant_rate and len(frames) == 6 and info.metadata["title"] == "x"
     assert [frame.time for frame in frames] == [n / RATE for n in range(6)]
     if codec != "ffv1":
@@ -73,16 +72,16 @@ def test_codecs_keep_pictures_times_and_tags(tmp_path, codec, suffix, tolerance)
 def test_odd_sizes_lose_their_last_row_and_column(tmp_path):
     pictures = images(2, (37, 51))
     file = write(tmp_path / "a.mp4", pictures)
-    info = video_reader.probe(tmp_path / "a.mp4")
+    info = sequential_reader.probe(tmp_path / "a.mp4")
     assert (info.height, info.width) == (36, 50) and "cropped to 50x36" in file.notes[0]
     write(tmp_path / "a.mkv", pictures, codec="ffv1")
-    frames = list(video_reader.read_frames(video_reader.probe(tmp_path / "a.mkv")))
+    frames = list(sequential_reader.read_frames(sequential_reader.probe(tmp_path / "a.mkv")))
     np.testing.assert_array_equal(frames[1].image, pictures[1])
 
 
 def test_sample_aspect_ratio_is_kept(tmp_path):
     write(tmp_path / "a.mp4", images(), sample_aspect_ratio=Fraction(16, 15))
-    assert video_reader.probe(tmp_path / "a.mp4").sample_aspect_ratio == Fraction(16, 15)
+    assert sequential_reader.probe(tmp_path / "a.mp4").sample_aspect_ratio == Fraction(16, 15)
 
 
 def test_uneven_times_are_kept(tmp_path):
@@ -127,7 +126,7 @@ def test_going_on_after_a_segment_gives_the_same_packets(tmp_path, codec, suffix
             stream = container.streams.video[0]
             packets = [(p.pts, p.dts, bytes(p)) for p in container.demux(stream) if p.size]
         found.append(packets)
-        frames = list(video_reader.read_frames(video_reader.probe(path)))
+        frames = list(sequential_reader.read_frames(sequential_reader.probe(path)))
         assert len(frames) == 30
         tones = [
             frame.image[8, 8].astype(int) - picture[8, 8]
@@ -177,7 +176,7 @@ def test_a_partial_file_can_be_played(tmp_path):
     writer.store(writer.cut())
     partial = writer.finish_partial()
     assert partial.name == "a.partial.mp4" and not path.exists()
-    assert len(list(video_reader.read_frames(video_reader.probe(partial)))) == 5
+    assert len(list(sequential_reader.read_frames(sequential_reader.probe(partial)))) == 5
 
 
 def test_pictures_replace_only_pictures_and_go_on(tmp_path):
@@ -221,10 +220,10 @@ def test_ten_bits_stay_ten_bits(tmp_path, codec, suffix, pixel_format, expected)
     pictures = np.broadcast_to(ramp[None, None, :, None], (3, 64, 96, 3))
     path = tmp_path / f"a.{suffix}"
     write(path, pictures, codec=codec, pixel_format=pixel_format, is_deep=True)
-    info = video_reader.probe(path)
+    info = sequential_reader.probe(path)
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).format.name == expected
-    frame = next(video_reader.read_frames(info))
+    frame = next(sequential_reader.read_frames(info))
     is_deep = expected != "yuv420p"
     assert frame.image.dtype == (np.uint16 if is_deep else np.uint8)
     middle = frame.image[32, 8::16, 1] / np.iinfo(frame.image.dtype).max * 1023
@@ -250,11 +249,11 @@ def test_targets_are_checked(tmp_path):
     existing = tmp_path / "a.mp4"
     existing.touch()
     with pytest.raises(ValueError, match="exists; --overwrite"):
-        video_writer.check_target(existing, overwrite=False)
-    video_writer.check_target(existing, overwrite=True)
+        writers.check_target(existing, overwrite=False)
+    writers.check_target(existing, overwrite=True)
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(ValueError, match="is a device or pipe"):
-        video_writer.check_target(tmp_path / "pipe.mp4", overwrite=True)
-    video_writer.check_target(tmp_path / "b.mp4", overwrite=False)
+        writers.check_target(tmp_path / "pipe.mp4", overwrite=True)
+    writers.check_target(tmp_path / "b.mp4", overwrite=False)
     with pytest.raises(ValueError, match="does not exist"):
-        video_writer.check_target(tmp_path / "none" / "b.mp4", overwrite=False)
+        writers.check_target(tmp_path / "none" / "b.mp4", overwrite=False)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stvsr_jax.data.builders.frame_builder import FrameBuilder
 from stvsr_jax.data.builders.source_clip import SourceClip, open_image_folder, open_video
-from stvsr_jax.data.frame_folder import list_images
 from stvsr_jax.data.sources import VIDEO_SUFFIXES
+from stvsr_jax.files import list_images
 
 TEST = frozenset(
     "GOPR9653 IMG_0001 IMG_0003 IMG_0004a IMG_0004b IMG_0012 IMG_0013 IMG_0015 IMG_0016 IMG_0017 IMG_0024 IMG_0037 "

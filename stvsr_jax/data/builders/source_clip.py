@@ -19,7 +19,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from stvsr_jax.data.frame_folder import list_images
+from stvsr_jax.files import list_images
 from stvsr_jax.video import colour, decoding, deinterlacing, media
 
 
