@@ -28,7 +28,7 @@ from stvsr_jax.inference import compare, pipeline, planes, predictor, saving, ti
 from stvsr_jax.inference.pipeline import Output
 from stvsr_jax.inference.request import Plan, check_targets
 from stvsr_jax.video import packet_store, segment_encoder, sequential_reader, writers
-from stvsr_jax.video.output_file import VideoFile
+from stvsr_jax.video.output_file import OutputFile
 
 # Windows that are read ahead.
 _READ_AHEAD = 4
@@ -51,7 +51,7 @@ class Stopped(Exception):
         self.partial = partial
 
 
-def open_files(plan: Plan) -> list[VideoFile | pathlib.Path]:
+def open_files(plan: Plan) -> list[OutputFile | pathlib.Path]:
     """Checks that the outputs can be written and returns them: video, or folder of pictures; comparison video.
 
     Raises:
@@ -66,7 +66,7 @@ def open_files(plan: Plan) -> list[VideoFile | pathlib.Path]:
     else:
         source = None if info.stream_index is None else request.input
         files = [
-            VideoFile(
+            OutputFile(
                 request.output,
                 plan.video,
                 source=source,
@@ -77,19 +77,19 @@ def open_files(plan: Plan) -> list[VideoFile | pathlib.Path]:
         ]
     if request.compare and not _is_picture(request.compare):
         wide = dataclasses.replace(plan.video, width=2 * plan.video.width, is_deep=False, pixel_format=None)
-        files.append(VideoFile(request.compare, wide))
+        files.append(OutputFile(request.compare, wide))
     return files
 
 
-def notes_on(files: list[VideoFile | pathlib.Path]) -> list[str]:
+def notes_on(files: list[OutputFile | pathlib.Path]) -> list[str]:
     """Returns remarks on what the output cannot hold, one line each."""
-    return [note for file in files if isinstance(file, VideoFile) for note in file.notes]
+    return [note for file in files if isinstance(file, OutputFile) for note in file.notes]
 
 
 def run(
     plan: Plan,
     network: predictor.Predictor,
-    files: list[VideoFile | pathlib.Path | None],
+    files: list[OutputFile | pathlib.Path | None],
     *,
     on_progress: Callable[[int, bool], None] = lambda done, is_new: None,
     should_stop: Callable[[], bool] = lambda: False,

@@ -27,7 +27,7 @@ _HOLD_TIME_CODES = ("mp4", "mov", "matroska")
 _REHEARSED = 200
 
 
-class VideoFile:
+class OutputFile:
     """A video file to be: what it holds besides its picture, and how its packets are put into it.
 
     Args:
@@ -102,7 +102,7 @@ class VideoFile:
             ]
         target = work / "whole.mkv"
         try:
-            matroska = VideoFile(
+            matroska = OutputFile(
                 spare,
                 self.video,
                 source=self._source,
@@ -114,7 +114,7 @@ class VideoFile:
         except (av.FFmpegError, ValueError) as error:
             if remux.is_of_the_machine(error) or self._source is None:
                 raise
-            VideoFile(spare, self.video).assemble(target, read_packets())
+            OutputFile(spare, self.video).assemble(target, read_packets())
             notes.append(f"sound and subtitles are left out ({rehearsal.reason_of(error)})")
         os.replace(target, spare)
         return notes

@@ -20,7 +20,7 @@ from PIL import Image
 
 from stvsr_jax import files, stages
 from stvsr_jax.video import colour, encoding, packet_store, remux, segment_encoder
-from stvsr_jax.video.output_file import VideoFile
+from stvsr_jax.video.output_file import OutputFile
 
 
 def check_target(path: pathlib.Path, *, overwrite: bool, is_folder: bool = False) -> None:
@@ -80,7 +80,7 @@ class VideoWriter:
 
     def __init__(
         self,
-        file: VideoFile,
+        file: OutputFile,
         store: pathlib.Path,
         mark: dict[str, Any] | None = None,
         *,

@@ -7,7 +7,7 @@ import pytest
 
 from stvsr_jax.video import codecs
 from stvsr_jax.video.encoding import VideoFormat
-from stvsr_jax.video.output_file import VideoFile
+from stvsr_jax.video.output_file import OutputFile
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_hardware_that_is_missing_is_told_from_a_container_that_does_not_fit(tmp
     for name in missing:
         video = VideoFormat(192, 192, rate=Fraction(25), time_base=Fraction(1, 25), codec=name)
         with pytest.raises(ValueError, match=f"codec {name}: .*needs hardware .* in software there are h264"):
-            VideoFile(tmp_path / "a.mp4", video)
+            OutputFile(tmp_path / "a.mp4", video)
     assert codecs.explain_failure("h264") == "" and list(tmp_path.iterdir()) == []
 
 

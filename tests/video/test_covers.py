@@ -8,7 +8,7 @@ import pytest
 
 from stvsr_jax.video import covers
 from stvsr_jax.video.encoding import VideoFormat
-from stvsr_jax.video.output_file import VideoFile
+from stvsr_jax.video.output_file import OutputFile
 from stvsr_jax.video.writers import VideoWriter
 
 SIZE = (48, 64)
@@ -42,7 +42,7 @@ def write(path, codec="mjpeg", pixel_format="yuvj420p", count=1):
 def carry(source, target):
     """Makes an output with the source's covers and returns its notes."""
     video = VideoFormat(*SIZE, rate=Fraction(25), time_base=Fraction(1, 25))
-    file = VideoFile(target, video, source=source)
+    file = OutputFile(target, video, source=source)
     work = target.with_name("work")
     work.mkdir()
     writer = VideoWriter(file, work / "0.packets")

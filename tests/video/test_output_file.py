@@ -9,7 +9,7 @@ import pytest
 
 from stvsr_jax.video import media, remux
 from stvsr_jax.video.encoding import VideoFormat
-from stvsr_jax.video.output_file import VideoFile
+from stvsr_jax.video.output_file import OutputFile
 from stvsr_jax.video.writers import VideoWriter
 
 FORMAT = VideoFormat(64, 96, rate=Fraction(25), time_base=Fraction(1, 25))
@@ -41,14 +41,14 @@ def count_packets(path):
 
 def refuse(monkeypatch, *, names, error, is_picture=False):
     """Makes containers with one of these names refuse everything once the rehearsals are over."""
-    write = VideoFile._write
+    write = OutputFile._write
 
     def fail(self, target, packets, treatments, *, packet_limit=None):
         if target.name in names and packet_limit is None and (treatments or is_picture):
             raise error
         return write(self, target, packets, treatments, packet_limit=packet_limit)
 
-    monkeypatch.setattr(VideoFile, "_write", fail)
+    monkeypatch.setattr(OutputFile, "_write", fail)
 
 
 REFUSAL = av.error.ArgumentError(errno.EINVAL, "Invalid argument", "/scratch/whole.mp4")
@@ -56,7 +56,7 @@ REFUSAL = av.error.ArgumentError(errno.EINVAL, "Invalid argument", "/scratch/who
 
 def test_a_container_that_refuses_at_the_end_becomes_matroska(tmp_path, work, write_sound, monkeypatch):
     source = write_sound(tmp_path / "a.mkv", codec="pcm_s16le")
-    file = VideoFile(tmp_path / "b.mp4", FORMAT, source=source)
+    file = OutputFile(tmp_path / "b.mp4", FORMAT, source=source)
     refuse(monkeypatch, names=["whole.mp4"], error=REFUSAL)
     notes = finish(file, work)
     assert notes == [f"b.mp4 cannot be written (Invalid argument): the result is {tmp_path / 'b.mkv'}"]
@@ -67,7 +67,7 @@ def test_a_container_that_refuses_at_the_end_becomes_matroska(tmp_path, work, wr
 
 def test_no_other_file_is_replaced_by_matroska(tmp_path, work, write_sound, monkeypatch):
     (tmp_path / "b.mkv").write_text("mine")
-    file = VideoFile(tmp_path / "b.mp4", FORMAT, source=write_sound(tmp_path / "a.mkv"))
+    file = OutputFile(tmp_path / "b.mp4", FORMAT, source=write_sound(tmp_path / "a.mkv"))
     refuse(monkeypatch, names=["whole.mp4"], error=REFUSAL)
     notes = finish(file, work)
     assert (tmp_path / "b.mkv").read_text() == "mine" and "b.mp4.mkv" in notes[0]
@@ -78,7 +78,7 @@ def test_no_other_file_is_replaced_by_matroska(tmp_path, work, write_sound, monk
 def test_the_picture_is_delivered_without_sound_if_nothing_else_works(
     tmp_path, work, write_sound, monkeypatch, name
 ):
-    file = VideoFile(tmp_path / name, FORMAT, source=write_sound(tmp_path / "a.mkv"))
+    file = OutputFile(tmp_path / name, FORMAT, source=write_sound(tmp_path / "a.mkv"))
     refuse(monkeypatch, names=["whole.mp4", "whole.mkv"], error=REFUSAL)
     notes = finish(file, work)
     assert len(notes) == 2 and notes[1] == "sound and subtitles are left out (Invalid argument)"
@@ -86,7 +86,7 @@ def test_the_picture_is_delivered_without_sound_if_nothing_else_works(
 
 
 def test_a_full_disk_is_no_refusal(tmp_path, work, write_sound, monkeypatch):
-    file = VideoFile(tmp_path / "b.mp4", FORMAT, source=write_sound(tmp_path / "a.mkv"))
+    file = OutputFile(tmp_path / "b.mp4", FORMAT, source=write_sound(tmp_path / "a.mkv"))
     full = av.error.FFmpegError(errno.ENOSPC, "No space left on device")
     refuse(monkeypatch, names=["whole.mp4"], error=full)
     with pytest.raises(av.FFmpegError, match="No space left"):
@@ -95,7 +95,7 @@ def test_a_full_disk_is_no_refusal(tmp_path, work, write_sound, monkeypatch):
 
 
 def test_a_partial_file_that_is_refused_leaves_the_work(tmp_path, work, write_sound, monkeypatch):
-    file = VideoFile(tmp_path / "b.mp4", FORMAT, source=write_sound(tmp_path / "a.mkv"))
+    file = OutputFile(tmp_path / "b.mp4", FORMAT, source=write_sound(tmp_path / "a.mkv"))
     refuse(monkeypatch, names=["b.partial.mp4"], error=REFUSAL)
     writer = VideoWriter(file, work / "0.packets")
     writer.write(writer.prepare(np.zeros((64, 96, 3), np.uint8), 0), Fraction(0), Fraction(1, 25))
@@ -106,7 +106,7 @@ def test_a_partial_file_that_is_refused_leaves_the_work(tmp_path, work, write_so
 def test_the_codec_is_blamed_for_nothing_but_the_picture(tmp_path, write_sound, monkeypatch):
     source = write_sound(tmp_path / "a.mkv")
     with pytest.raises(ValueError, match="b.webm cannot be written with codec h264: ") as caught:
-        VideoFile(tmp_path / "b.webm", FORMAT, source=source)
+        OutputFile(tmp_path / "b.webm", FORMAT, source=source)
     assert "/trial" not in str(caught.value)
 
     def refuse_all(*args, **kwargs):
@@ -114,7 +114,7 @@ def test_the_codec_is_blamed_for_nothing_but_the_picture(tmp_path, write_sound, 
 
     monkeypatch.setattr(remux, "_copy_stream", refuse_all)
     monkeypatch.setattr(remux.sound_converter, "add_stream", refuse_all)
-    file = VideoFile(tmp_path / "b.mp4", FORMAT, source=source)
+    file = OutputFile(tmp_path / "b.mp4", FORMAT, source=source)
     assert file.notes == ["audio stream 1 (aac) does not fit mp4 and is left out (no)"]
 
 
@@ -129,7 +129,7 @@ def test_chapters_are_counted_from_the_beginning(tmp_path, work, write_sound):
             if packet.size:
                 packet.stream = targets[packet.stream_index]
                 output.mux(packet)
-    assert finish(VideoFile(tmp_path / "c.mkv", FORMAT, source=source, origin=Fraction(1, 2)), work) == []
+    assert finish(OutputFile(tmp_path / "c.mkv", FORMAT, source=source, origin=Fraction(1, 2)), work) == []
     with media.open_to_read(tmp_path / "c.mkv") as container:
         (chapter,) = container.chapters()
     assert [chapter[end] * chapter["time_base"] for end in ("start", "end")] == [0, Fraction(2, 5)]

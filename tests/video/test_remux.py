@@ -8,7 +8,7 @@ import pytest
 
 from stvsr_jax.video import media
 from stvsr_jax.video.encoding import VideoFormat
-from stvsr_jax.video.output_file import VideoFile
+from stvsr_jax.video.output_file import OutputFile
 from stvsr_jax.video.writers import VideoWriter
 
 
@@ -21,7 +21,7 @@ def packets(path, kind):
 
 def copy(source, target, count, *, origin=Fraction(0), end=None, codec="h264"):
     video = VideoFormat(64, 96, rate=Fraction(25), time_base=Fraction(1, 25), codec=codec)
-    file = VideoFile(target, video, source=source, origin=origin, end=end)
+    file = OutputFile(target, video, source=source, origin=origin, end=end)
     work = target.with_name(f"{target.name}.work")
     work.mkdir()
     writer = VideoWriter(file, work / "0.packets")

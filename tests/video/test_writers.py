@@ -12,7 +12,7 @@ from PIL import Image
 from stvsr_jax.video import media, sequential_reader, writers
 from stvsr_jax.video.colour import ColourTags, to_8_bits
 from stvsr_jax.video.encoding import VideoFormat
-from stvsr_jax.video.output_file import VideoFile
+from stvsr_jax.video.output_file import OutputFile
 from stvsr_jax.video.writers import PictureWriter, VideoWriter
 
 RATE = Fraction(60000, 1001)
@@ -27,7 +27,7 @@ def images(count=6, size=(64, 96)):
 def write(path, pictures, **kwargs):
     height, width = pictures[0].shape[:2]
     video = VideoFormat(height, width, rate=RATE, time_base=1 / RATE, **kwargs)
-    file = VideoFile(path, video)
+    file = OutputFile(path, video)
     writer = VideoWriter(file, work_folder(path) / "0.packets")
     for i, picture in enumerate(pictures):
         writer.write(writer.prepare(picture, i), i / RATE, 1 / RATE)
@@ -87,7 +87,7 @@ def test_sample_aspect_ratio_is_kept(tmp_path):
 def test_uneven_times_are_kept(tmp_path):
     stamps = [0, 20, 35, 100, 140, 200]
     video = VideoFormat(64, 96, rate=Fraction(30), time_base=Fraction(1, 90000))
-    writer = VideoWriter(VideoFile(tmp_path / "a.mp4", video), work_folder(tmp_path / "a.mp4") / "0.packets")
+    writer = VideoWriter(OutputFile(tmp_path / "a.mp4", video), work_folder(tmp_path / "a.mp4") / "0.packets")
     for i, picture in enumerate(images()):
         end = [*stamps[1:], 300][i]
         writer.write(writer.prepare(picture, i), Fraction(stamps[i], 1000), Fraction(end - stamps[i], 1000))
@@ -109,14 +109,14 @@ def test_going_on_after_a_segment_gives_the_same_packets(tmp_path, codec, suffix
         path = tmp_path / f"{codec}{is_stopped}.{suffix}"
         video = VideoFormat(64, 96, rate=RATE, time_base=1 / RATE, codec=codec)
         store = work_folder(path) / "0.packets"
-        writer = VideoWriter(VideoFile(path, video), store)
+        writer = VideoWriter(OutputFile(path, video), store)
         mark = None
         for i, picture in enumerate(pictures):
             if i in (10, 20):
                 mark = writer.store(writer.cut())
             if is_stopped and i == 17:  # seven frames are lost and come again
                 writer.close()
-                writer = VideoWriter(VideoFile(path, video), store, json.loads(json.dumps(mark)))
+                writer = VideoWriter(OutputFile(path, video), store, json.loads(json.dumps(mark)))
                 for k in range(10, 17):
                     writer.write(writer.prepare(pictures[k], k), k / RATE, 1 / RATE)
             writer.write(writer.prepare(picture, i), i / RATE, 1 / RATE)
@@ -151,7 +151,7 @@ def test_frames_missing_anywhere_leave_a_file(tmp_path, codec, suffix, segment):
     rate = Fraction(25)
     path = tmp_path / f"a.{suffix}"
     video = VideoFormat(64, 96, rate=rate, time_base=1 / rate, codec=codec)
-    writer = VideoWriter(VideoFile(path, video), work_folder(path) / "0.packets")
+    writer = VideoWriter(OutputFile(path, video), work_folder(path) / "0.packets")
     for i, (n, picture) in enumerate(zip(kept, images(len(kept)), strict=True)):
         if i and i % segment == 0:
             writer.store(writer.cut())
@@ -167,7 +167,7 @@ def test_frames_missing_anywhere_leave_a_file(tmp_path, codec, suffix, segment):
 def test_a_partial_file_can_be_played(tmp_path):
     path = tmp_path / "a.mp4"
     writer = VideoWriter(
-        VideoFile(path, VideoFormat(64, 96, rate=RATE, time_base=1 / RATE)), work_folder(path) / "0.packets"
+        OutputFile(path, VideoFormat(64, 96, rate=RATE, time_base=1 / RATE)), work_folder(path) / "0.packets"
     )
     for i, picture in enumerate(images()[:5]):
         if i == 3:
