@@ -61,10 +61,8 @@ def _render(frames, times, *, out_size, rules, rounded):
         large = ops.imresize(frames, out_size=out_size)
     else:
         large = jax.image.resize(frames, (len(frames), *out_size, 3), "bilinear", precision="highest")
-    before = jnp.floor(times).astype(jnp.int32)
-    rendered = large[before]
     if time == "blend":
-        share = (times - before)[:, None, None, None]
-        after = jnp.minimum(before + 1, len(frames) - 1)
-        rendered = rendered * (1.0 - share) + large[after] * share
+        rendered = ops.interpolate_frames(large[None], times[None])[0]
+    else:
+        rendered = large[jnp.floor(times).astype(jnp.int32)]
     return programs.to_uint8(rendered) if rounded else rendered

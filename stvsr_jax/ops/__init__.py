@@ -4,7 +4,13 @@ from stvsr_jax.ops.arrange import arrange
 from stvsr_jax.ops.conv import conv2d, conv2d_deferred, conv2d_kernel_gradient
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d, deform_conv2d_of_head
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
-from stvsr_jax.ops.sampling import Samples, bilinear_sample, grid_sample, nearest_sample
+from stvsr_jax.ops.sampling import (
+    Samples,
+    bilinear_sample,
+    grid_sample,
+    interpolate_frames,
+    nearest_sample,
+)
 from stvsr_jax.ops.scan import ConvWeights, scan
 from stvsr_jax.ops.shuffle import pixel_shuffle
 from stvsr_jax.ops.sine import sine
@@ -23,6 +29,7 @@ __all__ = [
     "deform_conv2d_of_head",
     "grid_sample",
     "imresize",
+    "interpolate_frames",
     "nearest_sample",
     "pixel_shuffle",
     "scan",

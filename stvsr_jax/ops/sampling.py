@@ -37,6 +37,31 @@ def bilinear_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
     return values.reshape(*coords.shape[:-1], channels)
 
 
+def interpolate_frames(frames: jax.Array, positions: jax.Array) -> jax.Array:
+    """Interpolates linearly in time between the two frames next to each position.
+
+    Args:
+      frames: [B, N, H, W, C] float, one frame per unit of time.
+      positions: [B, T] float32 in [0, N - 1]: position n is frame n.
+
+    Returns:
+      [B, T, H, W, C] in the dtype of the frames.
+
+    Raises:
+      ValueError: the shapes do not fit.
+    """
+    if frames.ndim != 5 or positions.ndim != 2 or frames.shape[0] != positions.shape[0]:
+        raise ValueError(
+            "interpolate_frames: frames must be [B, N, H, W, C] and positions [B, T] with the same B, "
+            f"got {frames.shape} and {positions.shape}"
+        )
+    before = jnp.floor(positions).astype(jnp.int32)
+    after = jnp.minimum(before + 1, frames.shape[1] - 1)
+    share = (positions - before)[:, :, None, None, None].astype(frames.dtype)
+    take = jax.vmap(lambda clip, index: clip[index])
+    return take(frames, before) * (1 - share) + take(frames, after) * share
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Samples:

@@ -5,7 +5,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -25,11 +24,7 @@ def bicubic_blend(frames: jax.Array, times: jax.Array, *, out_size: tuple[int, i
       [B, T, H', W', 3] float32.
     """
     large = ops.imresize(frames, out_size=out_size)
-    position = times * (frames.shape[1] - 1)
-    first = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, frames.shape[1] - 2)
-    fraction = (position - first)[:, :, None, None, None]
-    take = jax.vmap(lambda clip, index: clip[index])
-    return take(large, first) * (1.0 - fraction) + take(large, first + 1) * fraction
+    return ops.interpolate_frames(large, times * (frames.shape[1] - 1))
 
 
 def make_eval_step(model: nn.Module, mesh: Mesh) -> Callable[[Any, Mapping[str, jax.Array]], dict]:

@@ -11,6 +11,7 @@ from stvsr_jax.ops.sampling import (
     Samples,
     bilinear_sample,
     grid_sample,
+    interpolate_frames,
     nearest_sample,
     normalized_to_pixels,
     sample_groups,
@@ -357,3 +358,26 @@ def test_grid_sample_grid_is_x_first():
 def test_grid_sample_names_an_unknown_mode():
     with pytest.raises(ValueError, match="'bicubic'.*bilinear.*nearest"):
         grid_sample(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 1, 2)), mode="bicubic")
+
+
+def test_frames_between_are_weighed_by_nearness():
+    frames = np.random.default_rng(0).normal(size=(2, 3, 4, 5, 3)).astype(np.float32)
+    positions = np.array([[0.0, 0.25, 1.0], [1.75, 2.0, 0.5]], np.float32)
+    result = interpolate_frames(frames, positions)
+    for b, t in np.ndindex(2, 3):
+        weights = np.maximum(0, 1 - np.abs(np.arange(3) - positions[b, t]))  # a tent
+        np.testing.assert_allclose(result[b, t], np.einsum("n,nhwc->hwc", weights, frames[b]), atol=1e-6)
+    same = interpolate_frames(frames, np.tile(np.arange(3, dtype=np.float32), (2, 1)))
+    np.testing.assert_array_equal(same, frames)
+
+
+def test_the_gradient_of_a_position_is_the_difference_of_its_neighbours():
+    frames = np.random.default_rng(1).normal(size=(1, 3, 2, 2, 1)).astype(np.float32)
+    slope = jax.grad(lambda t: interpolate_frames(frames, t).sum())(jnp.array([[1.25]]))
+    np.testing.assert_allclose(slope[0, 0], (frames[0, 2] - frames[0, 1]).sum(), rtol=1e-5)
+    assert interpolate_frames(frames.astype(jnp.bfloat16), np.ones((1, 1), np.float32)).dtype == jnp.bfloat16
+
+
+def test_frames_and_positions_of_other_batches_are_refused():
+    with pytest.raises(ValueError, match="interpolate_frames: .* got"):
+        interpolate_frames(jnp.zeros((2, 3, 4, 4, 3)), jnp.zeros((3, 1)))
