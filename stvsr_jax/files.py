@@ -44,10 +44,13 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: dict) -> None:
-    """Writes `value` to `path` in one step."""
-    with replacing(path) as draft:
-        draft.write_text(json.dumps(value))
+def write_json(path: Path, value: dict, *, is_synced: bool = False) -> None:
+    """Writes `value` to `path` in one step; `is_synced` waits until it is on the disk."""
+    with replacing(path) as draft, open(draft, "w") as file:
+        json.dump(value, file)
+        if is_synced:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> dict | None:

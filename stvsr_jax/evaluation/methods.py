@@ -1,7 +1,6 @@
 """What is measured: a network with its weights or a baseline, identified by a digest of its weights."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ from stvsr_jax.evaluation import protocols
 from stvsr_jax.evaluation.baselines import BASELINES, WINDOW_SIZE, Baseline
 from stvsr_jax.inference import predictor
 from stvsr_jax.weights import shipped, sources
+from stvsr_jax.weights.digest import params_digest
 
 
 class Renderer(Protocol):
@@ -96,14 +96,3 @@ def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", til
         contract.steps,
         lambda: predictor.Predictor(loaded.model_name, network, params, tile=tile),
     )
-
-
-def params_digest(params: Any) -> str:
-    """Returns SHA-256 over the names, shapes, types and values of a parameter tree, in hexadecimal."""
-    digest = hashlib.sha256()
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    for path, leaf in sorted(leaves, key=lambda item: jax.tree_util.keystr(item[0])):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -22,6 +22,7 @@ from stvsr_jax import models
 from stvsr_jax.inference import planes, programs, tile_size, tiling
 from stvsr_jax.inference.number_format import DTYPES
 from stvsr_jax.weights import sources
+from stvsr_jax.weights.digest import params_digest
 
 
 def check_request(model_name: str, *, space: float, time: int) -> None:
@@ -166,11 +167,8 @@ class Predictor:
     @functools.cached_property
     def identity(self) -> str:
         """A digest of the network, its settings and its parameters."""
-        digest = hashlib.sha256(f"{self._model!r} {self._is_ensemble}".encode())
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self._params[0]):
-            digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-            digest.update(np.asarray(leaf).tobytes())
-        return digest.hexdigest()
+        facts = f"{self._model!r} {self._is_ensemble} {params_digest(self._params[0])}"
+        return hashlib.sha256(facts.encode()).hexdigest()
 
     def predict(
         self,

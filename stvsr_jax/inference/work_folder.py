@@ -6,15 +6,13 @@ whether the output is in place ("is_finished": what is left of the folder is of 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 from typing import Any
 
-from stvsr_jax import files
+from stvsr_jax import files, locks
 
 _PROGRESS = "progress.json"
 _LOCK = "lock"
@@ -63,16 +61,13 @@ class WorkFolder:
         self._request = request
         self._check_is_ours()
         self.path.mkdir(exist_ok=True)
-        self._lock = open(self.path / _LOCK, "w")
-        try:
+        with contextlib.ExitStack() as held:
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(locks.only_one(self.path / _LOCK, "worked on"))
             except BlockingIOError:
                 raise ValueError(f"another process works on {output}") from None
             self.progress = self._load(overwrite)
-        except BaseException:
-            self._lock.close()
-            raise
+            self._lock = held.pop_all()
 
     def _check_is_ours(self):
         is_ours = (self.path / _LOCK).exists() or (self.path / _PROGRESS).exists()
@@ -101,7 +96,8 @@ class WorkFolder:
 
     def save(self, progress: dict[str, Any]) -> None:
         """Replaces the progress in one step."""
-        _write_json(self.path / _PROGRESS, {"request": self._request, "progress": progress})
+        value = {"request": self._request, "progress": progress}
+        files.write_json(self.path / _PROGRESS, value, is_synced=True)
         self.progress = progress
 
     def close(self) -> None:
@@ -148,7 +144,7 @@ class Replaced:
     def add(self, output: pathlib.Path, request: dict[str, Any]) -> None:
         """Remembers an output that was made."""
         self._digests[output.name] = _digest(request)
-        _write_json(self._path, self._digests)
+        files.write_json(self._path, self._digests, is_synced=True)
 
     def remove(self) -> None:
         """Forgets all of them: the batch is done."""
@@ -157,12 +153,3 @@ class Replaced:
 
 def _digest(request):
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-
-
-def _write_json(path, value):
-    new = path.with_name(f"{path.name}.new")
-    with open(new, "w") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
