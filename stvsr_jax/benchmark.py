@@ -29,7 +29,6 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from stvsr_jax import command_line, models, topology_benchmark
-from stvsr_jax.inference import predictor
 from stvsr_jax.ops import devices
 from stvsr_jax.parsers.benchmark import make_parser
 from stvsr_jax.runtime import compilation, distributed, sharding
@@ -68,7 +67,7 @@ def make_job(args: argparse.Namespace) -> Job:
     """Builds the network with random parameters and the inputs."""
     if args.train and args.dtype not in train.DTYPES:
         raise ValueError(f"--dtype {args.dtype}: networks are trained in {' or '.join(sorted(train.DTYPES))}")
-    dtype = predictor.DTYPES[args.dtype]
+    dtype = models.DTYPES[args.dtype]
     fields = {"implementation": args.implementation} if args.implementation else {}
     model = models.build(args.model, dtype=dtype, remat=args.remat, **fields)
     contract = models.contract_of(args.model)
@@ -273,7 +272,7 @@ def run(args: argparse.Namespace) -> None:
     job = make_job(args)
     result = measure(job, repeats=args.repeats, profiled=args.profile > 0)
     device = jax.local_devices()[0]
-    peak = matmul_peak(predictor.DTYPES[args.dtype], 8192 if device.platform != "cpu" else 1024)
+    peak = matmul_peak(models.DTYPES[args.dtype], 8192 if device.platform != "cpu" else 1024)
     rate = result["teraflops"] / result["milliseconds"] * 1e3
     record = {
         "model": args.model,

@@ -35,6 +35,17 @@ class StoppedError(Exception):
         self.signal_number = signal_number
 
 
+def new_parser(prog: str, description: str, *, usage: str | None = None) -> argparse.ArgumentParser:
+    """Returns a parser without arguments, which takes no abbreviated flags: a flag added later must not change a command.
+
+    Args:
+      prog: what the user typed.
+      description: of the command, for --help.
+      usage: for --help, if not made from the arguments.
+    """
+    return argparse.ArgumentParser(prog=prog, description=description, usage=usage, allow_abbrev=False)
+
+
 def run(
     parser: argparse.ArgumentParser,
     work: Callable[[argparse.Namespace], int | None],

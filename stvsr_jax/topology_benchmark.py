@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from stvsr_jax import models
-from stvsr_jax.inference import predictor
 from stvsr_jax.runtime import program_cost, sharding, topology
 from stvsr_jax.training import optim, train_state, train_step
 
@@ -54,7 +53,7 @@ def make_job(
       devices: of the mesh.
       is_training: a training step; otherwise inference.
       fsdp: chips that share one copy of the state.
-      dtype: a key of `predictor.DTYPES`.
+      dtype: a key of `models.DTYPES`.
       remat: whether the backward pass recomputes.
       fields: other fields of the network.
       **sizes: batch (of a chip), frames, height, width, times; None: those of the README's table.
@@ -63,7 +62,7 @@ def make_job(
       ValueError: sizes or fields that the network does not have, devices that do not divide by fsdp.
     """
     contract = models.contract_of(name)
-    model = models.build(name, dtype=predictor.DTYPES[dtype], remat=remat, **(fields or {}))
+    model = models.build(name, dtype=models.DTYPES[dtype], remat=remat, **(fields or {}))
     default = dataclasses.asdict(contract.training_batch if is_training else contract.inference_batch)
     sizes = default | {key: value for key, value in sizes.items() if value is not None}
     times = sizes["times"] if contract.steps is None else contract.count_instants(sizes["frames"])

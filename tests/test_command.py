@@ -100,6 +100,12 @@ def test_help_lists_the_names_that_a_flag_takes():
     assert found > 8
 
 
+def test_flags_are_written_out():
+    """An abbreviation would mean something else once another flag begins alike."""
+    for parser in find_parsers():
+        assert not parser.allow_abbrev, parser.prog
+
+
 def test_weights_are_those_of_checkpoints():
     from stvsr_jax.checkpoint import WEIGHTS
 

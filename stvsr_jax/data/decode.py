@@ -133,9 +133,7 @@ def decode_source(
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stvsr_jax.data.decode", description=__doc__.partition("\n")[0]
-    )
+    parser = command_line.new_parser("python -m stvsr_jax.data.decode", __doc__.partition("\n")[0])
     parser.add_argument("source", help="a video, a folder of videos, or a folder of frames")
     parser.add_argument("out", help="folder for the frames; as data.path it is a folder of clips")
     parser.add_argument(

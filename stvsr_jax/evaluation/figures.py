@@ -191,9 +191,7 @@ def _protocol(run):
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stvsr_jax.evaluation.figures", description=__doc__.splitlines()[0]
-    )
+    parser = command_line.new_parser("python -m stvsr_jax.evaluation.figures", __doc__.splitlines()[0])
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="folders of evaluations of the same frames")
     add("--out", type=Path, required=True, help="folder for the pictures")

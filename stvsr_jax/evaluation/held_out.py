@@ -116,10 +116,9 @@ def panels(
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stvsr_jax.evaluation.held_out",
-        description="Makes a clip small and slow, enlarges it, and compares the result with the clip.",
-        allow_abbrev=False,
+    parser = command_line.new_parser(
+        "python -m stvsr_jax.evaluation.held_out",
+        "Makes a clip small and slow, enlarges it, and compares the result with the clip.",
     )
     add = parser.add_argument
     add("clip", type=pathlib.Path, help="a video, or a folder of pictures")

@@ -61,7 +61,7 @@ def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", til
     Args:
       model: a key of `BASELINES`, or weights by name, path or address; see `weights.sources`.
       weights: of a run, 'ema' (where it has an average) or 'raw'.
-      dtype: number format of a network, a key of `predictor.DTYPES`.
+      dtype: number format of a network, a key of `models.DTYPES`.
       tile: of a network, see `predictor.Predictor`; 0 renders frames whole.
 
     Raises:
@@ -76,7 +76,7 @@ def open_method(model: str, *, weights: str = "ema", dtype: str = "float32", til
             f"model {model!r} is neither one of {', '.join(BASELINES)}, nor weights: {error}"
         ) from error
     loaded = sources.load(model, weights=weights)
-    network = models.build(loaded.model_name, **{**loaded.model_kwargs, "dtype": predictor.DTYPES[dtype]})
+    network = models.build(loaded.model_name, **{**loaded.model_kwargs, "dtype": models.DTYPES[dtype]})
     contract = models.contract_of(loaded.model_name)
     params = jax.device_get(loaded.params)  # each device gets a copy of its own
     facts = {

@@ -187,9 +187,7 @@ def make_published_table() -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stvsr_jax.evaluation.report", description=__doc__.splitlines()[0]
-    )
+    parser = command_line.new_parser("python -m stvsr_jax.evaluation.report", __doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="folder of an evaluation")
     parser.add_argument(
         "--overview",

@@ -2,27 +2,16 @@
 
 import argparse
 
+from stvsr_jax import command_line
 from stvsr_jax.parsers import values
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser; `prog` is what the user typed."""
-    parser = argparse.ArgumentParser(prog=prog, description="Times a network on this machine's devices.")
-    parser.add_argument(
-        "--model",
-        required=True,
-        type=values.one_of("stvsr_jax.models", "MODELS"),
-        metavar="NETWORK",
-        help="videoinr or zooming_slowmo",
-    )
+    parser = command_line.new_parser(prog, "Times a network on this machine's devices.")
+    values.add_network(parser, required=True, help="videoinr or zooming_slowmo")
     parser.add_argument("--train", action="store_true", help="a training step: forward, backward and Adam")
-    parser.add_argument(
-        "--dtype",
-        type=values.one_of("stvsr_jax.inference.predictor", "DTYPES"),
-        default="bfloat16",
-        metavar="{bfloat16,float16,float32}",
-        help="default: bfloat16",
-    )
+    values.add_dtype(parser, default="bfloat16")
     parser.add_argument(
         "--implementation", help="of ops.sine_mlp (videoinr): xla, pallas_triton or pallas_mosaic"
     )

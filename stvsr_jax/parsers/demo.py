@@ -2,13 +2,13 @@
 
 import argparse
 
+from stvsr_jax import command_line
+
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser; `prog` is what the user typed."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Serves a page in the browser: upload a video, choose scale and frame rate, compare, download.",
-        allow_abbrev=False,
+    parser = command_line.new_parser(
+        prog, "Serves a page in the browser: upload a video, choose scale and frame rate, compare, download."
     )
     parser.add_argument(
         "--checkpoint",

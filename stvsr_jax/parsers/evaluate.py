@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from stvsr_jax import command_line
 from stvsr_jax.evaluation import protocols
 from stvsr_jax.parsers import values
 from stvsr_jax.weights import shipped
@@ -10,10 +11,8 @@ from stvsr_jax.weights import shipped
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser; `prog` is what the user typed."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Measures a network or a baseline on a data set under a named protocol.",
-        allow_abbrev=False,
+    parser = command_line.new_parser(
+        prog, "Measures a network or a baseline on a data set under a named protocol."
     )
     add = parser.add_argument
     add("data", type=Path, help="folder of the data set; with --dataset folder also a single clip")
@@ -39,13 +38,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     add("--clip_list", type=Path, help="names of the clips, for Vimeo-90k; default: FOLDER/SPEED_testset.txt")
     add("--reduce", type=float, default=1.0, help="reduce frames so many times to get the ground truth")
     add("--degrade", metavar="h264:CRF", help="code the low resolution with x264 first, like h264:28")
-    add(
-        "--dtype",
-        type=values.one_of("stvsr_jax.inference.predictor", "DTYPES"),
-        default="float32",
-        metavar="{bfloat16,float16,float32}",
-        help="number format of the network; default: float32",
-    )
+    values.add_dtype(parser, default="float32")
     values.add_average(parser)
     add("--tile", type=int, default=0, help="longest tile side in input pixels; 0, the default: whole frames")
     add("--tof", action="store_true", help="also temporal consistency, tOF (needs OpenCV)")

@@ -3,15 +3,14 @@
 import argparse
 import pathlib
 
+from stvsr_jax import command_line
 from stvsr_jax.parsers import values
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser; `prog` is what the user typed."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Writes a network as a StableHLO file that runs without this package.",
-        allow_abbrev=False,
+    parser = command_line.new_parser(
+        prog, "Writes a network as a StableHLO file that runs without this package."
     )
     add = parser.add_argument
     add("output", type=pathlib.Path, help="the file to write")
@@ -27,5 +26,5 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         metavar="{cpu,cuda,tpu}",
         help="may be repeated; default: all",
     )
-    add("--overwrite", action="store_true", help="replace the output if it exists")
+    values.add_overwrite(parser)
     return parser

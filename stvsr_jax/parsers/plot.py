@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
+from stvsr_jax import command_line
+
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser; `prog` is what the user typed."""
-    parser = argparse.ArgumentParser(prog=prog, description="Draws the curves of training runs.")
+    parser = command_line.new_parser(prog, "Draws the curves of training runs.")
     parser.add_argument(
         "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="directory of a training run"
     )

@@ -3,12 +3,13 @@
 import argparse
 import os
 
+from stvsr_jax import command_line
 from stvsr_jax.parsers import values
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser; `prog` is what the user typed."""
-    parser = argparse.ArgumentParser(prog=prog, description="Prepares a published data set for training.")
+    parser = command_line.new_parser(prog, "Prepares a published data set for training.")
     parser.add_argument(
         "name",
         type=values.one_of("stvsr_jax.data.builders", "BUILDERS"),

@@ -3,15 +3,15 @@
 import argparse
 import pathlib
 
+from stvsr_jax import command_line
 from stvsr_jax.parsers import values
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser; `prog` is what the user typed."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Enlarges videos and raises their frame rate.",
-        allow_abbrev=False,
+    parser = command_line.new_parser(
+        prog,
+        "Enlarges videos and raises their frame rate.",
         usage="%(prog)s [options] INPUT [INPUT ...] OUTPUT",
     )
     add = parser.add_argument
@@ -61,22 +61,10 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("how to write it")
     add = group.add_argument
-    encoder = "stvsr_jax.video.codecs"
-    add(
-        "--codec",
-        type=values.one_of(encoder, "CODECS"),
-        metavar="{av1,ffv1,h264,hevc,prores}",
-        help="default: h264. Hardware: h264_nvenc, hevc_nvenc, av1_nvenc, h264_qsv, hevc_qsv, h264_videotoolbox or "
-        "hevc_videotoolbox",
-    )
-    add("--crf", type=int, help="quality, smaller is better; default: nearly lossless")
-    add(
-        "--preset",
-        help="speed against size: ultrafast to placebo, 13 to 0 (av1), p1 to p7 (nvenc); default: by codec",
-    )
+    values.add_codec(group)
     add(
         "--pixel_format",
-        type=values.one_of(encoder, "PIXEL_FORMATS"),
+        type=values.one_of("stvsr_jax.video.codecs", "PIXEL_FORMATS"),
         metavar="FORMAT",
         help="bgr0, gbrp10le, gbrp16le, yuv420p, yuv422p, yuv444p, yuv420p10le, yuv422p10le, yuv444p10le, nv12 or "
         "p010le; "
@@ -86,7 +74,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         "--suffix",
         help="of the outputs of several inputs, '' for folders of PNGs; default: .mp4, or .mkv, .mov",
     )
-    add("--overwrite", action="store_true", help="replace the output if it exists")
+    values.add_overwrite(group)
     add("--segment", type=int, metavar="FRAMES", help="output frames after which what is done is safe")
     add(
         "--shard",

@@ -4,6 +4,7 @@ import argparse
 import importlib
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 from stvsr_jax.weights import shipped
 
@@ -80,13 +81,49 @@ def add_average(parser: argparse.ArgumentParser) -> None:
     """Adds --weights, by which users name the average of a run's weights or the weights."""
     parser.add_argument(
         "--weights",
-        choices=(
-            "ema",
-            "raw",
-        ),  # not those of `checkpoint`: it takes a second to import, and sets do not need it
+        choices=("ema", "raw"),  # those of `checkpoint`, which takes a second to import
         default="ema",
         help="of a run: their average, or as trained; default: ema",
     )
+
+
+def add_network(parser: argparse._ActionsContainer, flag: str = "--model", **options: Any) -> None:
+    """Adds a flag that names a network, not weights; `options` are those of `add_argument`."""
+    kind = one_of("stvsr_jax.models", "MODELS")
+    parser.add_argument(flag, type=kind, metavar="NETWORK", **options)
+
+
+def add_dtype(parser: argparse._ActionsContainer, *, default: str) -> None:
+    """Adds --dtype, the number format of a network."""
+    parser.add_argument(
+        "--dtype",
+        type=one_of("stvsr_jax.models", "DTYPES"),
+        default=default,
+        metavar="{bfloat16,float16,float32}",
+        help=f"number format of the network; default: {default}",
+    )
+
+
+def add_codec(parser: argparse._ActionsContainer) -> None:
+    """Adds --codec, --crf and --preset, by which users say how a video is encoded."""
+    add = parser.add_argument
+    add(
+        "--codec",
+        type=one_of("stvsr_jax.video.codecs", "CODECS"),
+        metavar="{av1,ffv1,h264,hevc,prores}",
+        help="default: h264. Hardware: h264_nvenc, hevc_nvenc, av1_nvenc, h264_qsv, hevc_qsv, h264_videotoolbox or "
+        "hevc_videotoolbox",
+    )
+    add("--crf", type=int, help="quality, smaller is better; default: nearly lossless")
+    add(
+        "--preset",
+        help="speed against size: ultrafast to placebo, 13 to 0 (av1), p1 to p7 (nvenc); default: by codec",
+    )
+
+
+def add_overwrite(parser: argparse._ActionsContainer) -> None:
+    """Adds --overwrite, without which nothing that exists is replaced."""
+    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
 
 
 def add_running(parser: argparse._ActionsContainer) -> None:

@@ -33,10 +33,8 @@ def export(layout: files.Layout, folder: pathlib.Path, *, overwrite: bool) -> No
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stvsr_jax.weights.hub",
-        description="Writes a set of weights in the layout of the Hugging Face hub.",
-        allow_abbrev=False,
+    parser = command_line.new_parser(
+        "python -m stvsr_jax.weights.hub", "Writes a set of weights in the layout of the Hugging Face hub."
     )
     add = parser.add_argument
     add("set", help="name of a set in the package, its .safetensors file, or its folder")

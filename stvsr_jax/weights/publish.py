@@ -79,10 +79,9 @@ def publish(
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stvsr_jax.weights.publish",
-        description="Makes a set of weights of a training run, a checkpoint or arrays.",
-        allow_abbrev=False,
+    parser = command_line.new_parser(
+        "python -m stvsr_jax.weights.publish",
+        "Makes a set of weights of a training run, a checkpoint or arrays.",
     )
     add = parser.add_argument
     add("source", nargs="+", help="a training run, a checkpoint, or one or several .npz files")
