@@ -35,7 +35,6 @@ from stvsr_jax.runtime import compilation, distributed, sharding
 from stvsr_jax.training import optim, train, train_state, train_step
 
 _INPUTS = 3  # sets of inputs that take turns
-_SCALE = 4  # of networks that can do any
 _STEPS_AHEAD = 5  # training steps that are waited for together
 _PROFILED_CALLS = 3
 # Operations that hold others, whose time the others have.
@@ -71,15 +70,11 @@ def make_job(args: argparse.Namespace) -> Job:
     fields = {"implementation": args.implementation} if args.implementation else {}
     model = models.build(args.model, dtype=dtype, remat=args.remat, **fields)
     contract = models.contract_of(args.model)
-    default = dataclasses.astuple(contract.training_batch if args.train else contract.inference_batch)
-    for name in ("batch", "frames", "height", "width", "times", "repeats"):
-        value = getattr(args, name)
+    sizes = {name: getattr(args, name) for name in ("batch", "frames", "height", "width", "times")}
+    for name, value in {**sizes, "repeats": args.repeats}.items():
         if value is not None and value < 1:
             raise ValueError(f"--{name} {value} must be at least 1")
-    given = (args.batch, args.frames, args.height, args.width, args.times)
-    batch, count, height, width, times = (d if g is None else g for g, d in zip(given, default, strict=True))
-    if contract.steps is not None:
-        times = contract.count_instants(count)
+    shape = contract.benchmark_shape(is_training=args.train, **sizes)
     least = _fewest_devices()
     devices = least if args.devices is None else args.devices
     if not least <= devices <= jax.device_count():
@@ -87,14 +82,13 @@ def make_job(args: argparse.Namespace) -> Job:
             f"--devices {devices} must be between {least} and {jax.device_count()}: those there are, and "
             "all of them where there are several processes"
         )
-    batch *= devices
-    scale = contract.scale or _SCALE
-    out_size = (scale * height, scale * width)
+    shape = dataclasses.replace(shape, batch=shape.batch * devices)
+    batch, times, out_size = shape.batch, shape.times, shape.out_size
     keys = jax.random.split(jax.random.key(1), _INPUTS)
 
     def make_batch(key):
         made = {
-            "frames": jax.random.uniform(key, (batch, count, height, width, 3)),
+            "frames": jax.random.uniform(key, (batch, shape.frames, shape.height, shape.width, 3)),
             "times": jnp.tile(jnp.arange(times) / times, (batch, 1)),
         }
         if args.train:
@@ -107,7 +101,6 @@ def make_job(args: argparse.Namespace) -> Job:
     params = _random_params(model)
     # The profiler does not see the kernels of loops inside of a graph.
     compiler_options = {} if args.profile else compilation.options(concurrent=args.concurrent_kernels)
-    shapes = f"{batch} x {count}x{height}x{width} -> {times}x{out_size[0]}x{out_size[1]}"
     if not args.train:
         # VideoINR renders one instant after the other, as for a video.
         options = dict(out_size=out_size, chunk_rows=out_size[0])
@@ -119,13 +112,13 @@ def make_job(args: argparse.Namespace) -> Job:
         )
         params = jax.device_put(params, sharding.replicated(mesh))
         function = compilation.jit(run, compiler_options=compiler_options)
-        return Job(function, params, batches, False, batch * times, shapes)
+        return Job(function, params, batches, False, batch * times, str(shape))
     optimizer_config = optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99)
     optimizer = optim.make_optimizer(optimizer_config)
     state = train_state.create_on(mesh, params, optimizer, has_ema=False)
     loss = train_step.LossConfig("charbonnier", "mean")
     step = train_step.make_train_step(model, optimizer, loss, mesh, compiler_options=compiler_options)
-    return Job(step, state, batches, True, batch * times, shapes)
+    return Job(step, state, batches, True, batch * times, str(shape))
 
 
 def _fewest_devices():
@@ -209,7 +202,8 @@ def profile(call: Callable[[], None]) -> list[tuple[str, float, float]]:
                 call()
         file = next(pathlib.Path(folder).rglob("*.xplane.pb"))
         planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
-    devices = [plane for plane in planes if plane.name.startswith("/device:")]
+    # Plugins of devices that are not used, as libtpu where it is installed, have planes without events.
+    devices = [plane for plane in planes if plane.name.startswith("/device:") and any(plane.lines)]
     milliseconds, times = collections.Counter(), collections.Counter()
     for line in (line for plane in devices or planes for line in plane.lines):
         if devices and not line.name.startswith(("Stream", "XLA Ops")):  # the other lines sum these up

@@ -22,13 +22,12 @@ import numpy as np
 
 from stvsr_jax import command_line, models
 from stvsr_jax.files import replacing
-from stvsr_jax.inference import predictor, programs, tiling
+from stvsr_jax.inference import predictor, programs, request, tiling
 from stvsr_jax.ops.devices import without_kernels
 from stvsr_jax.parsers.export import make_parser
 from stvsr_jax.weights import choice, sources
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-_LARGEST_SIDE = 2**16 - 1
 
 
 def export(
@@ -66,7 +65,7 @@ def export(
     count = contract.window_size
     times = np.arange((count - 1) * time + 1, dtype=np.float32) / time
     out_height, out_width = predictor.output_size(height, width, space)
-    if max(height, width, out_height, out_width) > _LARGEST_SIDE:
+    if max(height, width, out_height, out_width) > request.LARGEST_SIDE:
         raise ValueError(f"frames of {width}x{height} that become {out_width}x{out_height} are too large")
 
     def run(frames):

@@ -17,8 +17,6 @@ from stvsr_jax import models
 from stvsr_jax.runtime import program_cost, sharding, topology
 from stvsr_jax.training import optim, train_state, train_step
 
-_SCALE = 4  # of networks that can do any
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -63,26 +61,27 @@ def make_job(
     """
     contract = models.contract_of(name)
     model = models.build(name, dtype=models.DTYPES[dtype], remat=remat, **(fields or {}))
-    default = dataclasses.asdict(contract.training_batch if is_training else contract.inference_batch)
-    sizes = default | {key: value for key, value in sizes.items() if value is not None}
-    times = sizes["times"] if contract.steps is None else contract.count_instants(sizes["frames"])
-    batch, scale = sizes["batch"] * len(devices), contract.scale or _SCALE
-    size = sizes["height"], sizes["width"]
-    out_size = (scale * size[0], scale * size[1])
+    shape = contract.benchmark_shape(is_training=is_training, **sizes)
+    shape = dataclasses.replace(shape, batch=shape.batch * len(devices))
+    out_size = shape.out_size
     mesh = sharding.make_mesh(devices, fsdp=fsdp)
 
-    def rows(*shape):
-        return jax.ShapeDtypeStruct((batch, *shape), jnp.float32, sharding=sharding.batch_sharding(mesh))
+    def rows(*sides):
+        return jax.ShapeDtypeStruct(
+            (shape.batch, *sides), jnp.float32, sharding=sharding.batch_sharding(mesh)
+        )
 
-    given = {"frames": rows(sizes["frames"], *size, 3), "times": rows(times)}
-    shapes = f"{batch} x {sizes['frames']}x{size[0]}x{size[1]} -> {times}x{out_size[0]}x{out_size[1]}"
+    given = {
+        "frames": rows(shape.frames, shape.height, shape.width, 3),
+        "times": rows(shape.times),
+    }
     optimizer = optim.make_optimizer(optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99, ema_decay=0.999))
     if is_training:
-        given["target"] = rows(times, *out_size, 3)
+        given["target"] = rows(shape.times, *out_size, 3)
         loss = train_step.LossConfig("charbonnier", "mean")
         step = train_step.make_train_step(model, optimizer, loss, mesh, ema_decay=0.999, compiler_options={})
         state = train_state.describe(model, optimizer, mesh, has_ema=True)
-        return Job(step.jitted, (state, given), shapes)
+        return Job(step.jitted, (state, given), str(shape))
     run = sharding.on_each_device(
         lambda params, b: models.render(
             model, params, b["frames"], b["times"], out_size=out_size, chunk_rows=out_size[0]
@@ -95,7 +94,7 @@ def make_job(
     params = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), params
     )
-    return Job(jax.jit(run), (params, given), shapes)
+    return Job(jax.jit(run), (params, given), str(shape))
 
 
 def compile_job(job: Job, topology_name: str) -> topology.Report:

@@ -201,22 +201,30 @@ def test_weights_import_only_models_checkpoints_files_weights_and_the_command_li
     )
 
 
-def test_runtime_imports_only_ops_files_runtime_and_the_command_line():
-    is_wrong = only("ops", "files", "runtime", "command_line")
+def test_runtime_imports_only_ops_runtime_and_modules_of_files_stages_and_command_lines():
+    is_wrong = only("ops", "files", "stages", "runtime", "command_line")
     assert not violations(files_of("runtime"), lambda name: name != "stvsr_jax" and is_wrong(name))
 
 
-def test_data_imports_only_data_video_and_modules_of_files_and_command_lines():
-    allowed = only("data", "video", "bicubic", "files", "locks", "command_line", "config_flag", "parsers")
+def test_data_imports_only_data_video_and_modules_of_files_stages_and_command_lines():
+    allowed = only(
+        "data", "video", "bicubic", "files", "locks", "stages", "command_line", "config_flag", "parsers"
+    )
     assert not violations(files_of("data"), allowed)
 
 
 def test_parsers_import_only_what_is_light():
     assert not violations(
-        files_of("parsers"), only("parsers", "command_line", "weights.shipped", "evaluation.protocols")
+        files_of("parsers"),
+        only("parsers", "command_line", "stages", "weights.shipped", "evaluation.protocols"),
     )
     light = files_of(
-        "parsers", "weights/shipped.py", "evaluation/protocols.py", "command_line.py", "command.py"
+        "parsers",
+        "weights/shipped.py",
+        "evaluation/protocols.py",
+        "command_line.py",
+        "command.py",
+        "stages.py",
     )
     libraries = ("jax", "flax", "numpy", "av", "PIL", "tensorflow_datasets", "cv2", "absl", "ml_collections")
     assert not violations(light, lambda name: is_below(name, *libraries))

@@ -8,7 +8,6 @@ steps of `--step_seconds` consume. Samples are those of a run with this config a
 import dataclasses
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from stvsr_jax.data import degradations, pipeline, reduction, samples, transform
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.datasets import DataConfig, open_clips, report_faults
 from stvsr_jax.data.windows import WindowSpec, list_windows
+from stvsr_jax.stages import count_cores
 
 _CONFIG = config_flag.define()
 _STEP_SECONDS = flags.DEFINE_float(
@@ -166,7 +166,7 @@ def run(config: Any, *, workers: Sequence[int], seconds: float, step_seconds: fl
     return {
         "data": opened.description,
         "batch_size": data.batch_size,
-        "cores": os.cpu_count(),
+        "cores": count_cores(),
         "needed_samples_per_second": needed,
         "stages": stages,
     }
@@ -206,7 +206,7 @@ def _run(argv):
 
 def _parse_workers(texts: Sequence[str] | None) -> list[int]:
     if texts is None:
-        cores = os.cpu_count() or 1
+        cores = count_cores()
         return [0, *(2**i for i in range(cores.bit_length()) if 2**i <= cores)]
     if not texts or not all(text.strip().isdigit() for text in texts):
         raise ValueError(f"--workers={','.join(texts)} must be whole numbers from 0, separated by commas")

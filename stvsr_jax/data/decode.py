@@ -21,12 +21,11 @@ from stvsr_jax.data.array_file import SUFFIX
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.sources import find_clips, open_path
 from stvsr_jax.files import replacing
-from stvsr_jax.video.scene_cuts import frame_change
+from stvsr_jax.stages import count_cores
+from stvsr_jax.video.scene_cuts import REPEATED, frame_change
 
 # Frames read at a time.
 _CHUNK = 32
-# A change of thumbnails, in 0..255, below which a frame repeats the one before: that of `scene_cuts`.
-_REPEATED = 0.25
 
 
 def choose_reduction(height: int, width: int, *, reduce: int, max_side: int) -> int:
@@ -51,7 +50,7 @@ def scene_frames(clip: Clip, scene: tuple[int, int], factor: int) -> np.ndarray:
     for frames in _read_chunks(clip, *scene):
         for frame in reduce_frames(frames, factor):
             thumbnail = _shrink(frame)
-            if last is None or frame_change(last, thumbnail) > _REPEATED:
+            if last is None or frame_change(last, thumbnail) > REPEATED:
                 kept.append(frame)
                 last = thumbnail
     return np.stack(kept)
@@ -144,7 +143,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--min_side", type=int, default=128, help="leave out clips that end up smaller (128)")
     parser.add_argument("--min_frames", type=int, default=9, help="leave out scenes that are shorter (9)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (one per core)")
+    parser.add_argument("--workers", type=int, default=count_cores(), help="processes (one per core)")
     return parser
 
 

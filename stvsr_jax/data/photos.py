@@ -12,6 +12,7 @@ from tqdm import tqdm
 from stvsr_jax import files
 from stvsr_jax.data.frame_folder import naming_damage
 from stvsr_jax.files import IMAGE_SUFFIXES, is_file_or_dead_link, natural_key
+from stvsr_jax.stages import count_cores
 from stvsr_jax.video.errors import ClipError
 
 _VERSION = 1
@@ -49,7 +50,7 @@ def load_photos(
         (f for f in folder.rglob("[!.]*") if f.suffix.lower() in IMAGE_SUFFIXES and is_file_or_dead_link(f)),
         key=lambda file: natural_key(file.relative_to(folder).as_posix()),
     )
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(count_cores()) as pool:
         progress = tqdm(total=len(paths), desc="photographs", leave=False, disable=None)
         entries = []
         for entry in pool.map(lambda file: _try_decode(file, cache_dir, min_side), paths):

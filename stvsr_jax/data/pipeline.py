@@ -8,7 +8,6 @@ batches taken, and training goes on from it bit for bit with any number of threa
 """
 
 import dataclasses
-import os
 import signal
 from collections.abc import Iterator, Sequence
 
@@ -21,6 +20,7 @@ from stvsr_jax.data import samples
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.windows import Recipe, Windows, WindowSpec, check_alike, list_windows, stage_at
 from stvsr_jax.data.workers import end_with_parent
+from stvsr_jax.stages import count_cores
 
 # Keep the streams of random numbers apart.
 _PER_SAMPLE, _PER_BATCH, _PER_WINDOW = 0, 1, 2
@@ -251,5 +251,5 @@ def _check_shares(batch_size: int, process_index: int, process_count: int) -> No
 
 
 def _read_options(num_threads: int | None, buffer_size: int | None) -> grain.ReadOptions:
-    num_threads = num_threads or min(8, os.cpu_count() or 1)
+    num_threads = num_threads or min(8, count_cores())
     return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer_size or num_threads)

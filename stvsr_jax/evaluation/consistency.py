@@ -8,6 +8,8 @@ frames are compared where TecoGAN's script crops borders, so published values ar
 
 import numpy as np
 
+from stvsr_jax import bicubic
+
 # OpenCV's own example: pyramid scale, levels, window, iterations, polynomial size and sigma, flags.
 _FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 
@@ -55,4 +57,4 @@ def to_uint8(frames: np.ndarray) -> np.ndarray:
     """Returns frames as 8-bit images: float32 in [0, 1] clamped and rounded, halves upwards; uint8 as they are."""
     if frames.dtype == np.uint8:
         return frames
-    return np.floor(np.clip(frames, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return bicubic.to_uint8(frames * 255.0)

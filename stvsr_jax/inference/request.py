@@ -16,7 +16,7 @@ _SEGMENT_FRAMES = 60
 _SEGMENT_PIXELS = 2**28
 # FFmpeg's fractions.
 _LARGEST = 2**31 - 1
-_LARGEST_SIDE = 2**16 - 1
+LARGEST_SIDE = 2**16 - 1
 # Frames per second; the headers of files fail at a tenth of it.
 _SLOWEST = Fraction(1, 86400)
 
@@ -166,7 +166,7 @@ def make_plan(request: Request, model_name: str) -> Plan:
     else:
         out_size = request.size
         predictor.check_size(model_name, info.height, info.width, out_size)
-    if max(out_size) > _LARGEST_SIDE:
+    if max(out_size) > LARGEST_SIDE:
         raise ValueError("output frames of {1}x{0} are too large".format(*out_size))
     input_frames = _expected_frames(request, info)
     if fps is None:

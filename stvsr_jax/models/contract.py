@@ -34,6 +34,7 @@ class BatchShape:
       height: of the low-resolution frames.
       width: of the low-resolution frames.
       times: output instants T.
+      scale: enlargement.
     """
 
     batch: int
@@ -41,6 +42,17 @@ class BatchShape:
     height: int
     width: int
     times: int
+    scale: int = 4
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """(H', W')."""
+        return self.scale * self.height, self.scale * self.width
+
+    def __str__(self) -> str:
+        height, width = self.out_size
+        given = f"{self.batch} x {self.frames}x{self.height}x{self.width}"
+        return f"{given} -> {self.times}x{height}x{width}"
 
 
 def no_grid(
@@ -141,3 +153,19 @@ class Contract:
     def count_instants(self, frames: int) -> int:
         """Returns how many instants a network of fixed ones renders of N frames."""
         return (frames - 1) * self.steps + 1
+
+    def benchmark_shape(self, *, is_training: bool, **sizes: int | None) -> BatchShape:
+        """Returns the sizes of one call of the benchmark.
+
+        Args:
+          is_training: a training step; otherwise inference.
+          **sizes: fields of `BatchShape`; None or missing: the default. Fixed instants are those of the frames.
+        """
+        default = self.training_batch if is_training else self.inference_batch
+        given = {name: size for name, size in sizes.items() if size is not None}
+        shape = dataclasses.replace(default, scale=self.scale or default.scale, **given)
+        return (
+            shape
+            if self.steps is None
+            else dataclasses.replace(shape, times=self.count_instants(shape.frames))
+        )

@@ -1,9 +1,8 @@
 """Arguments of `stvsr prepare`."""
 
 import argparse
-import os
 
-from stvsr_jax import command_line
+from stvsr_jax import command_line, stages
 from stvsr_jax.parsers import values
 
 
@@ -24,7 +23,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--data_dir", required=True, help="where prepared data sets are kept")
     parser.add_argument(
-        "--num_workers", type=int, default=os.cpu_count() or 1, help="processes (default: cores)"
+        "--num_workers", type=int, default=stages.count_cores(), help="processes (default: cores)"
     )
     parser.add_argument("--partial", action="store_true", help="take an incomplete source as it is")
     parser.add_argument(

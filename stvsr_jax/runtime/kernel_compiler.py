@@ -8,13 +8,14 @@ entry is missing, XLA compiles the kernel itself. So the threads change nothing 
 import concurrent.futures
 import contextlib
 import importlib
-import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.mlir import ir
+
+from stvsr_jax.stages import count_cores
 
 _TARGET = "mosaic_gpu_v2"
 _DTYPES = {"bf16": jnp.bfloat16, "f16": jnp.float16, "f32": jnp.float32, "i32": jnp.int32}
@@ -41,7 +42,7 @@ def compile_lowered(
     kernels = find_kernels(lowered)
     if kernels:
         # The pool is left before XLA compiles the rest: both take the same locks, and would only wait for each other.
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        with concurrent.futures.ThreadPoolExecutor(count_cores()) as pool:
             pool.map(_compile_alone, kernels)
     return lowered.compile(compiler_options)
 

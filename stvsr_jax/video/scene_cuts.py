@@ -40,8 +40,8 @@ _MOVES = (4, 8)
 _FLAT = 4.0
 # Frames compared at a time, which bounds memory.
 _CHUNK = 512
-# Changes below this, in 0..255, are repeated frames and say nothing about motion.
-_REPEATED = 0.25
+# Changes up to this, in 0..255, are repeated frames and say nothing about motion.
+REPEATED = 0.25
 
 
 def find_cuts(
@@ -118,7 +118,7 @@ def is_unlike(first: np.ndarray, second: np.ndarray) -> bool:
 def _usual_change(step: np.ndarray, i: int) -> float:
     """Returns the median change of the frames around `i` without `i` itself and without repeated frames."""
     around = np.concatenate([step[max(1, i - _NEIGHBOURS) : i], step[i + 1 : i + 1 + _NEIGHBOURS]])
-    around = around[around > _REPEATED]
+    around = around[around > REPEATED]
     return float(np.median(around)) if len(around) else 0.0
 
 

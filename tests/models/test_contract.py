@@ -69,3 +69,10 @@ models.build("videoinr")
 assert built == ["VideoINR"]
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_benchmark_takes_sizes_that_are_given_and_counts_fixed_instants():
+    shape = FIXED.benchmark_shape(is_training=False, batch=None, frames=3, height=10, width=20, times=99)
+    assert shape == contract.BatchShape(batch=1, frames=3, height=10, width=20, times=5, scale=4)
+    assert shape.out_size == (40, 80) and str(shape) == "1 x 3x10x20 -> 5x40x80"
+    assert FREE.benchmark_shape(is_training=True, times=2) == contract.BatchShape(24, 2, 32, 32, 2)
