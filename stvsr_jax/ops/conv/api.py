@@ -46,7 +46,10 @@ def conv2d(
       [S, B, H', W', C']. Shuffled [.., shuffle H', shuffle W', C' / shuffle**2].
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    return _conv2d(inputs, kernel, bias, addend, Options(stride, padding, slope, shuffle))
+    options = Options(stride, padding, slope, shuffle)
+    if on_tpu.has_kernels(inputs, kernel, options):
+        return on_tpu.run(options, inputs, kernel, bias, addend)
+    return _conv2d(inputs, kernel, bias, addend, options)
 
 
 def conv2d_deferred(
@@ -101,8 +104,6 @@ def conv2d_kernel_gradient(
     }
     if (sms := count_mosaic_sms()) is not None:
         functions["cuda"] = functools.partial(_reduce_kernel_gradient_by_mosaic, options, sms)
-    if on_tpu.has_kernels([x[0] for x in inputs], kernel, stride, padding):
-        functions["tpu"] = on_tpu.kernel_gradient
     return jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
 
 
@@ -179,8 +180,6 @@ def _differentiate(options, inputs, kernel, cotangent, needs_kernel=True):
         functions["cpu"] = functools.partial(xla.differentiate_as_convolutions, options)
     if (sms := count_mosaic_sms()) is not None:
         functions["cuda"] = functools.partial(each, sms)
-    if on_tpu.has_kernels(inputs, kernel, options.stride, options.padding):
-        functions["tpu"] = on_tpu.run_backward
     return jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
 
 
@@ -198,16 +197,13 @@ def _differentiate_each_input(options, needs_kernel, sms, inputs, kernel, cotang
 
 
 def _run(inputs, kernel, bias, addend, options):
-    known = count_mosaic_sms(), on_tpu.has_kernels(inputs, kernel, options.stride, options.padding)
-    return _run_on_any_platform(inputs, kernel, bias, addend, options, *known)
+    return _run_on_any_platform(inputs, kernel, bias, addend, options, count_mosaic_sms())
 
 
 # Traced and lowered once for equal shapes.
-@functools.partial(jax.jit, static_argnames=("options", "sms", "has_tpu_kernels"))
-def _run_on_any_platform(inputs, kernel, bias, addend, options, sms, has_tpu_kernels):
+@functools.partial(jax.jit, static_argnames=("options", "sms"))
+def _run_on_any_platform(inputs, kernel, bias, addend, options, sms):
     functions = {"default": functools.partial(xla.run, options)}
-    if has_tpu_kernels:
-        functions["tpu"] = functools.partial(on_tpu.run, slope=options.slope, shuffle=options.shuffle)
     if sms is not None:
         from stvsr_jax.ops.conv import mosaic  # imports Mosaic, which only Hopper GPUs need
 

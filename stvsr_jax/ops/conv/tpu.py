@@ -20,7 +20,7 @@ TAPS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
 LANES = 128
 _ROWS = 16  # of a tile of 16 bits
 _BLOCK = 2048  # pixels, about
-_CHUNK = 512  # pixels of a product, at most
+_CHUNK = 256  # pixels of a product, at most: 512 take four times as long to compile
 _LARGEST_WIDTH = 4096
 _MOST_CHANNELS = 256
 
@@ -53,7 +53,7 @@ def _round_up(value, multiple):
 
 
 def is_supported(inputs: Sequence[jax.Array], kernel: jax.Array, stride: int, padding: int) -> bool:
-    """Returns whether `run` can: inputs [B, H, W, C_i], kernel [3, 3, C, C']."""
+    """Returns whether `run` can, of inputs [B, H, W, C_i] and a kernel [3, 3, C, C']."""
     return (
         kernel.ndim == 4
         and (*kernel.shape[:2], stride, padding) == (3, 3, 1, 1)
@@ -64,38 +64,40 @@ def is_supported(inputs: Sequence[jax.Array], kernel: jax.Array, stride: int, pa
 
 
 def run(
+    size: tuple[int, int],
     inputs: Sequence[jax.Array],
     kernel: jax.Array,
-    bias: jax.Array | None,
-    addend: jax.Array | None,
+    bias: jax.Array | None = None,
+    addend: jax.Array | None = None,
     *,
-    slope: float | None,
+    slope: float | None = None,
     interpret: bool = False,
 ) -> jax.Array:
     """Returns ReLU(conv(inputs) + bias + addend), see `ops.conv2d`.
 
     Args:
-      inputs: [B, H, W, C_i], concatenated along the channels.
+      size: (H, W) of the images.
+      inputs: [C_i, P], concatenated along the channels; P = B H W.
       kernel: [3, 3, C, C'].
       bias: [C'] or None.
-      addend: [B, H, W, C'] or None.
+      addend: [C', P] or None.
       slope: of the ReLU where its input is negative; None: no ReLU.
       interpret: run on any device.
 
     Returns:
-      [B, H, W, C'] in the dtype of the inputs.
+      [C', P] in the dtype of the inputs.
     """
-    shape, dtype = inputs[0].shape, inputs[0].dtype
-    ends = np.cumsum([x.shape[-1] for x in inputs])[:-1]
+    dtype = inputs[0].dtype
+    ends = np.cumsum([len(x) for x in inputs])[:-1]
     kernel = jnp.concatenate([_pad(part, 2) for part in jnp.split(kernel, ends, axis=2)], axis=2)
-    images = [_to_lanes(_pad(x, 3)) for x in inputs]
-    plan = Plan.of(images[0].shape[1], shape[1:3])
+    images = [_pad(x, 0) for x in inputs]
+    plan = Plan.of(images[0].shape[1], size)
     out_channels = kernel.shape[-1]
     weights = kernel.reshape(-1, out_channels).T.astype(dtype)
     bias = jnp.zeros(out_channels) if bias is None else bias
     whole = [weights, bias.astype(jnp.float32)[:, None]]
-    addends = [] if addend is None else [_to_lanes(addend)]
-    y = pl.pallas_call(
+    addends = [] if addend is None else [addend]
+    return pl.pallas_call(
         functools.partial(_forward, plan, slope, len(images), len(addends)),
         out_shape=jax.ShapeDtypeStruct((out_channels, plan.pixels), dtype),
         grid=(plan.count,),
@@ -113,25 +115,26 @@ def run(
         interpret=interpret,
         name="conv",
     )(*(a for x in images for a in (x, x, x)), *addends, *whole)
-    return y.T.reshape(*shape[:3], out_channels)
 
 
-def run_kernel_gradient(x: jax.Array, cotangent: jax.Array, *, interpret: bool = False) -> jax.Array:
+def run_kernel_gradient(
+    size: tuple[int, int], x: jax.Array, cotangent: jax.Array, *, interpret: bool = False
+) -> jax.Array:
     """Returns the gradient of a 3x3 kernel.
 
     Args:
-      x: [B, H, W, C], what the kernel read.
-      cotangent: [B, H, W, C'].
+      size: (H, W) of the images.
+      x: [C, P], what the kernel read.
+      cotangent: [C', P].
       interpret: run on any device.
 
     Returns:
       [3, 3, C, C'] float32.
     """
-    read, out_channels = x.shape[-1], cotangent.shape[-1]
-    x = _pad(x, 3)
-    channels = x.shape[-1]
-    image, g = _to_lanes(x), _to_lanes(cotangent.astype(x.dtype))
-    plan = Plan.of(image.shape[1], x.shape[1:3])
+    read, out_channels = len(x), len(cotangent)
+    image, g = _pad(x, 0), cotangent.astype(x.dtype)
+    channels = len(image)
+    plan = Plan.of(image.shape[1], size)
     shape = (len(TAPS) * channels, out_channels)
     gradient = pl.pallas_call(
         functools.partial(_backward, plan),
@@ -149,21 +152,27 @@ def run_kernel_gradient(x: jax.Array, cotangent: jax.Array, *, interpret: bool =
 
 
 def run_backward(
-    inputs: Sequence[jax.Array], kernel: jax.Array, cotangent: jax.Array, *, interpret: bool = False
+    size: tuple[int, int],
+    inputs: Sequence[jax.Array],
+    kernel: jax.Array,
+    cotangent: jax.Array,
+    *,
+    interpret: bool = False,
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
     """Returns the gradients of a convolution's inputs and of its kernel.
 
     Args:
-      inputs: [B, H, W, C_i], joined along the channels.
+      size: (H, W) of the images.
+      inputs: [C_i, P], concatenated along the channels.
       kernel: [3, 3, C, C'].
-      cotangent: [B, H, W, C'].
+      cotangent: [C', P].
       interpret: run on any device.
     """
-    ends = np.cumsum([x.shape[-1] for x in inputs])[:-1]
+    ends = np.cumsum([len(x) for x in inputs])[:-1]
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    d_inputs = run((cotangent,), turned, None, None, slope=None, interpret=interpret)
-    d_kernels = [run_kernel_gradient(x, cotangent, interpret=interpret) for x in inputs]
-    return tuple(jnp.split(d_inputs, ends, axis=3)), jnp.concatenate(d_kernels, axis=2).astype(kernel.dtype)
+    d_inputs = run(size, (cotangent,), turned, interpret=interpret)
+    d_kernels = [run_kernel_gradient(size, x, cotangent, interpret=interpret) for x in inputs]
+    return tuple(jnp.split(d_inputs, ends, axis=0)), jnp.concatenate(d_kernels, axis=2).astype(kernel.dtype)
 
 
 def _pad(x, axis):
@@ -171,11 +180,6 @@ def _pad(x, axis):
     pads = [(0, 0)] * x.ndim
     pads[axis] = (0, -x.shape[axis] % _ROWS)
     return jnp.pad(x, pads)
-
-
-def _to_lanes(x):
-    """Returns [B, H, W, C] as [C, P]."""
-    return x.reshape(-1, x.shape[-1]).T
 
 
 def _cost(plan, images, others, weights, written):

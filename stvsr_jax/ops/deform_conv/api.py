@@ -19,7 +19,7 @@ import numpy as np
 
 from stvsr_jax.ops import triton
 from stvsr_jax.ops.conv import conv2d
-from stvsr_jax.ops.deform_conv import windowed
+from stvsr_jax.ops.deform_conv import on_tpu, windowed
 from stvsr_jax.ops.deform_conv.windowed import Geometry
 from stvsr_jax.ops.devices import count_mosaic_sms, takes_tpu_kernels
 from stvsr_jax.ops.sampling import sample_groups, spread_groups
@@ -147,12 +147,9 @@ def deform_conv2d_of_head(
 @functools.partial(jax.jit, static_argnames=("groups", "slope", "sms", "is_for_tpu"))
 def _run_whole(x, head, kernel, bias, groups, slope, sms, is_for_tpu):
     plain = functools.partial(_run_in_two, groups=groups, slope=slope)
-    if is_for_tpu:
-        from stvsr_jax.ops.deform_conv import tpu_windows  # imports Mosaic, which other devices do not need
-
-        if tpu_windows.is_supported(x, head, kernel[..., 0, 0, :, :]):
-            on_tpu = functools.partial(_run_windows, slope=slope)
-            return jax.lax.platform_dependent(x, head, kernel, bias, tpu=on_tpu, default=plain)
+    if is_for_tpu and on_tpu.is_supported(x, head, kernel):
+        linear = functools.partial(_run_in_two, groups=groups, slope=None)
+        return on_tpu.run(linear, slope, x, head, kernel, bias)
     if sms is None:
         return plain(x, head, kernel, bias)
     from stvsr_jax.ops.deform_conv import mosaic  # imports Mosaic, which only Hopper GPUs need
@@ -176,13 +173,6 @@ def _run_whole(x, head, kernel, bias, groups, slope, sms, is_for_tpu):
 
     run.defvjp(lambda *operands: jax.vjp(plain, *operands), lambda vjp, cotangent: vjp(cotangent))
     return run(x, head, kernel, bias)
-
-
-def _run_windows(x, head, kernel, bias, slope):
-    from stvsr_jax.ops.deform_conv import tpu_windows
-
-    y = tpu_windows.run(x, head, kernel[0, 0]) + bias
-    return y if slope is None else jnp.maximum(y, slope * y)
 
 
 def _run_in_two(x, head, kernel, bias, groups, slope):

@@ -28,43 +28,57 @@ def is_supported(x: jax.Array, head: jax.Array, kernel: jax.Array) -> bool:
 _LARGEST_WIDTH = 1024  # for which block and halos fit into 16 MB of VMEM
 
 
-def run(x: jax.Array, head: jax.Array, kernel: jax.Array, *, interpret: bool = False) -> jax.Array:
-    """Returns the samples' product with the kernel, differentiable.
+# Traced and lowered once for equal shapes, as `run_backward` is.
+@functools.partial(jax.jit, static_argnames=("size", "interpret"))
+def run(
+    size: tuple[int, int], x: jax.Array, head: jax.Array, kernel: jax.Array, *, interpret: bool = False
+) -> jax.Array:
+    """Returns the samples' product with the kernel.
 
     Args:
-      x: [B, H, W, C].
-      head: [B, H, W, 27 G], see `ops.deform_columns`.
+      size: (H, W) of the images.
+      x: [C, P], P = B H W.
+      head: [27 G, P], see `ops.deform_columns`.
       kernel: [9 C, C'], tap then channel.
       interpret: run on any device.
 
     Returns:
-      [B, H, W, C'] in the dtype of x.
+      [C', P] in the dtype of x.
     """
-    flat = (a.reshape(-1, a.shape[-1]) for a in (x, head))
-    return _product(x.shape[1:3], interpret, *flat, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
-
-
-# Traced and lowered once for equal shapes.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _product(size, interpret, x, head, kernel):
-    plan, operands = _prepare(size, x, head, kernel)
+    plan = Plan.of(x.shape[1], size)
 
     def add(window, total):
         y = tpu.run(plan, *window, interpret=interpret)
         return y if total is None else total + y.astype(jnp.float32)
 
     zeros = jnp.zeros((kernel.shape[1], plan.pixels), jnp.float32)
-    return _over_windows(plan, add, zeros, *operands).astype(x.dtype).T
+    return _over_windows(plan, add, zeros, tpu.pad(plan, x), head, kernel).astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _backward(size, interpret, residuals, cotangent):
-    plan, operands = _prepare(size, *residuals)
-    image, head, kernel = operands
+@functools.partial(jax.jit, static_argnames=("size", "interpret"))
+def run_backward(
+    size: tuple[int, int],
+    x: jax.Array,
+    head: jax.Array,
+    kernel: jax.Array,
+    cotangent: jax.Array,
+    *,
+    interpret: bool = False,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the gradients of `run`.
+
+    Args:
+      size, x, head, kernel, interpret: as there.
+      cotangent: [C', P].
+
+    Returns:
+      Those of x, head and kernel, in their shapes and dtypes.
+    """
+    plan = Plan.of(x.shape[1], size)
+    operands = tpu.pad(plan, x), head, kernel
 
     def add(window, total):
-        gradients = tpu_backward.run(plan, *window, cotangent.T, interpret=interpret)
+        gradients = tpu_backward.run(plan, *window, cotangent, interpret=interpret)
         if total is None:
             return gradients
         d_image, *others = (g.astype(jnp.float32) for g in gradients)
@@ -72,21 +86,9 @@ def _backward(size, interpret, residuals, cotangent):
         return jax.tree.map(jnp.add, total, (d_image, *others))
 
     zeros = tuple(jnp.zeros(a.shape, jnp.float32) for a in operands)
-    d_image, d_head, d_kernel = _over_windows(plan, add, zeros, image, head, kernel)
-    return tuple(
-        d.astype(a.dtype)
-        for d, a in zip((tpu.unpad(plan, d_image).T, d_head.T, d_kernel), residuals, strict=True)
-    )
-
-
-_product.defvjp(
-    lambda size, interpret, *operands: (_product(size, interpret, *operands), operands), _backward
-)
-
-
-def _prepare(size, x, head, kernel):
-    plan = Plan.of(len(x), size)
-    return plan, (tpu.pad(plan, x.T), head.T, kernel)
+    d_image, *others = _over_windows(plan, add, zeros, *operands)
+    gradients = (tpu.unpad(plan, d_image), *others)
+    return tuple(d.astype(a.dtype) for d, a in zip(gradients, (x, head, kernel), strict=True))
 
 
 def _over_windows(plan, add, zeros, image, head, kernel):

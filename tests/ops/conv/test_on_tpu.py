@@ -2,9 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from stvsr_jax.ops import conv2d, conv2d_kernel_gradient
+from stvsr_jax.ops import conv2d
+from stvsr_jax.ops.conv import on_tpu
+from stvsr_jax.ops.conv.xla import Options
 
 
 def count_kernels(function, *shapes, platform="tpu"):
@@ -36,7 +40,36 @@ def test_gradients_are_kernels_too():
 
     assert count_kernels(gradients, IMAGE, KERNEL) == 3  # value, input, kernel
 
-    def of_loop(x, kernel, g):
-        return conv2d_kernel_gradient((x,), kernel, g)
 
-    assert count_kernels(of_loop, (3, *IMAGE), KERNEL, (3, *IMAGE)) == 1
+@pytest.mark.parametrize("slope, shuffle, has_rest", [(0.1, 2, False), (0.0, 1, True), (None, 1, False)])
+def test_what_is_kept_for_gradients_gives_those_of_the_convolution(slope, shuffle, has_rest):
+    rng = np.random.default_rng(0)
+    inputs = tuple(jnp.asarray(rng.normal(size=(2, 6, 5, c)), jnp.float32) for c in (3, 8))
+    kernel, bias, addend = (
+        jnp.asarray(rng.normal(size=s), jnp.float32) for s in [(3, 3, 11, 16), (16,), (2, 6, 5, 16)]
+    )
+    rest = (bias, addend) if has_rest else (None, None)
+    y, vjp = jax.vjp(lambda *a: on_tpu.run(Options(1, 1, slope, shuffle), *a), inputs, kernel, *rest)
+    epilogue = dict(slope=slope, shuffle=shuffle)
+    want, vjp_wanted = jax.vjp(
+        lambda x, k, b, a: conv2d(x, k, bias=b, addend=a, **epilogue), inputs, kernel, *rest
+    )
+    np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
+    cotangent = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
+    found = jax.tree.leaves(vjp(cotangent))
+    for a, b in zip(found, jax.tree.leaves(vjp_wanted(cotangent)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_keep_no_array_of_channels_last():
+    _, residuals = jax.eval_shape(
+        lambda x, k, b: on_tpu.run.fwd(Options(1, 1, 0.1), (x,), k, b, None),
+        *(jnp.zeros(s, jnp.bfloat16) for s in [(2, 4, 8, 16), (3, 3, 16, 32), (32,)]),
+    )
+    kept = {(x.shape, x.dtype.name) for x in jax.tree.leaves(residuals)}
+    assert kept == {
+        ((16, 64), "bfloat16"),
+        ((32, 64), "bool"),
+        ((3, 3, 16, 32), "bfloat16"),
+        ((32,), "bfloat16"),
+    }

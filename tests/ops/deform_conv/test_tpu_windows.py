@@ -7,6 +7,7 @@ import pytest
 
 from stvsr_jax import ops
 from stvsr_jax.ops.deform_conv import tpu_windows
+from stvsr_jax.ops.lanes import from_lanes, to_lanes
 
 SHAPE = (2, 5, 7)
 RNG = np.random.default_rng(0)
@@ -15,23 +16,26 @@ X, KERNEL, COTANGENT = (
 )
 
 
-def with_gradients(function):
-    @jax.jit
-    def run(x, head, kernel):
-        y, vjp = jax.vjp(function, x, head, kernel)
-        return y, *vjp(COTANGENT.astype(y.dtype))
+@jax.jit
+def definition(*operands):
+    def convolve(x, head, kernel):
+        return ops.deform_columns(x, head, groups=8, implementation="gather") @ kernel
 
-    return run
-
-
-definition = with_gradients(
-    lambda x, head, kernel: ops.deform_columns(x, head, groups=8, implementation="gather") @ kernel
-)
+    y, vjp = jax.vjp(convolve, *operands)
+    return y, *vjp(COTANGENT)
 
 
 @pytest.fixture(scope="module")
 def kernels():
-    run = with_gradients(lambda *a: tpu_windows.run(*a, interpret=True))
+    @jax.jit
+    def run(x, head, kernel):
+        lanes = to_lanes(x), to_lanes(head), kernel
+        y = tpu_windows.run(SHAPE[1:], *lanes, interpret=True)
+        d_x, d_head, d_kernel = tpu_windows.run_backward(
+            SHAPE[1:], *lanes, to_lanes(COTANGENT), interpret=True
+        )
+        return *(from_lanes(a, SHAPE) for a in (y, d_x, d_head)), d_kernel
+
     options = {"xla_backend_optimization_level": "0"}  # else it compiles for a minute
     return run.lower(X, draw_head(1.0), KERNEL).compile(compiler_options=options)
 
