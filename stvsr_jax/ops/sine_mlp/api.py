@@ -20,6 +20,7 @@ from stvsr_jax.ops import triton
 from stvsr_jax.ops.devices import allows_kernels, count_mosaic_sms
 from stvsr_jax.ops.sampling import Samples, values_of
 from stvsr_jax.ops.sine import sine
+from stvsr_jax.ops.sine_mlp import on_tpu
 from stvsr_jax.ops.sine_mlp.inputs import Inputs, is_narrow
 
 
@@ -46,7 +47,8 @@ def sine_mlp(
       dtype: of the operands of matrix products. Accumulators, sines and products with D <= 2 are float32.
       out_dtype: of the result.
       implementation: a name in `IMPLEMENTATIONS`. None: 'pallas_mosaic' on an NVIDIA Hopper GPU or 'pallas_triton' on
-        another CUDA device, if they support the arguments and the program is for one device; otherwise 'xla'.
+        another CUDA device, if they support the arguments and the program is for one device; on a TPU its kernel,
+        on the same conditions; otherwise 'xla'.
 
     Returns:
       [..., outputs] in out_dtype.
@@ -62,6 +64,10 @@ def sine_mlp(
     if implementation is not None:
         return IMPLEMENTATIONS[implementation](*operands, frequency, dtype, out_dtype)
     options = dict(frequency=frequency, dtype=dtype, out_dtype=out_dtype)
+    if on_tpu.has_kernels(kernels, dtype):
+        layers = functools.partial(_run_layers, **options)
+        total = _add_products(*operands[:2], dtype)
+        return on_tpu.run(layers, on_tpu.Options(**options), total, *operands[2:])
     functions = {"default": functools.partial(_xla, **options)}
     if (name := _choose_kernel(inputs, kernels, dtype)) is not None:
         functions["cuda"] = functools.partial(IMPLEMENTATIONS[name], **options)
@@ -103,7 +109,11 @@ def _check_shapes(terms, inputs, kernels, biases):
 
 
 def _xla(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
-    x = _add_products(terms, inputs, dtype) + biases[0]
+    return _run_layers(_add_products(terms, inputs, dtype), kernels, biases, frequency, dtype, out_dtype)
+
+
+def _run_layers(x, kernels, biases, frequency, dtype, out_dtype):
+    x = x + biases[0]
     for kernel, bias in zip(kernels, biases[1:], strict=True):
         activation = sine(frequency * x).astype(dtype)
         x = jnp.matmul(activation, kernel.astype(dtype), preferred_element_type=jnp.float32) + bias
