@@ -72,9 +72,14 @@ def is_for_gpu() -> bool:
     return _platform() in ("gpu", "cuda", "rocm")
 
 
+def is_for_tpu() -> bool:
+    """Returns whether a program traced now is for a TPU."""
+    return _platform() == "tpu"
+
+
 def takes_tpu_kernels() -> bool:
     """Returns whether a program traced now is for a TPU and may hold kernels."""
-    return _platform() == "tpu" and allows_kernels()
+    return is_for_tpu() and allows_kernels()
 
 
 def _platform():

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stvsr_jax.ops.devices import is_for_tpu
+
 
 def bilinear_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
     """Reads an image bilinearly; every corner outside the image counts as zero.
@@ -127,10 +129,29 @@ def sample_groups(image: jax.Array, coords: jax.Array) -> jax.Array:
     Returns:
       [B, P, K, G, c] in the dtype of the image.
     """
+    return _image_by_image(_sample, jnp.asarray(image), coords)
+
+
+def _sample(image, coords):
     corners = _corners(image.shape, coords)
-    rows = jnp.asarray(image).reshape(-1, image.shape[-1])
+    rows = image.reshape(-1, image.shape[-1])
     values = [rows[index].astype(jnp.float32) * weight[..., None] for index, weight, _ in corners]
     return functools.reduce(jnp.add, values).astype(image.dtype)
+
+
+def _image_by_image(function, *arrays):
+    """Returns function(*arrays), on a TPU of one image [1, ...] after the other.
+
+    A TPU's compiler fuses no gather and no scatter with what is around them: what they read is stored, four rows for each
+    sample, padded to 128 channels.
+    """
+    if not is_for_tpu():
+        return function(*arrays)
+
+    def of_one(arrays):
+        return jax.tree.map(lambda y: y[0], function(*(x[None] for x in arrays)))
+
+    return jax.lax.map(of_one, arrays)
 
 
 def _corners(shape, coords):
@@ -170,7 +191,10 @@ def _sample_groups_forward(image, coords):
 
 
 def _sample_groups_backward(residuals, cotangent):
-    image, coords = residuals
+    return _image_by_image(_differentiate, *residuals, cotangent)
+
+
+def _differentiate(image, coords, cotangent):
     cotangent = cotangent.astype(jnp.float32)
     rows = image.reshape(-1, image.shape[-1])
     d_y = d_x = 0.0
