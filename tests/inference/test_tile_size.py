@@ -1,6 +1,9 @@
 """The tile that the memory allows."""
 
+import pytest
+
 from stvsr_jax.inference import tile_size
+from stvsr_jax.models import contract_of
 
 
 def test_tile_is_chosen_by_memory(monkeypatch):
@@ -24,6 +27,23 @@ def test_memory_is_the_devices_if_it_says_so(monkeypatch):
         assert tile_size.available_memory() == expected * 2**30
     device.stats, device.device_kind = None, "TPU v5 lite"
     assert tile_size.available_memory() == 16e9
+
+
+@pytest.mark.parametrize("kind", ["TPU v4", "TPU v5 lite", "TPU v5", "TPU v6 lite"])
+@pytest.mark.parametrize("name", ["zooming_slowmo", "videoinr"])
+def test_tiles_fit_into_the_memory_of_a_tpu(monkeypatch, kind, name):
+    class Device:
+        device_kind = kind
+
+        def memory_stats(self):
+            return None
+
+    monkeypatch.setattr(tile_size.jax, "local_devices", lambda: [Device()])
+    memory = {"TPU v4": 32 * 2**30, "TPU v5 lite": 16e9, "TPU v5": 95e9, "TPU v6 lite": 32e9}[kind]
+    bytes_per_pixel = contract_of(name).bytes_per_pixel
+    assert tile_size.choose_tile(name, 180, 320) == 0
+    tile = tile_size.choose_tile(name, 2160, 3840)
+    assert 0.45 * memory < bytes_per_pixel * tile**2 < 0.5 * memory
 
 
 def test_small_windows_go_to_an_accelerator_together():
