@@ -48,7 +48,7 @@ def conv2d(
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     options = Options(stride, padding, slope, shuffle)
     if on_tpu.has_kernels(inputs, kernel, options):
-        return on_tpu.run(options, inputs, kernel, bias, addend)
+        return on_tpu.convolve(options, inputs, kernel, bias, addend)
     return _conv2d(inputs, kernel, bias, addend, options)
 
 

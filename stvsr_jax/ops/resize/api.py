@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from stvsr_jax import bicubic
 from stvsr_jax.ops import triton
+from stvsr_jax.ops.resize import on_tpu
 
 
 def imresize(
@@ -58,16 +59,23 @@ def upsample_bilinear_2x(x: jax.Array, scale: float = 1.0) -> jax.Array:
 
         has_kernels = resize_triton.is_supported(x)
     images = x.reshape(-1, *x.shape[-3:])
+    if on_tpu.has_kernels(images):
+        y = on_tpu.double(functools.partial(_upsample_plainly, scale=scale), images, scale)
+        return y.reshape(*x.shape[:-3], *y.shape[1:])
     y = _upsample_on_any_platform(images, scale=scale, has_kernels=has_kernels)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 @functools.partial(jax.jit, static_argnames=("scale", "has_kernels"))  # traced once for equal shapes
 def _upsample_on_any_platform(x, scale, has_kernels):
-    functions = {"default": lambda x: scale * _double(_double(x, axis=1), axis=2)}
+    functions = {"default": functools.partial(_upsample_plainly, scale=scale)}
     if has_kernels:
         functions["cuda"] = lambda x: _upsample_by_kernel(x, scale, False)
     return jax.lax.platform_dependent(x, **functions)
+
+
+def _upsample_plainly(x, scale):
+    return scale * _double(_double(x, axis=1), axis=2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

@@ -27,8 +27,16 @@ def test_a_3x3_convolution_is_one_kernel_on_a_tpu_alone():
     assert count_kernels(conv2d, IMAGE, KERNEL, platform="cpu") == 0
 
 
-def test_strides_and_stacks_are_left_to_xla():
-    assert count_kernels(lambda x, kernel: conv2d(x, kernel, 2), IMAGE, KERNEL) == 0
+def test_a_stride_of_two_takes_every_second_pixel():
+    assert count_kernels(lambda x, kernel: conv2d(x, kernel, 2), IMAGE, KERNEL) == 2
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in [(2, 6, 8, 3), (3, 3, 3, 8)])
+    found = on_tpu.convolve(Options(2, 1, 0.1), (x,), kernel, None, None)
+    np.testing.assert_allclose(found, conv2d(x, kernel, 2, slope=0.1), rtol=1e-5, atol=1e-5)
+
+
+def test_odd_sizes_and_stacks_are_left_to_xla():
+    assert count_kernels(lambda x, kernel: conv2d(x, kernel, 2), (1, 7, 8, 16), KERNEL) == 0
     assert count_kernels(conv2d, (1, *IMAGE), (2, *KERNEL)) == 0
 
 
