@@ -52,7 +52,7 @@ def run(
         return y if total is None else total + y.astype(jnp.float32)
 
     zeros = jnp.zeros((kernel.shape[1], plan.pixels), jnp.float32)
-    return _over_windows(plan, add, zeros, tpu.pad(plan, x), head, kernel).astype(x.dtype)
+    return _over_windows(plan, add, zeros, tpu.pad(plan, x), head, kernel, interpret).astype(x.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "interpret"))
@@ -82,23 +82,23 @@ def run_backward(
         if total is None:
             return gradients
         d_image, *others = (g.astype(jnp.float32) for g in gradients)
-        d_image = jnp.roll(d_image, _distance(plan, window[0]), axis=1)
+        d_image = tpu.roll(plan, d_image, _distance(plan, window[0]), interpret=interpret)
         return jax.tree.map(jnp.add, total, (d_image, *others))
 
     zeros = tuple(jnp.zeros(a.shape, jnp.float32) for a in operands)
-    d_image, *others = _over_windows(plan, add, zeros, *operands)
+    d_image, *others = _over_windows(plan, add, zeros, *operands, interpret)
     gradients = (tpu.unpad(plan, d_image), *others)
     return tuple(d.astype(a.dtype) for d, a in zip(gradients, (x, head, kernel), strict=True))
 
 
-def _over_windows(plan, add, zeros, image, head, kernel):
+def _over_windows(plan, add, zeros, image, head, kernel, interpret):
     """Returns what all windows add up to.
 
     Args:
       plan: of the pixels.
       add: of a window (centre, image rolled to it, head, kernel) and the sum so far; None: there is no other window.
       zeros: the sum of no windows, float32.
-      image, head, kernel: as of `tpu.run`, the image not rolled.
+      image, head, kernel, interpret: as of `tpu.run`, the image not rolled.
     """
     counts = count_windows(head, plan.size)
 
@@ -109,7 +109,7 @@ def _over_windows(plan, add, zeros, image, head, kernel):
         def body(number, total):
             y, x = jnp.divmod(number, 2 * counts[1] + 1)
             centre = _STEP * (jnp.stack([y, x]) - counts)
-            rolled = jnp.roll(image, -_distance(plan, centre), axis=1)
+            rolled = tpu.roll(plan, image, -_distance(plan, centre), interpret=interpret)
             return add((centre, rolled, head, kernel), total)
 
         total = jax.lax.fori_loop(0, jnp.prod(2 * counts + 1), body, zeros)

@@ -33,6 +33,15 @@ def test_padding_is_undone():
     assert jnp.array_equal(tpu.unpad(plan, padded), image)
 
 
+@pytest.mark.parametrize("by", [0, 1, -1, 127, 128, -200, 511, 100_000])
+def test_images_roll(monkeypatch, by):
+    monkeypatch.setattr(tpu, "_BLOCK", 128)
+    plan = Plan.of(2 * 9 * 13, SIZE)
+    image = draw(64, plan.padded).astype(jnp.bfloat16)
+    found = tpu.roll(plan, image, jnp.int32(by), interpret=True)
+    assert jnp.array_equal(found, jnp.roll(image, by, axis=1))
+
+
 def test_blocks_meet(monkeypatch):
     monkeypatch.setattr(tpu, "_BLOCK", 128)
     plan = Plan.of(2 * 9 * 13, SIZE)
