@@ -83,7 +83,7 @@ def list_operations(text: str) -> list[tuple[str, float, int]]:
     """Returns (kind or kernel, HBM bytes, how often it runs), those with most traffic first."""
     found, times = collections.Counter(), collections.Counter()
     for name, cost, turns in _Program(text).walk(None, 1):
-        found[name] += cost.hbm_bytes
+        found[name] += turns * cost.hbm_bytes
         times[name] += turns
     return [(name, size, times[name]) for name, size in found.most_common()]
 

@@ -57,6 +57,10 @@ def test_a_loop_counts_every_turn():
     assert program_cost.count(LOOP).hbm_bytes == 5 * 2 * 16 * 128 * 4
 
 
+def test_a_list_of_operations_counts_every_turn():
+    assert program_cost.list_operations(LOOP) == [("negate", 5 * 2 * 16 * 128 * 4, 5)]
+
+
 def test_of_branches_the_one_with_less_traffic_counts():
     assert program_cost.count(BRANCHES).hbm_bytes == 2 * 8 * 128 * 4
 
