@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
+from stvsr_jax.ops.conv import tpu as conv_tpu
 from stvsr_jax.ops.deform_conv import tpu_windows
+from stvsr_jax.ops.resize import tpu as resize_tpu
+from stvsr_jax.ops.sine_mlp import tpu as sine_tpu
 from stvsr_jax.runtime import topology
 
 needs_libtpu = pytest.mark.skipif(
@@ -62,14 +65,41 @@ def test_a_product_is_counted_and_bounded():
     assert half.matrix_milliseconds == pytest.approx(2 * n**3 / 137.5e12 * 1e3)
 
 
+def deform(x, head, kernel, cotangent):
+    y = tpu_windows.run((16, 32), x, head, kernel)
+    return y, *tpu_windows.run_backward((16, 32), x, head, kernel, cotangent)
+
+
+def convolve(x, kernel, cotangent):
+    y = conv_tpu.run((16, 32), [x], kernel)
+    return y, *conv_tpu.run_backward((16, 32), [x], kernel, cotangent)
+
+
+def run_layers(x, first, second, cotangent):
+    layers = x.astype(jnp.float32), (first, second), [jnp.zeros(n) for n in (64, 256, 16)]
+    options = dict(frequency=30.0, dtype=jnp.bfloat16)
+    y = sine_tpu.run(*layers, **options, out_dtype=jnp.bfloat16)
+    return y, *sine_tpu.run_backward(*layers, cotangent, **options)
+
+
+def double_and_halve(x):
+    half = resize_tpu.run(resize_tpu.halve((16, 32)), x)
+    return half, resize_tpu.run(resize_tpu.double((8, 16)), half)
+
+
+PIXELS = 2 * 16 * 32
+KERNELS = {
+    deform: [(64, PIXELS), (216, PIXELS), (576, 64), (64, PIXELS)],
+    convolve: [(64, PIXELS), (3, 3, 64, 64), (64, PIXELS)],
+    run_layers: [(64, PIXELS), (64, 256), (256, 16), (16, PIXELS)],
+    double_and_halve: [(64, PIXELS)],
+}
+
+
 @needs_libtpu
 @pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
-def test_deformable_convolution_and_its_gradients_stay_on_the_chip(name):
-    def run(x, head, kernel, cotangent):
-        y, vjp = jax.vjp(tpu_windows.run, x, head, kernel)
-        return y, *vjp(cotangent)
-
-    image, head, kernel = (2, 16, 32, 64), (2, 16, 32, 216), (576, 64)
-    report = compile_function(run, name, image, head, kernel, image)
-    samples = 2 * 16 * 32 * 576 * 4  # float32; the four corners of all samples would be four times as much
-    assert report.temporary_bytes < 2 * samples
+@pytest.mark.parametrize("function", KERNELS)
+def test_kernels_compile_and_what_they_make_between_stays_on_the_chip(name, function):
+    report = compile_function(function, name, *KERNELS[function])
+    corners = 4 * PIXELS * 576 * 4  # of all samples, float32: what gathers would store
+    assert report.temporary_bytes < corners
