@@ -52,6 +52,7 @@ class Job:
       returns_carry: whether the first result replaces `carry` (which is consumed).
       frames: output frames of one call.
       shapes: one line for a person.
+      devices: how many take part.
     """
 
     function: compilation.Program
@@ -60,6 +61,7 @@ class Job:
     returns_carry: bool
     frames: int
     shapes: str
+    devices: int
 
 
 def make_job(args: argparse.Namespace) -> Job:
@@ -112,13 +114,13 @@ def make_job(args: argparse.Namespace) -> Job:
         )
         params = jax.device_put(params, sharding.replicated(mesh))
         function = compilation.jit(run, compiler_options=compiler_options)
-        return Job(function, params, batches, False, batch * times, str(shape))
+        return Job(function, params, batches, False, batch * times, str(shape), devices)
     optimizer_config = optim.OptimizerConfig(1e-4, 1e-7, 150_000, 0.9, 0.99)
     optimizer = optim.make_optimizer(optimizer_config)
     state = train_state.create_on(mesh, params, optimizer, has_ema=False)
     loss = train_step.LossConfig("charbonnier", "mean")
     step = train_step.make_train_step(model, optimizer, loss, mesh, compiler_options=compiler_options)
-    return Job(step, state, batches, True, batch * times, str(shape))
+    return Job(step, state, batches, True, batch * times, str(shape), devices)
 
 
 def _fewest_devices():
@@ -273,7 +275,7 @@ def run(args: argparse.Namespace) -> None:
         "job": "training step" if args.train else "inference",
         "shapes": job.shapes,
         "dtype": args.dtype,
-        "device": f"{args.devices} x {device.device_kind}, {jax.process_count()} processes",
+        "device": f"{job.devices} x {device.device_kind}, {jax.process_count()} processes",
         "jax": jax.__version__,
         **result,
         "frames_per_second": job.frames / result["milliseconds"] * 1e3,

@@ -89,6 +89,7 @@ def test_record_has_all_figures_and_the_kernels_of_a_call(capsys, monkeypatch):
     assert benchmark.main(arguments) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["shapes"] == "2 x 3x4x8 -> 7x8x16"
+    assert record["device"] == f"1 x {jax.devices()[0].device_kind}, 1 processes"
     for figure in ("milliseconds", "compile_seconds", "cached_compile_seconds", "gigabytes"):
         assert record[figure] > 0
     assert record["milliseconds_low"] <= record["milliseconds"] <= record["milliseconds_high"]

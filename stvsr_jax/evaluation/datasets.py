@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from stvsr_jax import bicubic, metrics
-from stvsr_jax.data.builders import adobe240, gopro
+from stvsr_jax.data import splits
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.compression import H264
 from stvsr_jax.data.frame_folder import open_frame_folder
@@ -282,6 +282,6 @@ LAYOUTS: dict[str, Callable[[Path, Path | None, bool], Mapping[str, Clip]]] = {
     "vid4": _vid4,
     "spmc": _spmc,
     **{f"vimeo90k-{speed}": _vimeo90k(speed) for speed in VIMEO_CLIPS},
-    "adobe240": _named_clips(tuple(sorted(adobe240.TEST)), ("", "test"), "Adobe240's test split"),
-    "gopro": _named_clips(tuple(sorted(gopro.TEST)), ("", "test"), "GoPro's test split"),
+    "adobe240": _named_clips(tuple(sorted(splits.ADOBE240_TEST)), ("", "test"), "Adobe240's test split"),
+    "gopro": _named_clips(tuple(sorted(splits.GOPRO_TEST)), ("", "test"), "GoPro's test split"),
 }

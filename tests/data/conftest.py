@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stvsr_jax.data import splits
+
 # Clips of the small Vimeo-90k.
 TRAIN_CLIPS = ("00001/0001", "00001/0002", "00002/0001")
 TEST_CLIPS = ("00001/0266", "00001/0268")
@@ -78,14 +80,12 @@ def vimeo(tmp_path, write_noise):
 @pytest.fixture
 def gopro(tmp_path, write_noise):
     """Return a folder in the layout of GOPRO_Large_all, and the frames by sequence name."""
-    from stvsr_jax.data.builders.gopro import TEST  # takes seconds, and most tests do without
-
     root = tmp_path / "GOPRO_Large_all"
     files = [f"{n:06d}.png" for n in range(1, 5)]
     places = [
         ("train", "GOPR0372_07_00"),
         ("train", "GOPR0372_07_01"),
-        *(("test", name) for name in sorted(TEST)),
+        *(("test", name) for name in sorted(splits.GOPRO_TEST)),
     ]
     frames = {
         name: write_noise(root / split / name, files, 24, 32, seed=seed)
@@ -97,12 +97,10 @@ def gopro(tmp_path, write_noise):
 @pytest.fixture
 def adobe(tmp_path, draw_frames, write_video):
     """Return a folder of videos with the names of Adobe240, those that train called v1 and v2."""
-    from stvsr_jax.data.builders.adobe240 import TEST, VALIDATION
-
     root = tmp_path / "original_high_fps_videos"
     root.mkdir()
     frames = draw_frames(11, 32, 48)
-    for name in sorted(TEST | VALIDATION):
+    for name in sorted(splits.ADOBE240_TEST | splits.ADOBE240_VALIDATION):
         write_video(root / f"{name}.m4v", frames[:2])
     for name in ("v1", "v2"):
         write_video(root / f"{name}.mp4", frames, options={"crf": "10"})

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from stvsr_jax import bicubic
-from stvsr_jax.data.builders import adobe240, gopro
+from stvsr_jax.data import splits
 from stvsr_jax.evaluation import datasets
 from stvsr_jax.evaluation.datasets import open_dataset
 from stvsr_jax.evaluation.protocols import PROTOCOLS, Window
@@ -190,7 +190,8 @@ def test_vimeo90k_needs_its_list_and_all_of_it(tmp_path, write_headers, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("name", "clips", "count"), [("gopro", sorted(gopro.TEST), 11), ("adobe240", sorted(adobe240.TEST), 17)]
+    ("name", "clips", "count"),
+    [("gopro", sorted(splits.GOPRO_TEST), 11), ("adobe240", sorted(splits.ADOBE240_TEST), 17)],
 )
 def test_high_speed_test_splits(tmp_path, write_headers, name, clips, count):
     assert len(set(clips)) == count

@@ -5,19 +5,11 @@ Split by the name of the video as published for VideoINR: 17 test, 16 validate, 
 
 from pathlib import Path
 
+from stvsr_jax.data import splits
 from stvsr_jax.data.builders.frame_builder import FrameBuilder
 from stvsr_jax.data.builders.source_clip import SourceClip, open_image_folder, open_video
 from stvsr_jax.data.sources import VIDEO_SUFFIXES
 from stvsr_jax.files import list_images
-
-TEST = frozenset(
-    "GOPR9653 IMG_0001 IMG_0003 IMG_0004a IMG_0004b IMG_0012 IMG_0013 IMG_0015 IMG_0016 IMG_0017 IMG_0024 IMG_0037 "
-    "IMG_0037a IMG_0045 IMG_0056 IMG_0058 IMG_0175".split()
-)
-VALIDATION = frozenset(
-    "GOPR9637a GOPR9650 GOPR9654a GOPR9654b GOPR9655a IMG_0002 IMG_0005 IMG_0007 IMG_0008 IMG_0018 IMG_0030 IMG_0042 "
-    "IMG_0047 IMG_0153 IMG_0179 IMG_0212".split()
-)
 
 
 class Adobe240(FrameBuilder):
@@ -45,9 +37,15 @@ class Adobe240(FrameBuilder):
             raise self.wrong_layout(source)
         if doubled:
             raise ValueError(f"{source} holds {', '.join(doubled)} twice; leave one of each")
-        self.check_missing(source, sorted((TEST | VALIDATION) - set(found)))
+        self.check_missing(source, sorted((splits.ADOBE240_TEST | splits.ADOBE240_VALIDATION) - set(found)))
         clips = {"train": [], "validation": [], "test": []}
         for name, path in found.items():
-            split = "test" if name in TEST else "validation" if name in VALIDATION else "train"
+            split = (
+                "test"
+                if name in splits.ADOBE240_TEST
+                else "validation"
+                if name in splits.ADOBE240_VALIDATION
+                else "train"
+            )
             clips[split].append((open_image_folder if path.is_dir() else open_video)(path, name))
         return clips

@@ -2,13 +2,9 @@
 
 from pathlib import Path
 
+from stvsr_jax.data import splits
 from stvsr_jax.data.builders.frame_builder import FrameBuilder
 from stvsr_jax.data.builders.source_clip import SourceClip, open_image_folder
-
-TEST = frozenset(
-    "GOPR0384_11_00 GOPR0384_11_05 GOPR0385_11_01 GOPR0396_11_00 GOPR0410_11_00 GOPR0854_11_00 GOPR0862_11_00 "
-    "GOPR0868_11_00 GOPR0869_11_00 GOPR0871_11_00 GOPR0881_11_01".split()
-)
 
 
 class Gopro(FrameBuilder):
@@ -25,11 +21,11 @@ class Gopro(FrameBuilder):
         if not any(folders.values()):
             raise self.wrong_layout(source)
         names = {split: {folder.name for folder in found} for split, found in folders.items()}
-        if misplaced := sorted((names["train"] & TEST) | (names["test"] - TEST)):
+        if misplaced := sorted((names["train"] & splits.GOPRO_TEST) | (names["test"] - splits.GOPRO_TEST)):
             raise ValueError(
                 f"{source}: {', '.join(misplaced)} are not in the published folder of train and test"
             )
-        self.check_missing(source, [f"test/{name}" for name in sorted(TEST - names["test"])])
+        self.check_missing(source, [f"test/{name}" for name in sorted(splits.GOPRO_TEST - names["test"])])
         return {
             split: [open_image_folder(folder.absolute(), folder.name) for folder in found]
             for split, found in folders.items()

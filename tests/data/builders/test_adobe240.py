@@ -2,8 +2,9 @@
 
 import pytest
 
-from stvsr_jax.data.builders.adobe240 import TEST, VALIDATION, Adobe240
+from stvsr_jax.data.builders.adobe240 import Adobe240
 from stvsr_jax.data.builders.source_clip import ImageClip, VideoClip
+from stvsr_jax.data.splits import ADOBE240_TEST, ADOBE240_VALIDATION
 
 
 @pytest.fixture
@@ -16,8 +17,10 @@ def find(tmp_path):
 
 def test_videos_are_split_by_name(adobe, find):
     found = find(adobe)
-    assert {clip.name for clip in found["test"]} == TEST and len(TEST) == 17
-    assert {clip.name for clip in found["validation"]} == VALIDATION and len(VALIDATION) == 16
+    assert {clip.name for clip in found["test"]} == ADOBE240_TEST and len(ADOBE240_TEST) == 17
+    assert {clip.name for clip in found["validation"]} == ADOBE240_VALIDATION and len(
+        ADOBE240_VALIDATION
+    ) == 16
     assert [clip.name for clip in found["train"]] == ["v1", "v2"]
     assert all(isinstance(clip, VideoClip) for clips in found.values() for clip in clips)
     frames = list(found["train"][0].frames())

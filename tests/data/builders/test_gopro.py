@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from stvsr_jax.data.builders.gopro import TEST, Gopro
+from stvsr_jax.data.builders.gopro import Gopro
+from stvsr_jax.data.splits import GOPRO_TEST
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def test_sequences_are_split_by_folder(gopro, find):
     for source in (root, root.parent):
         found = find(source)
         assert [clip.name for clip in found["train"]] == ["GOPR0372_07_00", "GOPR0372_07_01"]
-        assert {clip.name for clip in found["test"]} == TEST and len(TEST) == 11
+        assert {clip.name for clip in found["test"]} == GOPRO_TEST and len(GOPRO_TEST) == 11
     read = list(found["train"][1].frames())
     assert [frame.tobytes() for frame in read] == [frame.tobytes() for frame in frames["GOPR0372_07_01"]]
 
