@@ -57,7 +57,7 @@ def prepare(
         if not _is_complete(builder):
             # TFDS prints that it downloads something of unknown size.
             with contextlib.redirect_stdout(None):
-                builder.download_and_prepare(download_dir=builder.work_dir / "downloads")
+                builder.download_and_prepare(download_dir=builder.parts_dir / "downloads")
         elif added := builder.find_added(source):
             raise ValueError(
                 f"{builder.data_dir} was prepared with --partial, without {len(added)} clips that are there now: "
@@ -75,8 +75,8 @@ def _remove_leftovers(builder) -> None:
     """Removes what a killed process left half-linked, or finished but not tidied."""
     for path in Path(builder.data_dir).parent.glob("incomplete.*"):
         shutil.rmtree(path)
-    if _is_complete(builder) and builder.work_dir.exists():
-        shutil.rmtree(builder.work_dir)
+    if _is_complete(builder) and builder.parts_dir.exists():
+        shutil.rmtree(builder.parts_dir)
 
 
 def _is_complete(builder) -> bool:

@@ -48,9 +48,9 @@ class Handlers:
 
     def estimate(self, video, *fields):
         """Returns what would be done, and how long it takes, measured."""
-        with _job_files(video, self._folder, self._max_upload) as (source, target), _shown(source):
+        with _job_files(video, self._folder, self._max_upload) as (source, output), _shown(source):
             wish = _read(*fields)
-            planned = jobs.plan(self._networks, wish, source, target)
+            planned = jobs.plan(self._networks, wish, source, output)
             return f"{jobs.describe(self._networks, wish, planned)}\n{jobs.measure(self._networks, wish, planned)}"
 
     def begin(self, request: gr.Request):
@@ -89,9 +89,9 @@ class Handlers:
 
     def _work(self, video, fields, stopped, progress) -> Iterator[tuple]:
         nothing = (gr.skip(),) * 4
-        with _job_files(video, self._folder, self._max_upload) as (source, target), _shown(source):
+        with _job_files(video, self._folder, self._max_upload) as (source, output), _shown(source):
             wish = _read(*fields)
-            planned = jobs.plan(self._networks, wish, source, target)
+            planned = jobs.plan(self._networks, wish, source, output)
             text = jobs.describe(self._networks, wish, planned)
             if stopped.is_set():
                 yield f"{text}\nStopped.", *nothing
@@ -110,12 +110,12 @@ class Handlers:
             except job.Stopped:
                 yield f"{text}\nStopped.", *nothing
                 return
-            count = jobs.count_frames(target)
+            count = jobs.count_frames(output)
             number = count // 2 | 1 if count > 1 else 0  # an interpolated one, where frames are doubled
-            left, right, kind = jobs.pair_at(source, target, number)
+            left, right, kind = jobs.pair_at(source, output, number)
             frame = gr.Slider(1, count, number + 1, step=1, interactive=count > 1)
             # Gradio copies what is yielded before it asks for more, and only then is the folder deleted.
-            yield f"{text}\n{line}", str(target), frame, (left, right), kind
+            yield f"{text}\n{line}", str(output), frame, (left, right), kind
 
     def show(self, video, result, number):
         """Returns a frame of the result beside the input's, and what kind of frame it is."""

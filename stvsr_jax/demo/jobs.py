@@ -40,11 +40,11 @@ class Wish:
     fps: float | None
     seconds: float | None
 
-    def request(self, source: pathlib.Path, target: pathlib.Path) -> Request:
+    def request(self, source: pathlib.Path, output: pathlib.Path) -> Request:
         """Returns what is asked of the inference."""
         return Request(
             source,
-            target,
+            output,
             space=self.space,
             time=self.time,
             fps=None if self.fps is None else Fraction(str(self.fps)).limit_denominator(1001),
@@ -109,13 +109,13 @@ class Networks:
             return self._loaded[source]
 
 
-def plan(networks: Networks, wish: Wish, source: pathlib.Path, target: pathlib.Path) -> Plan:
+def plan(networks: Networks, wish: Wish, source: pathlib.Path, output: pathlib.Path) -> Plan:
     """Returns what would be done, computing nothing.
 
     Raises:
       ValueError: the input cannot be read, the network cannot do that, or frames would be larger than 8K.
     """
-    planned = make_plan(wish.request(source, target), networks.name_of(networks.choose(wish)))
+    planned = make_plan(wish.request(source, output), networks.name_of(networks.choose(wish)))
     if planned.out_size[0] * planned.out_size[1] > _MAX_PIXELS:
         raise ValueError("frames of {1}x{0} are larger than this page makes (8K)".format(*planned.out_size))
     return planned
@@ -177,20 +177,20 @@ def count_frames(video: pathlib.Path) -> int:
     return sequential_reader.probe(video).frame_count
 
 
-def pair_at(source: pathlib.Path, target: pathlib.Path, number: int) -> tuple[np.ndarray, np.ndarray, str]:
+def pair_at(source: pathlib.Path, output: pathlib.Path, number: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Returns a frame of the output beside the input's at that moment.
 
     Videos are read from their beginning, so late frames take longer.
 
     Args:
       source: the input.
-      target: the output.
+      output: its result.
       number: of the output's frame, from 0; the last frame if there are fewer.
 
     Returns:
       The input's frame, enlarged bicubically, and the output's, both uint8 [H', W', 3]; what the latter is.
     """
-    shown = itertools.islice(sequential_reader.read_frames(sequential_reader.probe(target)), number + 1)
+    shown = itertools.islice(sequential_reader.read_frames(sequential_reader.probe(output)), number + 1)
     (made,) = collections.deque(shown, maxlen=1)
     for index, given in enumerate(sequential_reader.read_frames(sequential_reader.probe(source))):  # noqa: B007
         if given.time + given.duration > made.time:

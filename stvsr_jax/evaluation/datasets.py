@@ -70,24 +70,24 @@ class EvaluationClip:
           target: uint8 [T, H', W', 3] of `window.scored`.
         """
         needed = window.scored if self.given else sorted({*window.inputs, *window.scored})
-        truth = dict(zip(needed, self._read_truth(needed), strict=True))
-        target = np.stack([truth[index] for index in window.scored])
+        known = dict(zip(needed, self._read_target(needed), strict=True))
+        target = np.stack([known[index] for index in window.scored])
         if self.given:
             frames = self.given.read(window.inputs)
             return (frames if self.protocol.has_8_bit_input else np.float32(frames) / np.float32(255)), target
-        frames = np.stack([truth[index] for index in window.inputs])
+        frames = np.stack([known[index] for index in window.inputs])
         frames = bicubic.imresize(frames, scale=1.0 / self.protocol.space)
         return (
             bicubic.to_uint8(frames) if self.protocol.has_8_bit_input else frames / np.float32(255)
         ), target
 
-    def read_low(self, indices: Sequence[int]) -> np.ndarray:
+    def read_low_resolution(self, indices: Sequence[int]) -> np.ndarray:
         """Returns low-resolution frames as a file holds them, uint8 [N, H, W, 3]."""
         if self.given:
             return self.given.read(indices)
-        return bicubic.to_uint8(bicubic.imresize(self._read_truth(indices), scale=1.0 / self.protocol.space))
+        return bicubic.to_uint8(bicubic.imresize(self._read_target(indices), scale=1.0 / self.protocol.space))
 
-    def _read_truth(self, indices: Sequence[int]) -> np.ndarray:
+    def _read_target(self, indices: Sequence[int]) -> np.ndarray:
         frames = self.source.read(indices)
         if self.reduce != 1:
             frames = bicubic.to_uint8(bicubic.imresize(frames, scale=1.0 / self.reduce))
@@ -131,14 +131,14 @@ def open_dataset(
         if not folder.exists():
             raise FileNotFoundError(f"there is no {folder}")
     sources = LAYOUTS[name](path, clip_list, False)
-    lows = LAYOUTS[name](given, clip_list, True) if given else {}
-    if given and sources.keys() != lows.keys():
+    low_resolution = LAYOUTS[name](given, clip_list, True) if given else {}
+    if given and sources.keys() != low_resolution.keys():
         raise ValueError(
-            f"{path} and {given} hold different clips: only in the former {sorted(sources.keys() - lows.keys())}, "
-            f"only in the latter {sorted(lows.keys() - sources.keys())}"
+            f"{path} and {given} hold different clips: only in the former {sorted(sources.keys() - low_resolution.keys())}, "
+            f"only in the latter {sorted(low_resolution.keys() - sources.keys())}"
         )
     clips = [
-        EvaluationClip(clip_name, source, lows.get(clip_name), reduce, protocol)
+        EvaluationClip(clip_name, source, low_resolution.get(clip_name), reduce, protocol)
         for clip_name, source in sources.items()
     ]
     for clip in clips:
@@ -156,7 +156,7 @@ def _code(clip: EvaluationClip, coding: H264, cache: VideoCache) -> CodedClip:
         num_frames=clip.num_frames,
         height=height,
         width=width,
-        read=clip.read_low,
+        read=clip.read_low_resolution,
         settings=coding,
         cache=cache,
     )
@@ -190,12 +190,14 @@ def _check(clip: EvaluationClip) -> None:
         )
 
 
-def _folder(path: Path, clip_list: Path | None, is_low: bool) -> Mapping[str, Clip]:
+def _folder(path: Path, clip_list: Path | None, is_low_resolution: bool) -> Mapping[str, Clip]:
     return {clip.name: clip for clip in open_path(path, cut_threshold=None)}
 
 
-def _vid4(path: Path, clip_list: Path | None, is_low: bool) -> Mapping[str, Clip]:
-    found = _find_folders(path, ("", "LR", "BIx4") if is_low else ("", "GT", "HR"), VID4_FRAMES, "Vid4")
+def _vid4(path: Path, clip_list: Path | None, is_low_resolution: bool) -> Mapping[str, Clip]:
+    found = _find_folders(
+        path, ("", "LR", "BIx4") if is_low_resolution else ("", "GT", "HR"), VID4_FRAMES, "Vid4"
+    )
     clips = {name: _open_frames(folder, name) for name, folder in found.items()}
     for name, clip in clips.items():
         if clip.num_frames != VID4_FRAMES[name]:
@@ -205,8 +207,8 @@ def _vid4(path: Path, clip_list: Path | None, is_low: bool) -> Mapping[str, Clip
     return clips
 
 
-def _spmc(path: Path, clip_list: Path | None, is_low: bool) -> Mapping[str, Clip]:
-    part = "input4" if is_low else "truth"
+def _spmc(path: Path, clip_list: Path | None, is_low_resolution: bool) -> Mapping[str, Clip]:
+    part = "input4" if is_low_resolution else "truth"
     folders = sorted(folder for folder in (*path.glob(f"*/{part}"), *path.glob(f"test_set/*/{part}")))
     if not folders:
         raise ValueError(f"{path} is not SPMC: no folder CLIP/{part} in it or in its test_set")
@@ -214,7 +216,7 @@ def _spmc(path: Path, clip_list: Path | None, is_low: bool) -> Mapping[str, Clip
 
 
 def _vimeo90k(speed: str) -> Callable[[Path, Path | None, bool], Mapping[str, Clip]]:
-    def open_clips(path, clip_list, is_low):
+    def open_clips(path, clip_list, is_low_resolution):
         lists = [clip_list] if clip_list else [path / f"{p}{speed}_testset.txt" for p in ("", "sep_")]
         chosen = next((file for file in lists if file.is_file()), None)
         if chosen is None:
@@ -243,7 +245,7 @@ def _vimeo90k(speed: str) -> Callable[[Path, Path | None, bool], Mapping[str, Cl
 def _named_clips(
     names: Sequence[str], folders: Sequence[str], title: str
 ) -> Callable[[Path, Path | None, bool], Mapping[str, Clip]]:
-    def open_clips(path, clip_list, is_low):
+    def open_clips(path, clip_list, is_low_resolution):
         found = _find_folders(path, folders, names, title)
         return {name: _open_frames(item, name) for name, item in found.items()}
 

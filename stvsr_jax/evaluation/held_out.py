@@ -32,7 +32,7 @@ OUTPUTS = ("input.mkv", "result.mp4", "compare.mp4", "compare.png")
 _PANEL_WIDTH = 320  # smaller frames are shown with whole pixels repeated
 
 
-def read_truth(clip: pathlib.Path, *, start: int, frames: int) -> tuple[np.ndarray, Fraction]:
+def read_target(clip: pathlib.Path, *, start: int, frames: int) -> tuple[np.ndarray, Fraction]:
     """Reads the ground truth.
 
     Args:
@@ -59,9 +59,9 @@ def read_truth(clip: pathlib.Path, *, start: int, frames: int) -> tuple[np.ndarr
     return np.stack(images)[:, :height, :width], info.rate
 
 
-def reduce(truth: np.ndarray) -> np.ndarray:
+def reduce(target: np.ndarray) -> np.ndarray:
     """Returns what is given of the ground truth: every second frame, a quarter of each side, uint8."""
-    return bicubic.to_uint8(bicubic.imresize(truth[::2], scale=1 / SPACE))
+    return bicubic.to_uint8(bicubic.imresize(target[::2], scale=1 / SPACE))
 
 
 def enlarge(given: np.ndarray) -> np.ndarray:
@@ -73,9 +73,9 @@ def enlarge(given: np.ndarray) -> np.ndarray:
     return result
 
 
-def score(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def score(frames: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Returns PSNR-Y of each frame in dB; both are uint8 [T, H, W, 3]."""
-    pairs = zip(frames, truth, strict=True)
+    pairs = zip(frames, target, strict=True)
     return np.array([float(metrics.psnr_y(a / np.float32(255), b / np.float32(255))) for a, b in pairs])
 
 
@@ -95,13 +95,13 @@ def write_video(path: pathlib.Path, frames: Iterable[np.ndarray], *, rate: Fract
 
 
 def panels(
-    given: np.ndarray, plain: np.ndarray, result: np.ndarray, truth: np.ndarray
+    given: np.ndarray, plain: np.ndarray, result: np.ndarray, target: np.ndarray
 ) -> Iterable[np.ndarray]:
     """Yields each moment's frames side by side: input (held), bicubic, result, original."""
-    repeat = max(1, -(-_PANEL_WIDTH // truth.shape[2]))
-    for i in range(len(truth)):
+    repeat = max(1, -(-_PANEL_WIDTH // target.shape[2]))
+    for i in range(len(target)):
         small = given[i // 2].repeat(SPACE * repeat, 0).repeat(SPACE * repeat, 1)
-        large = (frames[i].repeat(repeat, 0).repeat(repeat, 1) for frames in (plain, result, truth))
+        large = (frames[i].repeat(repeat, 0).repeat(repeat, 1) for frames in (plain, result, target))
         kind = "interpolated" if i % 2 else "given frame"
         labels = (
             "input",
@@ -139,9 +139,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{existing[0]} exists; --overwrite replaces it")
     # What is reduced here is clean, whatever the clip's own compression.
     chosen = choice.choose(checkpoint=args.checkpoint, model=args.model, is_video=False)
-    truth, rate = read_truth(args.clip, start=args.start, frames=args.frames)
+    target, rate = read_target(args.clip, start=args.start, frames=args.frames)
     args.out.mkdir(parents=True, exist_ok=True)
-    given = reduce(truth)
+    given = reduce(target)
     write_video(files[0], given, rate=rate / 2, is_exact=True)
     if chosen.remark:
         print(chosen.remark, file=sys.stderr)
@@ -161,26 +161,26 @@ def run(args: argparse.Namespace) -> int:
     if code:
         return code
     made = sequential_reader.read_frames(sequential_reader.probe(files[1]))
-    result = np.stack([frame.image for frame in itertools.islice(made, len(truth))])
-    line = _report(files, given, result, truth, rate)
-    print(f"{files[0]}: {_describe(given, rate / 2)}\n{files[1]}: {_describe(truth, rate)}")
+    result = np.stack([frame.image for frame in itertools.islice(made, len(target))])
+    line = _report(files, given, result, target, rate)
+    print(f"{files[0]}: {_describe(given, rate / 2)}\n{files[1]}: {_describe(target, rate)}")
     print(f"{files[2]}, {files[3]}: input, bicubic, result, original\n{line}")
     return 0
 
 
-def _report(files, given, result, truth, rate):
+def _report(files, given, result, target, rate):
     """Writes the comparison and returns the line with the scores."""
     plain = enlarge(given)
-    write_video(files[2], panels(given, plain, result, truth), rate=rate, is_exact=False)
+    write_video(files[2], panels(given, plain, result, target), rate=rate, is_exact=False)
     # The frame that was left out where most moves, and the given one before it.
-    moving = np.abs(truth[2::2].astype(np.int16) - truth[:-2:2]).mean((1, 2, 3))
+    moving = np.abs(target[2::2].astype(np.int16) - target[:-2:2]).mean((1, 2, 3))
     first = 2 * int(moving.argmax())
-    shown = itertools.islice(panels(given, plain, result, truth), first, first + 2)
+    shown = itertools.islice(panels(given, plain, result, target), first, first + 2)
     Image.fromarray(np.concatenate(list(shown))).save(files[3])
-    ours, theirs = score(result, truth), score(plain, truth)
+    ours, theirs = score(result, target), score(plain, target)
     gain = ours - theirs
     return (
-        f"{len(truth) // 2} frames that were left out: {ours[1::2].mean():.2f} dB, bicubic {theirs[1::2].mean():.2f} dB: "
+        f"{len(target) // 2} frames that were left out: {ours[1::2].mean():.2f} dB, bicubic {theirs[1::2].mean():.2f} dB: "
         f"{gain[1::2].mean():+.2f} dB (given frames {ours[::2].mean():.2f}, bicubic {theirs[::2].mean():.2f}: "
         f"{gain[::2].mean():+.2f})"
     )

@@ -1,7 +1,7 @@
 """Tables of evaluations: `python -m stvsr_jax.evaluation.report RUN... [--overview] [--published]`.
 
 One table for each ground truth and protocol: numbers of different protocols, low resolution or pixels are never
-in the same one. Published figures stand beside measured ones of the same data set and protocol.
+in the same one. Published scores stand beside measured ones of the same data set and protocol.
 """
 
 import argparse
@@ -75,12 +75,12 @@ def label(record: Record) -> str:
 def _make_table(records: Sequence[Record]) -> str:
     first = records[0]
     dataset, protocol = first["settings"]["dataset"], first["settings"]["protocol"]
-    figures = []
+    printed = []
     # Records that do not say which frames were scored may call `center` what is `middle` now.
     is_middle = protocol["name"] == "center" and protocol.get("scored") != "0 4"
     # Published low resolution is MATLAB's bicubic of the frames as they are.
     if not is_middle and dataset["reduce"] == 1 and dataset["low_resolution"].startswith("MATLAB bicubic"):
-        figures = published.find_figures(dataset["layout"], protocol["name"])
+        printed = published.find_scores(dataset["layout"], protocol["name"])
     metrics = [name for name in _METRICS if any(name in record["scores"] for record in records)]
     header = [
         "method",
@@ -91,7 +91,7 @@ def _make_table(records: Sequence[Record]) -> str:
         "source",
     ]
     rows = [_measured_row(record, metrics) for record in records]
-    rows += [_published_row(figure, metrics) for figure in figures]
+    rows += [_published_row(score, metrics) for score in printed]
     reduced = f"reduced {dataset['reduce']:g} times, " if dataset["reduce"] != 1 else ""
     lines = [
         f"### {dataset['name']}, protocol `{protocol['name']}`",
@@ -130,10 +130,10 @@ def _measured_row(record, metrics):
     ]
 
 
-def _published_row(figure, metrics):
-    scores = {"psnr_y": figure.psnr_y, "ssim_y": figure.ssim_y}
-    source = figure.source + (f" ({figure.remark})" if figure.remark else "")
-    return [figure.method, *(_format(scores, name) for name in metrics), _NONE, _NONE, _NONE, source]
+def _published_row(score, metrics):
+    scores = {"psnr_y": score.psnr_y, "ssim_y": score.ssim_y}
+    source = score.source + (f" ({score.remark})" if score.remark else "")
+    return [score.method, *(_format(scores, name) for name in metrics), _NONE, _NONE, _NONE, source]
 
 
 def _format(scores, name):
@@ -168,7 +168,7 @@ def make_overview(records: Sequence[Record]) -> str:
 
 
 def make_published_table() -> str:
-    """Returns Markdown of every published figure."""
+    """Returns Markdown of every published score."""
     rows = [
         [
             f.method,
@@ -179,7 +179,7 @@ def make_published_table() -> str:
             f.source,
             f.remark,
         ]
-        for f in published.FIGURES
+        for f in published.SCORES
     ]
     header = ["method", "data set", "protocol", "PSNR-Y", "SSIM-Y", "source", "remark"]
     return "\n".join(map(_row, [header, ["---"] * len(header), *rows])) + "\n"
@@ -194,7 +194,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="PSNR-Y / SSIM-Y alone, a line for each protocol and ground truth",
     )
-    parser.add_argument("--published", action="store_true", help="also every published figure")
+    parser.add_argument("--published", action="store_true", help="also every published score")
     return parser
 
 

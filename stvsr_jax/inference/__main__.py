@@ -40,13 +40,13 @@ def run(args: argparse.Namespace) -> int:
         replaced = work_folder.Replaced(args.paths[-1], args.shard)
     with command_line.stop_requests("stopping after this window; once more stops at once") as stopped_by:
         code = 0
-        for (source, target), request in planned:
+        for (source, output), request in planned:
             if is_batch:
-                is_whole = os.path.exists(target) and not work_folder.is_being_finished(target)
+                is_whole = os.path.exists(output) and not work_folder.is_being_finished(output)
                 if is_whole and not (args.overwrite or args.info):
-                    print(f"note: {target} exists: {source} is skipped", file=sys.stderr)
+                    print(f"note: {output} exists: {source} is skipped", file=sys.stderr)
                     continue
-                print(f"{source} -> {target}" if not args.info else f"{source}", file=sys.stderr)
+                print(f"{source} -> {output}" if not args.info else f"{source}", file=sys.stderr)
             code = max(code, _run_one(args, request, network, stopped_by, replaced))
             if stopped_by:
                 return 128 + stopped_by[0]
@@ -117,14 +117,14 @@ def _pair_up(args):
     return pairs, is_batch
 
 
-def _make_request(args, source, target, as_pictures):
+def _make_request(args, source, output, as_pictures):
     names = {field.name for field in dataclasses.fields(requests.Request)} - {
         "input",
         "output",
         "as_pictures",
     }
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    return requests.Request(source, target, as_pictures=as_pictures, **given)
+    return requests.Request(source, output, as_pictures=as_pictures, **given)
 
 
 def _choose_weights(args, planned):

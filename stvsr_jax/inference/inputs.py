@@ -47,12 +47,12 @@ def pair_up(
     # Of a folder's name nothing is a suffix.
     pairs = [(file, output / f"{file.name if file.is_dir() else file.stem}{suffix}") for file in files]
     seen, sources = {}, {file.resolve() for file in files}
-    for file, target in pairs:
-        if target.resolve() in sources:
-            raise ValueError(f"output {target} of {file} is an input; choose another folder or --suffix")
-        if target in seen:
-            raise ValueError(f"inputs {seen[target]} and {file} would have one output, {target}")
-        seen[target] = file
+    for file, path in pairs:
+        if path.resolve() in sources:
+            raise ValueError(f"output {path} of {file} is an input; choose another folder or --suffix")
+        if path in seen:
+            raise ValueError(f"inputs {seen[path]} and {file} would have one output, {path}")
+        seen[path] = file
     return pairs[number::count], True
 
 

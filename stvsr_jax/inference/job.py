@@ -26,7 +26,7 @@ from stvsr_jax import models, stages
 from stvsr_jax.files import fit_name
 from stvsr_jax.inference import compare, pipeline, planes, predictor, saving, tile_size, work_folder
 from stvsr_jax.inference.pipeline import Output
-from stvsr_jax.inference.request import Plan, check_targets
+from stvsr_jax.inference.request import Plan, check_outputs
 from stvsr_jax.video import packet_store, segment_encoder, sequential_reader, writers
 from stvsr_jax.video.output_file import OutputFile
 
@@ -58,7 +58,7 @@ def open_files(plan: Plan) -> list[OutputFile | pathlib.Path]:
       ValueError: one cannot be written.
     """
     request, info = plan.request, plan.info
-    check_targets(request)
+    check_outputs(request)
     is_trimmed = request.max_frames is not None or request.preview is not None
     end = plan.output_frames / plan.video.rate if is_trimmed else None
     if request.makes_pictures:

@@ -129,20 +129,20 @@ def check(request: Request) -> None:
     codecs.check_codec(request.codec, request.crf, request.pixel_format, request.preset)
 
 
-def check_targets(request: Request) -> None:
+def check_outputs(request: Request) -> None:
     """Checks that the outputs can be written.
 
     Raises:
       ValueError: they exist, or are the input or each other, or their folder cannot be written.
     """
-    for target in filter(None, (request.output, request.compare)):
-        if not target.name:
-            raise ValueError(f"output {target} names no file")
-        if target.resolve() == request.input.resolve():
-            raise ValueError(f"output {target} is the input")
-        is_folder = target == request.output and request.makes_pictures
+    for output in filter(None, (request.output, request.compare)):
+        if not output.name:
+            raise ValueError(f"output {output} names no file")
+        if output.resolve() == request.input.resolve():
+            raise ValueError(f"output {output} is the input")
+        is_folder = output == request.output and request.makes_pictures
         may_exist = request.overwrite or work_folder.is_being_finished(request.output)
-        writers.check_target(target, overwrite=may_exist, is_folder=is_folder)
+        writers.check_output(output, overwrite=may_exist, is_folder=is_folder)
     if request.compare and request.compare.resolve() == request.output.resolve():
         raise ValueError(f"--compare {request.compare} is the output")
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from stvsr_jax import models
+from stvsr_jax.models.spec import param_shapes
 
 
 def convert(name: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -29,33 +30,32 @@ def convert(name: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
       ValueError: the network has no published weights, or a tensor is left over, missing, of a wrong shape or not
         finite; each is named.
     """
-    shapes = parameter_shapes(name)
+    shapes = published_shapes(name)
     sources: dict[tuple, list[str]] = {}
-    for source, target in tensor_map(name):
-        sources.setdefault(target, []).append(source)
+    for source, path in tensor_map(name):
+        sources.setdefault(path, []).append(source)
 
     expected = {source for names in sources.values() for source in names}
     _check_names(name, set(tensors), expected)
 
     params, wrong = {}, []
-    for target, names in sources.items():
+    for path, names in sources.items():
         arrays = [_to_flax_layout(np.asarray(tensors[n], np.float32)) for n in names]
-        shape = shapes[target].shape
-        stacked = "blocks" in target
+        shape = shapes[path].shape
+        stacked = "blocks" in path
         want = shape[1:] if stacked else shape
         wrong += [f"{n} {tensors[n].shape}" for n, a in zip(names, arrays, strict=True) if a.shape != want]
         wrong += [f"{n} (not finite)" for n, a in zip(names, arrays, strict=True) if not np.isfinite(a).all()]
         if not wrong:
-            params[target] = np.stack(arrays) if stacked else arrays[0]
+            params[path] = np.stack(arrays) if stacked else arrays[0]
     if wrong:
         raise ValueError(f"{name}: tensors of a wrong shape or value: {', '.join(wrong)}")
     return flax.traverse_util.unflatten_dict(params)
 
 
-def parameter_shapes(name: str) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+def published_shapes(name: str) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     """Returns path -> shape of the published-size network's parameters, computing nothing."""
-    tree = jax.eval_shape(lambda key: models.init_params(models.build(name), key), jax.random.key(0))
-    return flax.traverse_util.flatten_dict(tree)
+    return flax.traverse_util.flatten_dict(param_shapes(models.build(name)))
 
 
 def tensor_map(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -67,13 +67,13 @@ def tensor_map(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     layers = models.contract_of(name).published_layers
     if layers is None:
         raise ValueError(f"{name} has no published weights")
-    for source, target in layers():
+    for source, path in layers():
         bias = "bias"
-        if target[-1].startswith("kernel"):  # SIREN layers: kernel0 and bias0 in one scope
-            *scope, kernel = target
+        if path[-1].startswith("kernel"):  # SIREN layers: kernel0 and bias0 in one scope
+            *scope, kernel = path
             bias = kernel.replace("kernel", "bias")
         else:
-            scope, kernel = list(target), "kernel"
+            scope, kernel = list(path), "kernel"
         yield f"{source}.weight", (*scope, kernel)
         yield f"{source}.bias", (*scope, bias)
 

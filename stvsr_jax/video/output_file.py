@@ -66,13 +66,13 @@ class OutputFile:
         if (height, width) != (video.height, video.width):
             self.notes.append(f"cropped to {width}x{height}: {video.encoded_format} needs even sizes")
 
-    def assemble(self, target: pathlib.Path, packets: Iterable[av.Packet]) -> list[str]:
+    def assemble(self, path: pathlib.Path, packets: Iterable[av.Packet]) -> list[str]:
         """Writes a file of encoded packets and whatever comes with them; leaves none if that fails.
 
         Returns:
           Notes on what of the other streams was left out.
         """
-        sides = self._write(target, packets, self._treatments)
+        sides = self._write(path, packets, self._treatments)
         return [
             f"{count} damaged packets of {treatment.stream.label} are left out"
             for treatment in self._treatments
@@ -88,10 +88,10 @@ class OutputFile:
         Raises:
           OSError, av.FFmpegError: the disk or the machine does not let it be written.
         """
-        target = work / f"whole{self.path.suffix}"
+        whole = work / f"whole{self.path.suffix}"
         try:
-            notes = self.assemble(target, read_packets())
-            os.replace(target, self.path)
+            notes = self.assemble(whole, read_packets())
+            os.replace(whole, self.path)
             return notes
         except (av.FFmpegError, ValueError) as error:
             if remux.is_of_the_machine(error):
@@ -100,7 +100,7 @@ class OutputFile:
             notes = [
                 f"{self.path.name} cannot be written ({rehearsal.reason_of(error)}): the result is {spare}"
             ]
-        target = work / "whole.mkv"
+        whole = work / "whole.mkv"
         try:
             matroska = OutputFile(
                 spare,
@@ -110,13 +110,13 @@ class OutputFile:
                 shifts=self._shifts,
                 end=self._end,
             )
-            notes += matroska.notes + matroska.assemble(target, read_packets())
+            notes += matroska.notes + matroska.assemble(whole, read_packets())
         except (av.FFmpegError, ValueError) as error:
             if remux.is_of_the_machine(error) or self._source is None:
                 raise
-            OutputFile(spare, self.video).assemble(target, read_packets())
+            OutputFile(spare, self.video).assemble(whole, read_packets())
             notes.append(f"sound and subtitles are left out ({rehearsal.reason_of(error)})")
-        os.replace(target, spare)
+        os.replace(whole, spare)
         return notes
 
     def _rehearse_all(self, trial):
@@ -163,11 +163,11 @@ class OutputFile:
                 self._covers = []
                 self.notes += [f"{cover.label} does not fit {format_name} and is left out" for cover in found]
 
-    def _write(self, target, packets, treatments, *, packet_limit=None):
+    def _write(self, path, packets, treatments, *, packet_limit=None):
         """Writes a file and returns its `SideStreams`, closed; leaves no file if that fails."""
         container = sides = None
         try:
-            container, stream, sides, stills = self._open(target, treatments, packet_limit)
+            container, stream, sides, stills = self._open(path, treatments, packet_limit)
             for packet in stills:
                 container.mux_one(packet)
             end = Fraction(0)
@@ -184,18 +184,18 @@ class OutputFile:
         except BaseException:
             if container:
                 remux.close_quietly(container)
-            target.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             raise
         finally:
             if sides:
                 sides.close()
         return sides
 
-    def _open(self, target, treatments, packet_limit):
+    def _open(self, path, treatments, packet_limit):
         """Returns (container, its video stream, SideStreams, packets of covers), the header written."""
         video = self.video
-        is_mp4 = target.suffix.lower() in _MP4_SUFFIXES
-        container = media.open_to_write(target, options={"movflags": "+faststart"} if is_mp4 else {})
+        is_mp4 = path.suffix.lower() in _MP4_SUFFIXES
+        container = media.open_to_write(path, options={"movflags": "+faststart"} if is_mp4 else {})
         sides = None
         try:
             # Its encoder is opened to describe the stream and never used.

@@ -23,7 +23,7 @@ from stvsr_jax.video import colour, encoding, packet_store, remux, segment_encod
 from stvsr_jax.video.output_file import OutputFile
 
 
-def check_target(path: pathlib.Path, *, overwrite: bool, is_folder: bool = False) -> None:
+def check_output(path: pathlib.Path, *, overwrite: bool, is_folder: bool = False) -> None:
     """Checks that an output, a folder if `is_folder`, can be written.
 
     Raises:
@@ -135,14 +135,14 @@ class VideoWriter:
 
     def finish_partial(self) -> pathlib.Path:
         """Makes a file of what is stored in the work folder and returns its name, or the folder's if it fails."""
-        target = files.fit_name(self._work / self._file.path.stem, f".partial{self._file.path.suffix}")
+        partial = files.fit_name(self._work / self._file.path.stem, f".partial{self._file.path.suffix}")
         try:
-            self._file.assemble(target, self._packets.read())
+            self._file.assemble(partial, self._packets.read())
         except (av.FFmpegError, ValueError) as error:
             if remux.is_of_the_machine(error):
                 raise
             return self._work
-        return target
+        return partial
 
     def close(self) -> None:
         self._encoder.close()

@@ -181,7 +181,7 @@ def test_shards_of_a_changed_source_are_not_used(vimeo, tmp_path, small_shards):
     root, _ = vimeo
     builder = Vimeo90k(data_dir=tmp_path / "data")
     planned = {s: shards.plan(clips, 1) for s, clips in builder.find_clips(root).items()}
-    shards.make(planned, builder.work_dir, num_workers=1, description="test")
+    shards.make(planned, builder.parts_dir, num_workers=1, description="test")
     path = root / "sequences" / "00001" / "0001" / "im1.png"
     path.write_bytes((root / "sequences" / "00001" / "0002" / "im1.png").read_bytes())
     (clip, *_) = prepared.open_split(

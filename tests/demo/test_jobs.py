@@ -97,8 +97,8 @@ def test_frames_beyond_8k_are_refused(networks, write_video, tmp_path):
 
 
 def test_a_video_is_made(networks, source, tmp_path):
-    asked, target, done = wish(space=1.5, time=None, fps=60, seconds=0.4), tmp_path / "out.mp4", []
-    planned = jobs.plan(networks[0], asked, source, target)
+    asked, output, done = wish(space=1.5, time=None, fps=60, seconds=0.4), tmp_path / "out.mp4", []
+    planned = jobs.plan(networks[0], asked, source, output)
     line = jobs.run(
         networks[0],
         asked,
@@ -106,11 +106,11 @@ def test_a_video_is_made(networks, source, tmp_path):
         on_progress=lambda n, m: done.append((n, m)),
         should_stop=lambda: False,
     )
-    info = sequential_reader.probe(target)
+    info = sequential_reader.probe(output)
     assert (info.height, info.width, info.rate, info.frame_count) == (48, 72, 60, 24)
     assert "48x32 at 25 frames per second became 72x48 at 60." in line
     assert done[0] == (0, 24) and done[-1] == (24, 24)
-    assert jobs.count_frames(target) == 24
+    assert jobs.count_frames(output) == 24
 
 
 def test_it_stops_after_a_window(networks, source, tmp_path):
@@ -128,11 +128,11 @@ def test_it_stops_after_a_window(networks, source, tmp_path):
 
 
 def test_any_frame_is_compared_with_the_input_at_its_moment(networks, source, tmp_path):
-    asked, target = wish(space=2, time=4), tmp_path / "out.mp4"
-    planned = jobs.plan(networks[0], asked, source, target)
+    asked, output = wish(space=2, time=4), tmp_path / "out.mp4"
+    planned = jobs.plan(networks[0], asked, source, output)
     jobs.run(networks[0], asked, planned, on_progress=lambda n, m: None, should_stop=lambda: False)
     given = [frame.image for frame in sequential_reader.read_frames(sequential_reader.probe(source))]
-    made = [frame.image for frame in sequential_reader.read_frames(sequential_reader.probe(target))]
+    made = [frame.image for frame in sequential_reader.read_frames(sequential_reader.probe(output))]
     for number, index, kind in [
         (0, 0, "0.000 s: input frame 1, enlarged"),
         (6, 1, "0.060 s: interpolated, 0.50 of the way from input frame 2 to the next"),
@@ -140,7 +140,7 @@ def test_any_frame_is_compared_with_the_input_at_its_moment(networks, source, tm
         (44, 11, "0.440 s: input frame 12, enlarged"),
         (99, 11, "0.470 s: interpolated, 0.75 of the way from input frame 12 to the next"),
     ]:
-        left, right, text = jobs.pair_at(source, target, number)
+        left, right, text = jobs.pair_at(source, output, number)
         assert text == kind
         np.testing.assert_array_equal(right, made[min(number, 47)])
         assert left.shape == right.shape == (64, 96, 3)

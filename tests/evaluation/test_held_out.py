@@ -58,10 +58,10 @@ def luma(frame):
 
 def test_the_ground_truth_is_odd_and_divides_by_four(clip):
     path, frames = clip
-    truth, rate = held_out.read_truth(path, start=1, frames=100)
+    target, rate = held_out.read_target(path, start=1, frames=100)
     assert rate == 24
-    np.testing.assert_array_equal(truth, frames[1:10, :48, :64])
-    assert len(held_out.read_truth(path, start=0, frames=4)[0]) == 3
+    np.testing.assert_array_equal(target, frames[1:10, :48, :64])
+    assert len(held_out.read_target(path, start=0, frames=4)[0]) == 3
 
 
 def test_every_second_frame_is_given_at_a_quarter_of_the_size(clip, tool, tmp_path, capsys):
@@ -79,32 +79,32 @@ def test_every_second_frame_is_given_at_a_quarter_of_the_size(clip, tool, tmp_pa
 
 
 def test_bicubic_is_bicubic_and_the_mean_of_two_frames():
-    truth = moving_waves(5, 48, 64)
-    given = held_out.reduce(truth)
+    target = moving_waves(5, 48, 64)
+    given = held_out.reduce(target)
     plain = held_out.enlarge(given)
     large = bicubic.imresize(given, scale=4)
     np.testing.assert_array_equal(plain[2], bicubic.to_uint8(large[1]))
     np.testing.assert_array_equal(plain[3], bicubic.to_uint8((large[1] + large[2]) / 2))
-    assert plain.shape == truth.shape
+    assert plain.shape == target.shape
 
 
 def test_the_last_line_says_what_was_gained(clip, tool, tmp_path, capsys):
     path, frames = clip
-    truth = frames[:9, :48, :64]
-    noise = np.random.default_rng(0).integers(-3, 4, truth.shape)
-    made = np.clip(truth + noise, 0, 255).astype(np.uint8)
+    target = frames[:9, :48, :64]
+    noise = np.random.default_rng(0).integers(-3, 4, target.shape)
+    made = np.clip(target + noise, 0, 255).astype(np.uint8)
     tool[0].extend([*made, made[-1]])  # the tool makes two frames of the last one, too
     assert held_out.main([str(path), str(tmp_path / "out")]) == 0
     numbers = [float(n) for n in re.findall(r"-?\d+\.\d\d", capsys.readouterr().out.splitlines()[-1])]
 
-    plain = held_out.enlarge(held_out.reduce(truth))
+    plain = held_out.enlarge(held_out.reduce(target))
     expected = []
     for first in (1, 0):  # left out, given
         ours, theirs = (
             np.mean(
                 [
                     peak_signal_noise_ratio(luma(t), luma(f), data_range=255)
-                    for f, t in zip(x[first::2], truth[first::2], strict=True)
+                    for f, t in zip(x[first::2], target[first::2], strict=True)
                 ]
             )
             for x in (made, plain)
@@ -116,8 +116,8 @@ def test_the_last_line_says_what_was_gained(clip, tool, tmp_path, capsys):
 
 def test_pictures_show_four_panels_of_one_moment(clip, tool, tmp_path):
     path, frames = clip
-    truth = frames[:9, :48, :64]
-    tool[0].extend(truth)
+    target = frames[:9, :48, :64]
+    tool[0].extend(target)
     assert held_out.main([str(path), str(tmp_path / "out")]) == 0
     picture = np.asarray(Image.open(tmp_path / "out" / "compare.png"))
     assert picture.shape == (2 * 48 * 5, 4 * 64 * 5, 3)
@@ -125,7 +125,7 @@ def test_pictures_show_four_panels_of_one_moment(clip, tool, tmp_path):
     below = slice(48 * 5 - 40, None)  # the labels are above
     np.testing.assert_array_equal(result[below][:40], original[below][:40])
     shown = original[48 * 5 + 60 :: 5, ::5]
-    assert any((frame[12:] == shown).all() for frame in truth[1::2])
+    assert any((frame[12:] == shown).all() for frame in target[1::2])
     video, rate = read(tmp_path / "out" / "compare.mp4")
     assert (len(video), rate, video.shape[1:3]) == (9, 24, (240, 1280))
     held = [frame[120:, :300] for frame in itertools.islice(video, 2)]

@@ -1,4 +1,4 @@
-"""Published figures: known literals, and that every one fits our data sets and protocols."""
+"""Published scores: known literals, and that every one fits our data sets and protocols."""
 
 import pytest
 
@@ -20,34 +20,34 @@ from stvsr_jax.evaluation.protocols import PROTOCOLS
         ("gopro", "v3_center", "V3-Large", 33.09, 0.925),
     ],
 )
-def test_known_figures(dataset, protocol, method, psnr, ssim):
-    found = {figure.method: figure for figure in published.find_figures(dataset, protocol)}
+def test_known_scores(dataset, protocol, method, psnr, ssim):
+    found = {score.method: score for score in published.find_scores(dataset, protocol)}
     assert (found[method].psnr_y, found[method].ssim_y) == (psnr, ssim)
 
 
 def test_center_is_above_average_in_every_table():
     """The given frame in it makes it so: the middle frame alone is the hardest of all."""
-    figures = {(f.method, f.dataset, f.protocol): f.psnr_y for f in published.FIGURES}
-    pairs = [key for key in figures if key[2] and key[2].endswith("center")]
+    scores = {(f.method, f.dataset, f.protocol): f.psnr_y for f in published.SCORES}
+    pairs = [key for key in scores if key[2] and key[2].endswith("center")]
     assert len(pairs) == 10
     for method, dataset, protocol in pairs:
-        average = figures[method, dataset, protocol.replace("center", "average")]
-        assert figures[method, dataset, protocol] > average
+        average = scores[method, dataset, protocol.replace("center", "average")]
+        assert scores[method, dataset, protocol] > average
 
 
 def test_nothing_published_is_of_the_middle_frame_alone():
-    assert not [f for f in published.FIGURES if f.protocol == "middle"]
+    assert not [f for f in published.SCORES if f.protocol == "middle"]
 
 
-def test_every_figure_has_a_source_and_fits_a_data_set():
-    for figure in published.FIGURES:
-        assert figure.source and figure.dataset in LAYOUTS
-        assert figure.protocol is None or figure.protocol in PROTOCOLS
-        assert figure.protocol is not None or figure.remark  # says why it is compared with nothing
-        assert 15 < figure.psnr_y < 50 and 0.3 < figure.ssim_y < 1
+def test_every_score_has_a_source_and_fits_a_data_set():
+    for score in published.SCORES:
+        assert score.source and score.dataset in LAYOUTS
+        assert score.protocol is None or score.protocol in PROTOCOLS
+        assert score.protocol is not None or score.remark  # says why it is compared with nothing
+        assert 15 < score.psnr_y < 50 and 0.3 < score.ssim_y < 1
 
 
-def test_figures_of_unstated_protocols_are_beside_nothing():
-    found = {figure for name in LAYOUTS for p in PROTOCOLS for figure in published.find_figures(name, p)}
-    assert found == {figure for figure in published.FIGURES if figure.protocol}
-    assert len(found) < len(published.FIGURES)
+def test_scores_of_unstated_protocols_are_beside_nothing():
+    found = {score for name in LAYOUTS for p in PROTOCOLS for score in published.find_scores(name, p)}
+    assert found == {score for score in published.SCORES if score.protocol}
+    assert len(found) < len(published.SCORES)

@@ -170,7 +170,7 @@ def test_overview_has_a_line_for_each_protocol(record, tmp_path, capsys):
 def test_published_table_is_printed_at_once(capsys):
     assert report.main(["--published"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + len(report.published.FIGURES)
+    assert len(lines) == 2 + len(report.published.SCORES)
     assert "| VideoINR | gopro | average | 29.41 | 0.8669 | Chen et al., CVPR 2022, Table 1 |" in lines[8]
 
 

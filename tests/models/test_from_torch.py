@@ -17,19 +17,19 @@ NAMES = pathlib.Path(__file__).parents[1] / "parity"
 @pytest.fixture(scope="module")
 def shapes():
     """Returns network name -> path -> shape; traced once for the whole file."""
-    return {name: from_torch.parameter_shapes(name) for name in models.MODELS}
+    return {name: from_torch.published_shapes(name) for name in models.MODELS}
 
 
 @pytest.fixture(params=sorted(models.MODELS))
 def published(request, shapes, monkeypatch):
     """Returns (network name, its published tensors; all zeros, which take no memory)."""
-    monkeypatch.setattr(from_torch, "parameter_shapes", shapes.get)
+    monkeypatch.setattr(from_torch, "published_shapes", shapes.get)
     return request.param, zero_tensors(request.param)
 
 
 @pytest.fixture
 def slowmo(shapes, monkeypatch):
-    monkeypatch.setattr(from_torch, "parameter_shapes", shapes.get)
+    monkeypatch.setattr(from_torch, "published_shapes", shapes.get)
     return zero_tensors("zooming_slowmo")
 
 
@@ -81,7 +81,7 @@ def test_residual_blocks_are_stacked_in_order(slowmo):
 
 
 def test_linear_weights_are_transposed(shapes, monkeypatch):
-    monkeypatch.setattr(from_torch, "parameter_shapes", shapes.get)
+    monkeypatch.setattr(from_torch, "published_shapes", shapes.get)
     tensors, values = numbered(zero_tensors("videoinr"), "encode_imnet.net.0.linear.weight")
     colour = from_torch.convert("videoinr", tensors)["colour"]
     assert colour["kernel0"].shape == (525, 64)
@@ -89,7 +89,7 @@ def test_linear_weights_are_transposed(shapes, monkeypatch):
 
 
 def test_unused_tensors_of_videoinr_are_optional(shapes, monkeypatch):
-    monkeypatch.setattr(from_torch, "parameter_shapes", shapes.get)
+    monkeypatch.setattr(from_torch, "published_shapes", shapes.get)
     tensors = zero_tensors("videoinr")
     unused = [
         f"{layer}.{part}"
@@ -116,7 +116,7 @@ def test_missing_and_leftover_tensors_are_named(published):
 
 
 def test_weights_of_the_other_network_are_refused(shapes, monkeypatch):
-    monkeypatch.setattr(from_torch, "parameter_shapes", shapes.get)
+    monkeypatch.setattr(from_torch, "published_shapes", shapes.get)
     with pytest.raises(ValueError, match="left over: .*imnet.*and 18 more"):
         from_torch.convert("zooming_slowmo", zero_tensors("videoinr"))
     with pytest.raises(ValueError, match="missing: .*imnet.*and 18 more"):

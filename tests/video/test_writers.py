@@ -249,11 +249,11 @@ def test_targets_are_checked(tmp_path):
     existing = tmp_path / "a.mp4"
     existing.touch()
     with pytest.raises(ValueError, match="exists; --overwrite"):
-        writers.check_target(existing, overwrite=False)
-    writers.check_target(existing, overwrite=True)
+        writers.check_output(existing, overwrite=False)
+    writers.check_output(existing, overwrite=True)
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(ValueError, match="is a device or pipe"):
-        writers.check_target(tmp_path / "pipe.mp4", overwrite=True)
-    writers.check_target(tmp_path / "b.mp4", overwrite=False)
+        writers.check_output(tmp_path / "pipe.mp4", overwrite=True)
+    writers.check_output(tmp_path / "b.mp4", overwrite=False)
     with pytest.raises(ValueError, match="does not exist"):
-        writers.check_target(tmp_path / "none" / "b.mp4", overwrite=False)
+        writers.check_output(tmp_path / "none" / "b.mp4", overwrite=False)

@@ -101,7 +101,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return sorted(clip.name for clips in found.values() for clip in clips if clip.name not in names)
 
     @property
-    def work_dir(self) -> Path:
+    def parts_dir(self) -> Path:
         """Where finished shards wait for the rest."""
         return Path(self.data_dir_root, self.name, f"unfinished-{self.VERSION}")
 
@@ -113,7 +113,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 f"{source} holds no clip to train on; expected {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
         planned = {split: shards.plan(clips, self.CLIPS_PER_SHARD) for split, clips in splits.items()}
-        made = shards.make(planned, self.work_dir, num_workers=self._num_workers, description=self.name)
+        made = shards.make(planned, self.parts_dir, num_workers=self._num_workers, description=self.name)
         self._linker.shards = {
             (split, number): shard.path for split, found in made.items() for number, shard in enumerate(found)
         }
@@ -130,7 +130,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return self._linker
 
     def _post_download_and_prepare_hook(self) -> None:
-        shutil.rmtree(self.work_dir)
+        shutil.rmtree(self.parts_dir)
 
 
 @dataclasses.dataclass(frozen=True)

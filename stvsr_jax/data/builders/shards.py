@@ -79,13 +79,13 @@ def plan(clips: Sequence[SourceClip], clips_per_shard: int) -> list[ShardPlan]:
 
 
 def make(
-    planned: Mapping[str, Sequence[ShardPlan]], work_dir: Path, *, num_workers: int, description: str
+    planned: Mapping[str, Sequence[ShardPlan]], parts_dir: Path, *, num_workers: int, description: str
 ) -> dict[str, list[Shard]]:
-    """Makes the shards that `work_dir` lacks.
+    """Makes the shards that `parts_dir` lacks.
 
     Args:
       planned: the shards of each split.
-      work_dir: where they go; what it holds of earlier plans is removed.
+      parts_dir: where they go; what it holds of earlier plans is removed.
       num_workers: processes.
       description: for the progress bar.
 
@@ -95,39 +95,39 @@ def make(
     Raises:
       ValueError: frames cannot be read. All are named, and all shards without one are finished first.
     """
-    work_dir.mkdir(parents=True, exist_ok=True)
+    parts_dir.mkdir(parents=True, exist_ok=True)
     plans = {item.name: item for split in planned.values() for item in split}
-    for path in filter(Path.is_file, work_dir.iterdir()):
+    for path in filter(Path.is_file, parts_dir.iterdir()):
         if path.name.split(".")[0] not in plans or ".draft" in path.suffixes:
             path.unlink()
-    missing = [item for item in plans.values() if _load(work_dir, item.name) is None]
+    missing = [item for item in plans.values() if _load(parts_dir, item.name) is None]
     total = sum(item.num_frames for item in plans.values())
     done = total - sum(item.num_frames for item in missing)
     problems = []
     with tqdm(total=total, initial=done, desc=description, unit="frame", smoothing=0.05) as progress:
-        for found in _run(missing, work_dir, num_workers, progress.update):
+        for found in _run(missing, parts_dir, num_workers, progress.update):
             problems += found
     if problems:
         more = f", and {len(problems) - _SHOWN} more clips" if len(problems) > _SHOWN else ""
         raise ValueError(
             "; ".join(problems[:_SHOWN]) + more + ". Replace them and run again: the rest is kept"
         )
-    return {split: [_load(work_dir, item.name) for item in items] for split, items in planned.items()}
+    return {split: [_load(parts_dir, item.name) for item in items] for split, items in planned.items()}
 
 
-def _load(work_dir: Path, name: str) -> Shard | None:
+def _load(parts_dir: Path, name: str) -> Shard | None:
     """Returns a finished shard, None if it is not."""
-    path = work_dir / f"{name}.array_record"
-    clips = files.read_json(work_dir / f"{name}.json")
+    path = parts_dir / f"{name}.array_record"
+    clips = files.read_json(parts_dir / f"{name}.json")
     return Shard(path, tuple(ClipEntry(*clip) for clip in clips)) if clips and path.is_file() else None
 
 
 def _run(
-    missing: Sequence[ShardPlan], work_dir: Path, num_workers: int, report: Callable[[int], None]
+    missing: Sequence[ShardPlan], parts_dir: Path, num_workers: int, report: Callable[[int], None]
 ) -> Iterator[list[str]]:
     """Makes shards here or in processes; yields what is wrong with each, in any order."""
     if num_workers == 1 or len(missing) < 2:
-        yield from (_write(item, work_dir, report) for item in missing)
+        yield from (_write(item, parts_dir, report) for item in missing)
         return
     context = multiprocessing.get_context("spawn")
     reports = context.SimpleQueue()
@@ -137,7 +137,7 @@ def _run(
         min(num_workers, len(missing)), mp_context=context, initializer=_start_worker, initargs=(reports,)
     )
     try:
-        jobs = [pool.submit(_write_in_worker, item, work_dir) for item in missing]
+        jobs = [pool.submit(_write_in_worker, item, parts_dir) for item in missing]
         for job in concurrent.futures.as_completed(jobs):
             yield job.result()
     except KeyboardInterrupt:
@@ -157,15 +157,15 @@ def _start_worker(reports) -> None:
     end_with_parent()
 
 
-def _write_in_worker(item: ShardPlan, work_dir: Path) -> list[str]:
-    return _write(item, work_dir, _reports.put)
+def _write_in_worker(item: ShardPlan, parts_dir: Path) -> list[str]:
+    return _write(item, parts_dir, _reports.put)
 
 
-def _write(item: ShardPlan, work_dir: Path, report: Callable[[int], None]) -> list[str]:
+def _write(item: ShardPlan, parts_dir: Path, report: Callable[[int], None]) -> list[str]:
     """Makes one shard; returns what is wrong with its clips, and leaves nothing if anything is."""
     entries, problems = [], []
     try:
-        with files.replacing(work_dir / f"{item.name}.array_record") as draft:
+        with files.replacing(parts_dir / f"{item.name}.array_record") as draft:
             writer = ArrayRecordWriter(str(draft), "group_size:1")
             for clip in item.clips:
                 # Once a clip is bad the others are only looked at.
@@ -187,7 +187,7 @@ def _write(item: ShardPlan, work_dir: Path, report: Callable[[int], None]) -> li
         return problems
     except RuntimeError as error:  # of the array_record library, when the disk is full
         raise OSError(f"a shard cannot be written: {error}") from error
-    files.write_json(work_dir / f"{item.name}.json", [dataclasses.astuple(e) for e in entries])
+    files.write_json(parts_dir / f"{item.name}.json", [dataclasses.astuple(e) for e in entries])
     return []
 
 
