@@ -23,6 +23,7 @@ class Codec:
       tag: code that players expect in MP4 and MOV, or None.
       smallest: rows and columns that it needs.
       parameters: name of the option that holds the encoder's own parameters, or None.
+      smallest_parameters: more of them where a side has no more than `smallest`, or None.
       side_by_side: how many encoders may run at a time: they keep many cores busy, or take much memory.
       quality: name of the option for `crf`.
       presets: values of the option "preset", the fastest and the slowest among them.
@@ -38,6 +39,7 @@ class Codec:
     tag: str | None = None
     smallest: int = 2
     parameters: str | None = None
+    smallest_parameters: str | None = None
     side_by_side: int = 2
     quality: str = "crf"
     presets: tuple[str, ...] = ()
@@ -90,7 +92,8 @@ def _videotoolbox(encoder, formats, tag=None):
 
 
 # A job that was stopped and gone on with must give the file of one that was not: every encoder in software here gives
-# the same bytes every time, but x264 with its macroblock tree (x264 165 on AVX-512: six runs, six results).
+# the same bytes every time. x264 with its macroblock tree would not (x264 165 on AVX-512): they depend on what was in
+# its memory before.
 CODECS = {
     # Few players and no browser decode H.264 with 10 bits, so that has to be asked for.
     "h264": Codec(
@@ -114,6 +117,9 @@ CODECS = {
         "hvc1",
         parameters="x265-params",
         smallest=64,  # below that x265 writes past its memory, which ends the process, or not
+        # Beside a single row or column of coding tree units (64 pixels each) x265 4.2 predicts from memory that it has
+        # not set: the packets depend on what was there before.
+        smallest_parameters="ctu=32",
         presets=tuple(_X26X),
     ),
     "av1": Codec(

@@ -78,11 +78,13 @@ def encoder_options(video: VideoFormat) -> dict[str, str]:
     """Returns the encoder's options."""
     codec = CODECS[video.codec]
     options = dict(codec.options)
-    if parameters := encoder_parameters(codec.encoder, video.hdr):
-        given = [options[codec.parameters]] if codec.parameters in options else []
-        options[codec.parameters] = ":".join(
-            given + [f"{name}={value}" for name, value in parameters.items()]
-        )
+    parameters = [options[codec.parameters]] if codec.parameters in options else []
+    of_hdr = encoder_parameters(codec.encoder, video.hdr) or {}
+    parameters += [f"{name}={value}" for name, value in of_hdr.items()]
+    if codec.smallest_parameters and min(video.encoded_size) <= codec.smallest:
+        parameters.append(codec.smallest_parameters)
+    if parameters:
+        options[codec.parameters] = ":".join(parameters)
     if codec.max_crf is not None:
         options[codec.quality] = str(codec.crf if video.crf is None else video.crf)
     if video.preset is not None:
