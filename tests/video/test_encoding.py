@@ -71,12 +71,12 @@ def test_packets_do_not_depend_on_what_the_memory_held(codec, size):
     patches = noise[:, ::16, ::16].repeat(16, 1).repeat(16, 2)[:, : size[0], : size[1]]
     found = set()
     for pictures in (noise, patches):
-        maker = video_encoder.FrameMaker(video)
+        maker = encoding.FrameMaker(video)
         frames = [maker.make(picture) for picture in pictures]
         for byte in (1, 85, 170, 200):
             assert fill_memory(kind, byte) == 1
             try:
-                encoder = video_encoder.VideoEncoder(video, has_global_header=True)
+                encoder = encoding.VideoEncoder(video, has_global_header=True)
                 packets = [p for i, frame in enumerate(frames) for p in encoder.encode(frame, i, 1)]
                 found.add(tuple(bytes(packet) for packet in [*packets, *encoder.flush()]))
                 del encoder
