@@ -5,9 +5,12 @@ upright: the rotation that phones store beside the picture is applied, so the ou
 than 8 bits comes with 16, interlaced video deinterlaced.
 """
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 import pathlib
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -15,6 +18,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from stvsr_jax import stages
 from stvsr_jax.files import IMAGE_SUFFIXES
 from stvsr_jax.video import animated_webp, colour, decoding, deinterlacing, media, picture_folder, timing
 from stvsr_jax.video.hdr import Hdr, read_hdr
@@ -22,6 +26,7 @@ from stvsr_jax.video.timeline import Timeline, scan_packets
 
 # So many frames are looked at for interlacing and transparency: some recordings begin without.
 _LEADING_FRAMES = 25
+_WORKERS = 4  # frames that are converted at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,22 +303,40 @@ def _hold_last(images, info):
 
 
 def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fraction]]:
-    """Yields ([H, W, 3], time, duration claimed by the file)."""
-    if info.pictures:
-        for number, file in enumerate(info.pictures):
-            image = picture_folder.read_picture(file)
-            yield colour.to_16_bits(image) if info.bit_depth > 8 else image, number / info.rate, 1 / info.rate
-        return
-    if info.stream_index is None:
+    """Yields ([H, W, 3], time, duration claimed by the file); several are converted at a time."""
+    if info.stream_index is None and not info.pictures:
         time = Fraction(0)
         durations = animated_webp.read_durations(info.path)
         for image, duration in zip(animated_webp.read_images(info.path), durations, strict=True):
             yield image, time, duration * info.time_base
             time += duration * info.time_base
         return
-    clock = timing.Clock(info.time_base, info.usual_step, info.is_constant_rate, info.origin)
+    make, items = (_read_picture, enumerate(info.pictures)) if info.pictures else (_convert, _decode(info))
+    workers = min(_WORKERS, stages.count_cores())
+    own = threading.local()  # converters are for one thread
+    images = stages.map_ahead(functools.partial(make, info, own), items, workers=workers, ahead=2 * workers)
+    with contextlib.closing(images):
+        yield from images
+
+
+def _read_picture(info, own, numbered):
+    number, file = numbered
+    image = picture_folder.read_picture(file)
+    return colour.to_16_bits(image) if info.bit_depth > 8 else image, number / info.rate, 1 / info.rate
+
+
+def _convert(info, own, decoded):
+    frame, time, duration = decoded
+    if not hasattr(own, "converter"):
+        own.converter = colour.RgbConverter(info.colour_tags)
     size = (info.width, info.height) if info.orientation[0] else (info.height, info.width)
-    converter = colour.RgbConverter(info.colour_tags, threads=0)
+    rgb = own.converter.to_rgb(frame, size=size, is_deep=info.bit_depth > 8)
+    return decoding.make_upright(rgb, info.orientation), time, duration
+
+
+def _decode(info):
+    """Yields (frame, time, duration claimed by the file)."""
+    clock = timing.Clock(info.time_base, info.usual_step, info.is_constant_rate, info.origin)
     with media.open_to_read(info.path) as container:
         stream = container.streams[info.stream_index]
         stream.thread_type = "AUTO"
@@ -324,6 +347,4 @@ def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fract
             duration = info.usual_step
             if stamp is not None and frame.duration:  # of raw streams it is what FFmpeg assumes
                 duration = frame.duration * (frame.time_base or info.time_base)
-            rgb = converter.to_rgb(frame, size=size, is_deep=info.bit_depth > 8)
-            image = decoding.make_upright(rgb, info.orientation)
-            yield image, clock.time(stamp), duration
+            yield frame, clock.time(stamp), duration
