@@ -1,7 +1,7 @@
 """Pure array operations, NHWC; coordinates are (y, x) in pixels with centres at integers."""
 
 from stvsr_jax.ops.arrange import arrange
-from stvsr_jax.ops.conv import conv2d, conv2d_deferred, conv2d_kernel_gradient
+from stvsr_jax.ops.conv import conv2d
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d, deform_conv2d_of_head
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
 from stvsr_jax.ops.sampling import (
@@ -22,8 +22,6 @@ __all__ = [
     "bilinear_sample",
     "ConvWeights",
     "conv2d",
-    "conv2d_deferred",
-    "conv2d_kernel_gradient",
     "deform_columns",
     "deform_conv2d",
     "deform_conv2d_of_head",

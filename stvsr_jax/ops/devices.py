@@ -4,7 +4,7 @@ import contextlib
 import contextvars
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -56,6 +56,42 @@ def count_mosaic_sms() -> int | None:
     if jax.__version_info__ < (0, 11) or not allows_kernels():
         return None
     return count_hopper_sms()
+
+
+def check_implementation(op: str, implementation: str | None, known: Iterable[str]) -> None:
+    """Checks a name that an op was given.
+
+    Raises:
+      ValueError: it is none of `known`.
+    """
+    if implementation is not None and implementation not in known:
+        raise ValueError(f"{op}: implementation {implementation!r} is not one of {', '.join(sorted(known))}")
+
+
+def require_mosaic(op: str) -> int:
+    """Returns the number of SMs, for an op whose Mosaic kernel is asked for by name.
+
+    Raises:
+      NotImplementedError: a program traced now may not hold such kernels.
+    """
+    if (sms := count_mosaic_sms()) is None:
+        raise NotImplementedError(
+            f"{op}: pallas_mosaic runs on one NVIDIA Hopper GPU, or inside shard_map, with jax 0.11 or later"
+        )
+    return sms
+
+
+def require_support(op: str, implementation: str, is_supported: bool, *arrays: jax.Array) -> None:
+    """Checks what a kernel that is asked for by name says of its operands.
+
+    Raises:
+      NotImplementedError: it does not support them, or the program is not for its device.
+    """
+    if not is_supported:
+        shapes = ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
+        raise NotImplementedError(
+            f"{op}: {implementation} cannot run {shapes} in a program for {_platform()}"
+        )
 
 
 def loop_unroll(most: int = 8) -> int:

@@ -8,7 +8,7 @@ import warnings
 
 import jax
 
-from stvsr_jax.ops.devices import allows_kernels, is_for_gpu
+from stvsr_jax.ops.devices import allows_kernels, is_for_gpu, is_for_tpu
 
 # What the kernels use of it.
 NAMES = ("CompilerParams", "dot", "elementwise_inline_asm", "load", "store")
@@ -27,7 +27,13 @@ def is_usable() -> bool:
 
 
 def require(operation: str) -> None:
-    """Raises NotImplementedError if this JAX has no Triton lowering; for ops whose Triton kernel is asked for by name."""
+    """Checks that an op's Triton kernel, which is asked for by name, can be traced. A CPU interprets it, or refuses.
+
+    Raises:
+      NotImplementedError: this JAX has no Triton lowering, or the program is for a TPU.
+    """
+    if is_for_tpu():
+        raise NotImplementedError(f"{operation}: pallas_triton cannot run on a TPU")
     if (reason := why_missing()) is not None:
         raise NotImplementedError(f"{operation}: pallas_triton cannot run: {reason}")
 

@@ -13,7 +13,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--train", action="store_true", help="a training step: forward, backward and Adam")
     values.add_dtype(parser, default="bfloat16")
     parser.add_argument(
-        "--implementation", help="of ops.sine_mlp (videoinr): xla, pallas_triton or pallas_mosaic"
+        "--implementation", help="of ops.sine_mlp (videoinr): xla, pallas_triton, pallas_mosaic or pallas_tpu"
     )
     parser.add_argument("--remat", action="store_true", help="recompute in the backward pass, for memory")
     parser.add_argument(

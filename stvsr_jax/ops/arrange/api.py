@@ -11,27 +11,51 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from stvsr_jax.ops.devices import count_mosaic_sms
+from stvsr_jax.ops.devices import (
+    check_implementation,
+    count_mosaic_sms,
+    require_mosaic,
+    require_support,
+)
+
+IMPLEMENTATIONS = ("xla", "pallas_mosaic")
 
 
-def arrange(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+def arrange(
+    function: Callable[..., jax.Array], *arrays: jax.Array, implementation: str | None = None
+) -> jax.Array:
     """Returns function(*arrays), copied at the speed of memory.
 
     Args:
       function: of the arrays; concatenates, stacks, repeats, flips or reorders them along the axes before the last
         three, whatever the size of these three.
       *arrays: [.., H, W, C] each.
+      implementation: a name in `IMPLEMENTATIONS`. None: 'pallas_mosaic' on an NVIDIA Hopper GPU, if it supports the
+        arrays; otherwise 'xla'.
 
     Returns:
       [.., H, W, C].
-    """
-    functions = {"default": function}
-    if (sms := count_mosaic_sms()) is not None:
-        from stvsr_jax.ops.arrange import mosaic  # imports Mosaic, which only Hopper GPUs need
 
-        if mosaic.is_supported(arrays):
-            functions["cuda"] = lambda *arrays: _arrange_by_kernel(function, arrays, sms)
-    return jax.lax.platform_dependent(*arrays, **functions)
+    Raises:
+      ValueError: unknown implementation.
+      NotImplementedError: the implementation cannot run these arrays, or not on this device.
+    """
+    check_implementation("arrange", implementation, IMPLEMENTATIONS)
+    sms = require_mosaic("arrange") if implementation == "pallas_mosaic" else count_mosaic_sms()
+    if sms is None or implementation == "xla":
+        return function(*arrays)
+    from stvsr_jax.ops.arrange import mosaic  # imports Mosaic, which only Hopper GPUs need
+
+    def by_kernel(*arrays):
+        return _arrange_by_kernel(function, arrays, sms)
+
+    is_supported = mosaic.is_supported(arrays)
+    if implementation == "pallas_mosaic":
+        require_support("arrange", implementation, is_supported, *arrays)
+        return by_kernel(*arrays)
+    if not is_supported:
+        return function(*arrays)
+    return jax.lax.platform_dependent(*arrays, cuda=by_kernel, default=function)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 2, 3))

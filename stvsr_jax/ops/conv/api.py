@@ -11,8 +11,15 @@ import jax.numpy as jnp
 
 from stvsr_jax.ops.conv import on_tpu, xla
 from stvsr_jax.ops.conv.xla import Options
-from stvsr_jax.ops.devices import count_mosaic_sms
+from stvsr_jax.ops.devices import (
+    check_implementation,
+    count_mosaic_sms,
+    require_mosaic,
+    require_support,
+)
 from stvsr_jax.ops.shuffle import pixel_shuffle, pixel_unshuffle
+
+IMPLEMENTATIONS = ("xla", "pallas_mosaic", "pallas_tpu")
 
 
 def conv2d(
@@ -25,6 +32,7 @@ def conv2d(
     addend: jax.Array | None = None,
     slope: float | None = None,
     shuffle: int = 1,
+    implementation: str | None = None,
 ) -> jax.Array:
     """Convolves (that is, correlates) with zero padding: ReLU(conv(inputs) + bias + addend).
 
@@ -40,16 +48,36 @@ def conv2d(
       addend: [B, H', W', C'], with S kernels [S, B, H', W', C'], or None.
       slope: negative slope of the leaky ReLU, also its derivative at zero, as in PyTorch; 0 is ReLU, None is linear.
       shuffle: factor of a `pixel_shuffle` of the result.
+      implementation: a name in `IMPLEMENTATIONS`. None: 'pallas_mosaic' on an NVIDIA Hopper GPU or 'pallas_tpu' on a
+        TPU, if they support the arguments; otherwise 'xla'. Gradients that a kernel cannot make are left to XLA.
 
     Returns:
       [B, H', W', C'] in the dtype of the inputs, H' = (H + 2 padding - kh) // stride + 1. With S kernels
       [S, B, H', W', C']. Shuffled [.., shuffle H', shuffle W', C' / shuffle**2].
+
+    Raises:
+      ValueError: unknown implementation.
+      NotImplementedError: the implementation cannot run these arguments, or not on this device.
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    options = Options(stride, padding, slope, shuffle)
-    if on_tpu.has_kernels(inputs, kernel, options):
+    options = Options(stride, padding, slope, shuffle, implementation)
+    _check_implementation(inputs, kernel, options)
+    if implementation in (None, "pallas_tpu") and on_tpu.has_kernels(inputs, kernel, options):
         return on_tpu.convolve(options, inputs, kernel, bias, addend)
     return _conv2d(inputs, kernel, bias, addend, options)
+
+
+def _check_implementation(inputs, kernel, options):
+    name = options.implementation
+    check_implementation("conv2d", name, IMPLEMENTATIONS)
+    if name == "pallas_tpu":
+        require_support("conv2d", name, on_tpu.has_kernels(inputs, kernel, options), *inputs, kernel)
+    if name == "pallas_mosaic":
+        require_mosaic("conv2d")
+        from stvsr_jax.ops.conv import mosaic
+
+        is_supported = mosaic.is_supported(inputs, kernel, options.stride, options.padding)
+        require_support("conv2d", name, is_supported, *inputs, kernel)
 
 
 def conv2d_deferred(
@@ -178,7 +206,7 @@ def _differentiate(options, inputs, kernel, cotangent, needs_kernel=True):
     functions = {"default": functools.partial(each, None)}
     if xla.can_differentiate_as_convolutions(kernel, options):
         functions["cpu"] = functools.partial(xla.differentiate_as_convolutions, options)
-    if (sms := count_mosaic_sms()) is not None:
+    if (sms := _count_sms(options)) is not None:
         functions["cuda"] = functools.partial(each, sms)
     return jax.lax.platform_dependent(inputs, kernel, cotangent, **functions)
 
@@ -197,7 +225,12 @@ def _differentiate_each_input(options, needs_kernel, sms, inputs, kernel, cotang
 
 
 def _run(inputs, kernel, bias, addend, options):
-    return _run_on_any_platform(inputs, kernel, bias, addend, options, count_mosaic_sms())
+    return _run_on_any_platform(inputs, kernel, bias, addend, options, _count_sms(options))
+
+
+def _count_sms(options):
+    """Returns the number of SMs if Mosaic kernels may run, otherwise None."""
+    return None if options.implementation == "xla" else count_mosaic_sms()
 
 
 # Traced and lowered once for equal shapes.
@@ -210,6 +243,8 @@ def _run_on_any_platform(inputs, kernel, bias, addend, options, sms):
         if mosaic.is_supported(inputs, kernel, options.stride, options.padding):
             run = functools.partial(mosaic.run, slope=options.slope, sms=sms)
             functions["cuda"] = functools.partial(_run_mosaic, run, options)
+            if options.implementation == "pallas_mosaic":
+                return functions["cuda"](inputs, kernel, bias, addend)
     return jax.lax.platform_dependent(inputs, kernel, bias, addend, **functions)
 
 

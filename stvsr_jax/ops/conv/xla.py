@@ -24,6 +24,7 @@ class Options(NamedTuple):
     padding: int
     slope: float | None = None
     shuffle: int = 1
+    implementation: str | None = None
 
 
 def run(options, inputs, kernel, bias, addend):

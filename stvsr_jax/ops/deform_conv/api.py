@@ -15,14 +15,19 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from stvsr_jax.ops import triton
 from stvsr_jax.ops.conv import conv2d
-from stvsr_jax.ops.deform_conv import on_tpu, windowed
+from stvsr_jax.ops.deform_conv import gather, on_tpu, windowed
 from stvsr_jax.ops.deform_conv.windowed import Geometry
-from stvsr_jax.ops.devices import count_mosaic_sms, takes_tpu_kernels
-from stvsr_jax.ops.sampling import sample_groups, spread_groups
+from stvsr_jax.ops.devices import (
+    check_implementation,
+    count_mosaic_sms,
+    require_mosaic,
+    require_support,
+    takes_tpu_kernels,
+)
+from stvsr_jax.ops.sampling import spread_groups
 
 
 def deform_conv2d(
@@ -123,6 +128,7 @@ def deform_conv2d_of_head(
     *,
     groups: int,
     slope: float | None = None,
+    implementation: str | None = None,
 ) -> jax.Array:
     """Returns a 3x3 deformable convolution: ReLU(columns @ kernel + bias), from its head; see `deform_columns`.
 
@@ -136,18 +142,36 @@ def deform_conv2d_of_head(
       bias: [C'] or [S, C'].
       groups: G.
       slope: negative slope of the ReLU, None: linear.
+      implementation: a name in `HEAD_IMPLEMENTATIONS`. One of `deform_columns` makes the columns and then the product.
+        None: 'pallas_mosaic' on an NVIDIA Hopper GPU or 'pallas_tpu' on a TPU, if they support the arguments; otherwise
+        what `deform_columns` chooses.
 
     Returns:
       [B, H, W, C'] or [S, B, H, W, C'].
+
+    Raises:
+      ValueError: unknown implementation.
+      NotImplementedError: the implementation cannot run these arguments, or not on this device.
     """
-    return _run_whole(x, head, kernel, bias, groups, slope, count_mosaic_sms(), takes_tpu_kernels())
+    check_implementation("deform_conv2d_of_head", implementation, HEAD_IMPLEMENTATIONS)
+    sms, is_for_tpu = None, False
+    if implementation == "pallas_mosaic":
+        sms = require_mosaic("deform_conv2d_of_head")
+    elif implementation in (None, "pallas_tpu"):
+        sms, is_for_tpu = count_mosaic_sms(), takes_tpu_kernels()
+    return _run_whole(x, head, kernel, bias, groups, slope, sms, is_for_tpu, implementation)
 
 
 # Traced and lowered once for equal shapes.
-@functools.partial(jax.jit, static_argnames=("groups", "slope", "sms", "is_for_tpu"))
-def _run_whole(x, head, kernel, bias, groups, slope, sms, is_for_tpu):
-    plain = functools.partial(_run_in_two, groups=groups, slope=slope)
-    if is_for_tpu and on_tpu.is_supported(x, head, kernel):
+@functools.partial(jax.jit, static_argnames=("groups", "slope", "sms", "is_for_tpu", "implementation"))
+def _run_whole(x, head, kernel, bias, groups, slope, sms, is_for_tpu, implementation):
+    of_columns = implementation if implementation in IMPLEMENTATIONS else None
+    plain = functools.partial(_run_in_two, groups=groups, slope=slope, implementation=of_columns)
+    require = functools.partial(require_support, "deform_conv2d_of_head", implementation)
+    has_tpu_kernels = is_for_tpu and on_tpu.is_supported(x, head, kernel)
+    if implementation == "pallas_tpu":
+        require(has_tpu_kernels, x, head, kernel)
+    if has_tpu_kernels:
         linear = functools.partial(_run_in_two, groups=groups, slope=None)
         return on_tpu.run(linear, slope, x, head, kernel, bias)
     if sms is None:
@@ -158,9 +182,11 @@ def _run_whole(x, head, kernel, bias, groups, slope, sms, is_for_tpu):
         operands = x, head, kernel[..., 0, 0, :, :], bias
         return operands if x.ndim == 5 else jax.tree.map(lambda a: a[None], operands)
 
-    if groups != mosaic.OFFSET_GROUPS or not mosaic.is_supported(
-        *jax.eval_shape(in_sets, x, head, kernel, bias)[:3]
-    ):
+    sets = jax.eval_shape(in_sets, x, head, kernel, bias)
+    is_supported = groups == mosaic.OFFSET_GROUPS and mosaic.is_supported(*sets[:3])
+    if implementation == "pallas_mosaic":
+        require(is_supported, x, head, kernel)
+    if not is_supported:
         return plain(x, head, kernel, bias)
 
     def run_kernel(*operands):
@@ -169,24 +195,23 @@ def _run_whole(x, head, kernel, bias, groups, slope, sms, is_for_tpu):
 
     @jax.custom_vjp
     def run(*operands):
+        if implementation == "pallas_mosaic":
+            return run_kernel(*operands)
         return jax.lax.platform_dependent(*operands, cuda=run_kernel, default=plain)
 
     run.defvjp(lambda *operands: jax.vjp(plain, *operands), lambda vjp, cotangent: vjp(cotangent))
     return run(x, head, kernel, bias)
 
 
-def _run_in_two(x, head, kernel, bias, groups, slope):
+def _run_in_two(x, head, kernel, bias, groups, slope, implementation=None):
     images, heads = (a.reshape(-1, *a.shape[-3:]) for a in (x, head))
-    columns = deform_columns(images, heads, groups=groups)
+    columns = deform_columns(images, heads, groups=groups, implementation=implementation)
     return conv2d(columns.reshape(*head.shape[:-1], -1), kernel, 1, 0, bias=bias, slope=slope)
 
 
 def _run(x, head, geometry, logits, implementation):
     if implementation is not None:
-        if implementation not in IMPLEMENTATIONS:
-            raise ValueError(
-                f"deform_conv2d: implementation {implementation!r} is not one of {sorted(IMPLEMENTATIONS)}"
-            )
+        check_implementation("deform_conv2d", implementation, IMPLEMENTATIONS)
         columns = IMPLEMENTATIONS[implementation](x, head, geometry, logits)
     else:
         columns = _run_on_any_platform(
@@ -210,26 +235,6 @@ def _run_on_any_platform(x, head, geometry, logits, has_kernels):
         platform: functools.partial(IMPLEMENTATIONS[name], **options) for platform, name in names.items()
     }
     return jax.lax.platform_dependent(x, head, **functions)
-
-
-def _gather(x, head, geometry, logits):
-    values = sample_groups(x.reshape(_in_groups(x, head)), _coords(head, geometry))  # [B, P, K, G, c]
-    mask = head[..., 2, :].reshape(values.shape[:-1]).astype(jnp.float32)
-    mask = jax.nn.sigmoid(mask) if logits else mask
-    values = values * mask[..., None].astype(values.dtype)
-    return values.reshape(*head.shape[:4], -1)
-
-
-def _in_groups(x, head):
-    """Returns the shape of x with its channels as (G, c)."""
-    return (*x.shape[:3], head.shape[-1], x.shape[-1] // head.shape[-1])
-
-
-def _coords(head, geometry):
-    """Returns where is sampled, [B, P, K, G, 2] (y, x) in pixels of x, float32; P = H' W'."""
-    batch, *out_size, taps, _, groups = head.shape
-    displacement = head[..., :2, :].reshape(batch, -1, taps, 2, groups).astype(jnp.float32)
-    return jnp.moveaxis(displacement, 3, 4) + _tap_positions(out_size, geometry).reshape(-1, taps, 1, 2)
 
 
 def _pallas_triton(x, head, geometry, logits):
@@ -276,8 +281,8 @@ def _triton_backward(geometry, logits, interpret, operands, cotangent):
     d_samples, d_head = deform_conv_triton.run_backward(
         x, head, cotangent, geometry, logits=logits, interpret=interpret
     )
-    coords = _coords(head, geometry)
-    d_x = spread_groups(d_samples.reshape(*coords.shape[:-1], -1), coords, _in_groups(x, head))
+    coords = gather.coords_of(head, geometry)
+    d_x = spread_groups(d_samples.reshape(*coords.shape[:-1], -1), coords, gather.in_groups(x, head))
     return d_x.reshape(x.shape).astype(x.dtype), d_head
 
 
@@ -288,29 +293,19 @@ def _windowed(x, head, geometry, logits):
     return jax.lax.cond(
         windowed.fits(head),
         functools.partial(windowed.run, geometry=geometry, logits=logits),
-        functools.partial(_gather, geometry=geometry, logits=logits),
+        functools.partial(gather.run, geometry=geometry, logits=logits),
         *(x, head),
     )
 
 
 # Each maps (x, head [B, H', W', K, 3, G], geometry, whether masks are logits) to columns [B, H', W', K, C].
-IMPLEMENTATIONS = {"gather": _gather, "pallas_triton": _pallas_triton, "windowed": _windowed}
+IMPLEMENTATIONS = {"gather": gather.run, "pallas_triton": _pallas_triton, "windowed": _windowed}
+# Of `deform_conv2d_of_head`: the last two make no columns.
+HEAD_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "pallas_mosaic", "pallas_tpu")
 
 
 def _pair(value):
     return (value, value) if isinstance(value, int) else tuple(value)
-
-
-def _tap_positions(out_size, geometry):
-    """Returns [H', W', K, 2] float32: where each tap falls without offset, (y, x) in pixels of x."""
-    axes = []
-    stride, dilation, padding, kernel_size = geometry
-    for n, k, s, d, p in zip(out_size, kernel_size, stride, dilation, padding, strict=True):
-        axes.append(np.arange(n)[:, None] * s - p + np.arange(k)[None, :] * d)  # [n, k]
-    y = axes[0][:, None, :, None]  # [H', 1, kh, 1]
-    x = axes[1][None, :, None, :]  # [1, W', 1, kw]
-    grid = np.stack(np.broadcast_arrays(y, x), axis=-1).astype(np.float32)
-    return grid.reshape(*out_size, kernel_size[0] * kernel_size[1], 2)
 
 
 def _check_shapes(function, x, offset_shape, mask_shape, geometry):

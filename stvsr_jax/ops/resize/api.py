@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from stvsr_jax import bicubic
 from stvsr_jax.ops import triton
+from stvsr_jax.ops.devices import check_implementation, require_support
 from stvsr_jax.ops.resize import on_tpu
 
 
@@ -43,35 +44,64 @@ def imresize(
     return jnp.einsum("xw,...ywc->...yxc", columns, image, precision=exact)
 
 
-def upsample_bilinear_2x(x: jax.Array, scale: float = 1.0) -> jax.Array:
+IMPLEMENTATIONS = ("xla", "pallas_triton", "pallas_tpu")
+
+
+def upsample_bilinear_2x(x: jax.Array, scale: float = 1.0, *, implementation: str | None = None) -> jax.Array:
     """Doubles height and width bilinearly, half-pixel centres, edges clamped.
 
     Args:
       x: [..., H, W, C].
       scale: factor of the values.
+      implementation: a name in `IMPLEMENTATIONS`. None: 'pallas_triton' on a CUDA device or 'pallas_tpu' on a TPU, if
+        they support the arguments; otherwise 'xla'.
 
     Returns:
       [..., 2H, 2W, C] in the dtype of x.
-    """
-    has_kernels = triton.is_usable()
-    if has_kernels:
-        from stvsr_jax.ops.resize import triton as resize_triton
 
-        has_kernels = resize_triton.is_supported(x)
+    Raises:
+      ValueError: unknown implementation.
+      NotImplementedError: the implementation cannot run this array, or not on this device.
+    """
+    check_implementation("upsample_bilinear_2x", implementation, IMPLEMENTATIONS)
     images = x.reshape(-1, *x.shape[-3:])
-    if on_tpu.has_kernels(images):
-        y = on_tpu.double(functools.partial(_upsample_plainly, scale=scale), images, scale)
-        return y.reshape(*x.shape[:-3], *y.shape[1:])
-    y = _upsample_on_any_platform(images, scale=scale, has_kernels=has_kernels)
+    require = functools.partial(require_support, "upsample_bilinear_2x", implementation)
+    if implementation == "pallas_triton":
+        triton.require("upsample_bilinear_2x")
+        require(_fits_triton(images), images)
+    elif implementation == "pallas_tpu":
+        require(on_tpu.has_kernels(images), images)
+    chosen = implementation or _choose(images)
+    y = _upsample(images, scale=scale, implementation=chosen, is_asked_for=implementation is not None)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
-@functools.partial(jax.jit, static_argnames=("scale", "has_kernels"))  # traced once for equal shapes
-def _upsample_on_any_platform(x, scale, has_kernels):
-    functions = {"default": functools.partial(_upsample_plainly, scale=scale)}
-    if has_kernels:
-        functions["cuda"] = lambda x: _upsample_by_kernel(x, scale, False)
-    return jax.lax.platform_dependent(x, **functions)
+def _choose(images):
+    """Returns the implementation for the device that a program traced now is for."""
+    if on_tpu.has_kernels(images):
+        return "pallas_tpu"
+    return "pallas_triton" if triton.is_usable() and _fits_triton(images) else "xla"
+
+
+def _fits_triton(images):
+    from stvsr_jax.ops.resize import triton as resize_triton
+
+    return resize_triton.is_supported(images)
+
+
+# Traced once for equal shapes.
+@functools.partial(jax.jit, static_argnames=("scale", "implementation", "is_asked_for"))
+def _upsample(x, scale, implementation, is_asked_for):
+    plain = functools.partial(_upsample_plainly, scale=scale)
+    if implementation == "xla":
+        return plain(x)
+    if implementation == "pallas_tpu":
+        return on_tpu.double(plain, x, scale)
+
+    def by_triton(x):
+        return _upsample_by_kernel(x, scale, False)
+
+    return by_triton(x) if is_asked_for else jax.lax.platform_dependent(x, cuda=by_triton, default=plain)
 
 
 def _upsample_plainly(x, scale):

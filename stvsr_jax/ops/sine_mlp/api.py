@@ -17,7 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from stvsr_jax.ops import triton
-from stvsr_jax.ops.devices import allows_kernels, count_mosaic_sms
+from stvsr_jax.ops.devices import (
+    allows_kernels,
+    check_implementation,
+    count_mosaic_sms,
+    require_mosaic,
+    require_support,
+)
 from stvsr_jax.ops.sampling import Samples, values_of
 from stvsr_jax.ops.sine import sine
 from stvsr_jax.ops.sine_mlp import on_tpu
@@ -47,27 +53,24 @@ def sine_mlp(
       dtype: of the operands of matrix products. Accumulators, sines and products with D <= 2 are float32.
       out_dtype: of the result.
       implementation: a name in `IMPLEMENTATIONS`. None: 'pallas_mosaic' on an NVIDIA Hopper GPU or 'pallas_triton' on
-        another CUDA device, if they support the arguments and the program is for one device; on a TPU its kernel,
-        on the same conditions; otherwise 'xla'.
+        another CUDA device, 'pallas_tpu' on a TPU, if they support the arguments and the program is for one device;
+        otherwise 'xla'.
 
     Returns:
       [..., outputs] in out_dtype.
 
     Raises:
       ValueError: unknown implementation, or shapes that do not chain.
-      NotImplementedError: the implementation cannot run these widths or this dtype.
+      NotImplementedError: the implementation cannot run these widths or this dtype, or not on this device.
     """
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"sine_mlp: {implementation!r} is not one of {sorted(IMPLEMENTATIONS)}")
+    check_implementation("sine_mlp", implementation, IMPLEMENTATIONS)
     operands = x if isinstance(x, tuple) else (x,), tuple(inputs), tuple(kernels), tuple(biases)
     _check_shapes(*jax.tree.map(jnp.shape, values_of(operands)))
     if implementation is not None:
         return IMPLEMENTATIONS[implementation](*operands, frequency, dtype, out_dtype)
     options = dict(frequency=frequency, dtype=dtype, out_dtype=out_dtype)
     if on_tpu.has_kernels(kernels, dtype):
-        layers = functools.partial(_run_layers, **options)
-        total = _add_products(*operands[:2], dtype)
-        return on_tpu.run(layers, on_tpu.Options(**options), total, *operands[2:])
+        return _pallas_tpu(*operands, **options)
     functions = {"default": functools.partial(_xla, **options)}
     if (name := _choose_kernel(inputs, kernels, dtype)) is not None:
         functions["cuda"] = functools.partial(IMPLEMENTATIONS[name], **options)
@@ -166,11 +169,7 @@ def _pallas_triton(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
 
 
 def _pallas_mosaic(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
-    sms = count_mosaic_sms()
-    if sms is None:
-        raise NotImplementedError(
-            "sine_mlp: pallas_mosaic runs on one NVIDIA Hopper GPU, with jax 0.11 or later"
-        )
+    sms = require_mosaic("sine_mlp")
     from stvsr_jax.ops.sine_mlp import mosaic  # imports Mosaic, which only Hopper GPUs need
 
     if not mosaic.is_supported(inputs, kernels, dtype):
@@ -181,6 +180,13 @@ def _pallas_mosaic(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
     modules = mosaic.run, mosaic.run_backward
     functions = [functools.partial(function, sms=sms) for function in modules]
     return _run_kernels(*functions, terms, inputs, kernels, biases, frequency, dtype, out_dtype)
+
+
+def _pallas_tpu(terms, inputs, kernels, biases, frequency, dtype, out_dtype):
+    require_support("sine_mlp", "pallas_tpu", on_tpu.has_kernels(kernels, dtype), *kernels)
+    options = on_tpu.Options(frequency, dtype, out_dtype)
+    layers = functools.partial(_run_layers, **options._asdict())
+    return on_tpu.run(layers, options, _add_products(terms, inputs, dtype), kernels, biases)
 
 
 def _describe(kernels, dtype):
@@ -207,4 +213,9 @@ def _run_kernels(run_forward, run_backward, terms, inputs, kernels, biases, freq
     return run(terms, inputs, kernels, biases)
 
 
-IMPLEMENTATIONS = {"xla": _xla, "pallas_mosaic": _pallas_mosaic, "pallas_triton": _pallas_triton}
+IMPLEMENTATIONS = {
+    "xla": _xla,
+    "pallas_mosaic": _pallas_mosaic,
+    "pallas_triton": _pallas_triton,
+    "pallas_tpu": _pallas_tpu,
+}

@@ -386,5 +386,5 @@ def test_tpus_take_their_kernels_where_these_can_and_no_other_device_does():
             traced = jax.jit(lambda *a: deform_conv2d_of_head(*a, groups=8)).trace(x, head, kernel, bias)
         return traced.lower(lowering_platforms=(platform,)).as_text().count("tpu_custom_call")
 
-    assert kernels(64, "tpu") == 2  # one window, or as many as are needed
+    assert kernels(64, "tpu") == 3  # one window; as many as are needed, and what rolls between them
     assert kernels(64, "cpu") == kernels(32, "tpu") == 0

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stvsr_jax.ops.deform_conv import api as deform_conv
-from stvsr_jax.ops.deform_conv import windowed
+from stvsr_jax.ops.deform_conv import gather, windowed
 from stvsr_jax.ops.deform_conv.windowed import Geometry
 
 GEOMETRY = Geometry((1, 1), (1, 1), (1, 1), (3, 3))
@@ -31,7 +30,7 @@ def test_values_and_gradients_at_the_edges_equal_gathers(displacement):
     operands = example(displacement)
     assert windowed.fits(operands[1])
     results = []
-    for function in (windowed.run, deform_conv._gather):
+    for function in (windowed.run, gather.run):
         run = functools.partial(function, geometry=GEOMETRY, logits=True)
 
         def loss(*operands, run=run):
