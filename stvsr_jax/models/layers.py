@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from stvsr_jax.ops import ConvWeights
 from stvsr_jax.ops.devices import loop_unroll
+from stvsr_jax.ops.lanes import pack, unpack
 
 Initializer = Callable[..., jax.Array]
 
@@ -124,11 +125,11 @@ class ResidualStack(nn.Module):
         # Unrolled, XLA's CSE would undo the rematerialisation: it finds the forward's results in the same computation.
         unroll = loop_unroll() if self.remat else loop_unroll(self.num_blocks)
         scan = nn.scan(
-            lambda module, carry, _: (module(carry), None),
+            lambda module, carry, _: (pack(module(unpack(carry, x.shape))), None),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.num_blocks,
             unroll=unroll,
         )
-        y, _ = scan(block(self.features, dtype=self.dtype, name="blocks"), x.astype(self.dtype), None)
-        return y
+        y, _ = scan(block(self.features, dtype=self.dtype, name="blocks"), pack(x.astype(self.dtype)), None)
+        return unpack(y, x.shape)

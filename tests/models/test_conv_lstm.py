@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from stvsr_jax.models.conv_lstm import BidirectionalConvLSTM
 from stvsr_jax.models.pcd import FeaturePyramid, PairFusion
@@ -112,3 +113,27 @@ def test_bfloat16_states_stay_bfloat16(sequence):
     module = BidirectionalConvLSTM(FEATURES, GROUPS, dtype=jnp.bfloat16)
     out = jax.eval_shape(lambda x: module.apply({"params": params}, x), x)
     assert out.shape == x.shape and out.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("has_gradients", [False, pytest.param(True, marks=pytest.mark.heavy)])
+def test_programs_for_tpus_carry_lanes_and_are_the_same(has_gradients):
+    module = BidirectionalConvLSTM(8, 2)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, TIMES, 8, 4, 8)), jnp.float32)
+    params = random_params(jax.eval_shape(module.init, jax.random.key(0), x)["params"])
+
+    def lower():
+        def run(params, x):
+            y, vjp = jax.vjp(lambda *a: module.apply({"params": a[0]}, a[1]), params, x)
+            return (y, vjp(jnp.cos(y))) if has_gradients else y
+
+        return jit(run).trace(params, x).lower(lowering_platforms=("cpu",))
+
+    device = AbstractDevice(device_kind="any", num_cores=None, platform="tpu")
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("device",), abstract_device=device)):
+        of_tpu = lower()
+    lanes = f"tensor<8x{2 * 2 * 8 * 4}xf32>"
+    plain = lower()
+    assert lanes in of_tpu.as_text() and lanes not in plain.as_text()
+    found, want = (jax.tree.leaves(lowered.compile()(params, x)) for lowered in (of_tpu, plain))
+    for a, b in zip(found, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max())
