@@ -57,3 +57,22 @@ def test_inference_takes_a_fifth_of_the_traffic_of_plain_xla(name, gigabytes):
     report = compile_network(name, "v5e:2x2", count=1, is_training=False, height=64, width=112)
     assert report.xla_bytes < gigabytes * 1e9
     assert report.memory_bytes < 0.5e9
+
+
+@needs_libtpu
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["zooming_slowmo", "videoinr"])
+def test_inference_of_180x320_fits_a_v5e(name):
+    report = compile_network(name, "v5e:2x2", count=1, is_training=False)
+    assert report.memory_bytes < 6e9
+
+
+@needs_libtpu
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["zooming_slowmo", "videoinr"])
+@pytest.mark.parametrize("chips, fsdp", [("v5e:2x2", 1), ("v5e:2x2", 4), ("v5e:4x4", 1), ("v5p:2x2x2", 4)])
+def test_training_at_the_published_batch_fits(name, chips, fsdp):
+    report = compile_network(name, chips, is_training=True, fsdp=fsdp)
+    assert report.memory_bytes < 12e9
+    reduced = report.cost.collective_bytes["all-reduce"] + report.cost.collective_bytes["reduce-scatter"]
+    assert reduced > 0
