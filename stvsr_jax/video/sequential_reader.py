@@ -44,6 +44,7 @@ class VideoInfo:
       frame_count: how many frames there are, from counting packets (rarely a few off).
       origin: seconds of the file's clock that are time 0.
       timeline: where its time stamps start again or leap.
+      unread_files: how many files are put behind it in the same one, and are not read.
       colour_tags: colour tags.
       hdr: HDR metadata of the first frame.
       sample_aspect_ratio: width of a pixel over its height.
@@ -68,6 +69,7 @@ class VideoInfo:
     frame_count: int = 0
     origin: Fraction = Fraction(0)
     timeline: Timeline = Timeline()
+    unread_files: int = 0
     colour_tags: colour.ColourTags = colour.PICTURES
     hdr: Hdr = Hdr()
     sample_aspect_ratio: Fraction = Fraction(1)
@@ -217,6 +219,7 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
         frame_count=scan.count + (_repeats(scan.last_duration * time_base, constant) if scan.stamps else 0),
         origin=_find_origin(start_time, scan.first * time_base),
         timeline=scan.timeline,
+        unread_files=scan.unread_files,
         colour_tags=colour.read_tags(first),
         hdr=read_hdr(first),
         sample_aspect_ratio=aspect,

@@ -13,6 +13,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from stvsr_jax.inference import joined_files
 from stvsr_jax.video import media
 
 # Where a time stamp falls back by more than this, a part begins: decoding times never do. Without decoding times it
@@ -84,6 +85,7 @@ class Scan:
       first: the earliest presentation time, 0 without any.
       last_duration: for how long the last frame says it is shown, in the same units; 0 if it does not.
       timeline: the parts of the file.
+      unread_files: how many files follow behind all this in the same one, and are not read.
     """
 
     stamps: list[int]
@@ -91,6 +93,7 @@ class Scan:
     first: int
     last_duration: int
     timeline: Timeline
+    unread_files: int
 
 
 def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
@@ -98,11 +101,14 @@ def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
     facts = []  # (number, dts, pts, duration) of each frame
     heard = set()  # seconds in which there is sound
     number = -1
+    end = 0  # of what is read, in bytes
     with media.open_to_read(path) as container:
         is_joinable = bool(container.format.flags & av.format.Flags.ts_discont.value)
         stream = container.streams[stream_index]
         time_base = stream.time_base
+        format_name = container.format.name
         for packet in container.demux(stream, *(container.streams.audio if is_joinable else ())):
+            end = max(end, (packet.pos or 0) + packet.size)
             if packet.stream_index != stream_index:
                 if packet.pts is not None:
                     heard.add(int(packet.pts * packet.time_base))
@@ -121,6 +127,7 @@ def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
         min(stamps, default=0),
         max(((pts, duration) for *_, pts, duration in pieces[-1] if pts is not None), default=(0, 0))[1],
         Timeline(parts),
+        joined_files.count_unread(path, format_name, end),
     )
 
 
