@@ -57,6 +57,11 @@ class VideoFormat:
     timecode: str = ""
 
     @property
+    def has_constant_rate(self) -> bool:
+        """Whether every frame is one unit of time after another."""
+        return self.rate * self.time_base == 1
+
+    @property
     def encoded_format(self) -> str:
         """The pixel format that is encoded."""
         codec = CODECS[self.codec]
@@ -111,7 +116,7 @@ def configure(context: av.VideoCodecContext, video: VideoFormat, *, is_tagged: b
     context.framerate = video.rate
     context.time_base = video.time_base
     context.sample_aspect_ratio = video.sample_aspect_ratio
-    if video.rate * video.time_base != 1:
+    if not video.has_constant_rate:
         # With frames stored out of order MP4 would count a varying rate's durations in the wrong order.
         context.max_b_frames = 0
     if codec.tag and is_tagged:

@@ -23,6 +23,8 @@ from stvsr_jax.video.remux import Treatment
 _OWN_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder")
 _MP4_SUFFIXES = (".mp4", ".mov", ".m4v")
 _HOLD_TIME_CODES = ("mp4", "mov", "matroska")
+# When frames are shown is left to the player; FFmpeg takes the end of each of H.264 for that.
+_HOLD_DECODING_TIMES = ("avi",)
 # Packets of each sound stream that are rehearsed.
 _REHEARSED = 200
 
@@ -133,6 +135,14 @@ class OutputFile:
                 f"output {self.path} cannot be written with codec {self.video.codec}: {reason}"
                 f"{codecs.explain_failure(self.video.codec)}"
             ) from error
+        if (
+            format_name in _HOLD_DECODING_TIMES
+            and self.video.codec == "h264"
+            and not self.video.has_constant_rate
+        ):
+            self.notes.append(
+                f"FFmpeg's players show a varying rate in {format_name} a frame late; Matroska keeps it"
+            )
         if self.video.timecode and format_name not in _HOLD_TIME_CODES:
             self.notes.append(f"the time code does not fit {format_name} and is left out")
         if self._source is None:

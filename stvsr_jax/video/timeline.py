@@ -47,9 +47,15 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """The parts of a file; none if its time stamps can be taken as they are, which is nearly always."""
+    """What to make of a file's time stamps; nothing if they can be taken as they are, which is nearly always.
+
+    Attributes:
+      parts: of the file; none if its time stamps only rise.
+      shows_as_decoded: whether frames are shown at their decoding times; the presentation times are guesses.
+    """
 
     parts: tuple[Part, ...] = ()
+    shows_as_decoded: bool = False
 
     @property
     def shifts(self) -> tuple[Fraction, ...]:
@@ -67,6 +73,8 @@ class Timeline:
         for count, packet in enumerate(packets):
             while number + 1 < len(self.parts) and self.parts[number + 1].first_packet <= count:
                 number += 1
+            if self.shows_as_decoded:
+                packet.pts = packet.dts
             if self.parts:
                 part, base = self.parts[number], packet.time_base
                 packet.pts = None if packet.pts is None else round(part.move(packet.pts * base) / base)
@@ -106,6 +114,7 @@ def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
         is_joinable = bool(container.format.flags & av.format.Flags.ts_discont.value)
         stream = container.streams[stream_index]
         time_base = stream.time_base
+        shows_as_decoded = _shows_as_decoded(container, stream)
         format_name = container.format.name
         for packet in container.demux(stream, *(container.streams.audio if is_joinable else ())):
             end = max(end, (packet.pos or 0) + packet.size)
@@ -115,7 +124,8 @@ def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
                 continue
             number += 1
             if (packet.size or packet.pts is not None) and not packet.is_discard:
-                facts.append((number, packet.dts, packet.pts, packet.duration or 0))
+                pts = packet.dts if shows_as_decoded else packet.pts
+                facts.append((number, packet.dts, pts, packet.duration or 0))
     starts = find_restarts([fact[1:3] for fact in facts], time_base)
     pieces = [facts[a:b] for a, b in zip([0, *starts], [*starts, len(facts)], strict=True)]
     stamps, parts = _put_in_line(pieces, time_base, heard if is_joinable else None)
@@ -126,9 +136,18 @@ def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
         len(facts),
         min(stamps, default=0),
         max(((pts, duration) for *_, pts, duration in pieces[-1] if pts is not None), default=(0, 0))[1],
-        Timeline(parts),
+        Timeline(parts, shows_as_decoded),
         joined_files.count_unread(path, format_name, end),
     )
+
+
+def _shows_as_decoded(container, stream) -> bool:
+    """Whether FFmpeg shows each frame when the next one is due: H.264 without B-frames in AVI.
+
+    AVI has decoding times alone. The presentation times that FFmpeg makes up for H.264 are the ends of the frames.
+    """
+    decoder = stream.codec_context
+    return container.format.name == "avi" and decoder.name == "h264" and not decoder.has_b_frames
 
 
 def find_restarts(stamps: Sequence[tuple[int | None, int | None]], time_base: Fraction) -> list[int]:

@@ -134,3 +134,20 @@ def test_chapters_are_counted_from_the_beginning(tmp_path, work, write_sound):
         (chapter,) = container.chapters()
     assert [chapter[end] * chapter["time_base"] for end in ("start", "end")] == [0, Fraction(2, 5)]
     assert chapter["metadata"]["title"] == "Café"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "is_constant", "is_noted"),
+    [
+        ("a.avi", "h264", False, True),
+        ("a.avi", "h264", True, False),
+        ("a.avi", "ffv1", False, False),
+        ("a.mkv", "h264", False, False),
+    ],
+)
+def test_an_avi_of_varying_rate_is_noted_where_ffmpeg_shows_it_late(
+    tmp_path, name, codec, is_constant, is_noted
+):
+    base = Fraction(1, 25) if is_constant else Fraction(1, 600)
+    file = VideoFile(tmp_path / name, VideoFormat(64, 96, rate=Fraction(25), time_base=base, codec=codec))
+    assert ["a frame late" in note for note in file.notes] == [True] * is_noted

@@ -150,3 +150,24 @@ def test_a_frame_with_a_wild_time_stamp_costs_no_time(wild):
     assert parts[0].move(Fraction(wild)) == Fraction(80, 100) and parts[1].move(
         Fraction(84, 100)
     ) == Fraction(84, 100)
+
+
+def test_pictures_of_an_avi_come_when_they_are_decoded(tmp_path):
+    # FFmpeg takes the end of each frame of H.264 for its beginning: a gap would move to the frame before.
+    ticks = [0, 2, 3, 7, 8, 9, 12, 13, 14, 15]
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.max_b_frames = 0
+        for tick, image in zip(ticks, tones(0, 10), strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = tick, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    assert [packet.dts for packet in packets] == ticks != [packet.pts for packet in packets]
+    info, frames, values = read(path)
+    assert info.origin == 0 and [frame.time for frame in frames] == [Fraction(n, 25) for n in ticks]
+    assert np.abs(np.subtract(values, [20 + 2 * n for n in range(10)])).max() <= 3
