@@ -24,8 +24,7 @@ from stvsr_jax.video import animated_webp, colour, decoding, deinterlacing, medi
 from stvsr_jax.video.hdr import Hdr, read_hdr
 from stvsr_jax.video.timeline import Timeline, scan_packets
 
-# So many frames are looked at for interlacing and transparency: some recordings begin without.
-_LEADING_FRAMES = 25
+_LEADING_FRAMES = 25  # are looked at for interlacing and transparency: some recordings begin without
 _WORKERS = 4  # frames that are converted at a time
 
 
@@ -308,32 +307,29 @@ def _hold_last(images, info):
 def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fraction]]:
     """Yields ([H, W, 3], time, duration claimed by the file); several are converted at a time."""
     if info.stream_index is None and not info.pictures:
-        time = Fraction(0)
-        durations = animated_webp.read_durations(info.path)
+        time, durations = Fraction(0), animated_webp.read_durations(info.path)
         for image, duration in zip(animated_webp.read_images(info.path), durations, strict=True):
             yield image, time, duration * info.time_base
             time += duration * info.time_base
         return
-    make, items = (_read_picture, enumerate(info.pictures)) if info.pictures else (_convert, _decode(info))
-    workers = min(_WORKERS, stages.count_cores())
+    items = _decode(info)
+    if info.pictures:
+        items = ((file, n / info.rate, 1 / info.rate) for n, file in enumerate(info.pictures))
     own = threading.local()  # converters are for one thread
-    images = stages.map_ahead(functools.partial(make, info, own), items, workers=workers, ahead=2 * workers)
-    with contextlib.closing(images):
+    convert = functools.partial(_convert, info, own)
+    with contextlib.closing(stages.map_ahead(convert, items, workers=_WORKERS, ahead=2 * _WORKERS)) as images:
         yield from images
 
 
-def _read_picture(info, own, numbered):
-    number, file = numbered
-    image = picture_folder.read_picture(file)
-    return colour.to_16_bits(image) if info.bit_depth > 8 else image, number / info.rate, 1 / info.rate
-
-
-def _convert(info, own, decoded):
-    frame, time, duration = decoded
+def _convert(info, own, item):
+    source, time, duration = item
+    if info.pictures:
+        image = picture_folder.read_picture(source)
+        return colour.to_16_bits(image) if info.bit_depth > 8 else image, time, duration
     if not hasattr(own, "converter"):
         own.converter = colour.RgbConverter(info.colour_tags)
     size = (info.width, info.height) if info.orientation[0] else (info.height, info.width)
-    rgb = own.converter.to_rgb(frame, size=size, is_deep=info.bit_depth > 8)
+    rgb = own.converter.to_rgb(source, size=size, is_deep=info.bit_depth > 8)
     return decoding.make_upright(rgb, info.orientation), time, duration
 
 

@@ -13,8 +13,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from stvsr_jax.inference import joined_files
-from stvsr_jax.video import media
+from stvsr_jax.video import joined_files, media
 
 # Where a time stamp falls back by more than this, a part begins: decoding times never do. Without decoding times it
 # is more than the deepest reordering of frames.

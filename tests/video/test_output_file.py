@@ -149,5 +149,5 @@ def test_an_avi_of_varying_rate_is_noted_where_ffmpeg_shows_it_late(
     tmp_path, name, codec, is_constant, is_noted
 ):
     base = Fraction(1, 25) if is_constant else Fraction(1, 600)
-    file = VideoFile(tmp_path / name, VideoFormat(64, 96, rate=Fraction(25), time_base=base, codec=codec))
+    file = OutputFile(tmp_path / name, VideoFormat(64, 96, rate=Fraction(25), time_base=base, codec=codec))
     assert ["a frame late" in note for note in file.notes] == [True] * is_noted

@@ -6,7 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import joined_files, request, video_reader
+from stvsr_jax.inference import request
+from stvsr_jax.video import joined_files, sequential_reader
 
 
 def write(path, codec, count=12):
@@ -38,11 +39,11 @@ def write(path, codec, count=12):
 )
 def test_what_is_not_read_of_joined_files_is_noted(tmp_path, suffix, codec, read):
     one = write(tmp_path / f"one.{suffix}", codec)
-    assert video_reader.probe(one).unread_files == 0
+    assert sequential_reader.probe(one).unread_files == 0
     joined = tmp_path / f"joined.{suffix}"
     joined.write_bytes(3 * one.read_bytes())
-    info = video_reader.probe(joined)
-    assert len(list(video_reader.read_frames(info))) == info.frame_count == 12 * read
+    info = sequential_reader.probe(joined)
+    assert len(list(sequential_reader.read_frames(info))) == info.frame_count == 12 * read
     assert info.unread_files == 3 - read
     plan = request.make_plan(request.Request(joined, tmp_path / "out.mp4"), "zooming_slowmo")
     notes = [remark for remark in plan.remarks if "put behind another" in remark]
