@@ -1,8 +1,8 @@
 """Speed of the input pipeline: `python -m stvsr_jax.data.benchmark --config configs/videoinr.py [--config.data...]`.
 
-Prints, for each stage of the recipe, what a sample costs one thread and in which part, and how many samples a
-second come out with several numbers of worker processes (0: threads of the main process), beside what training
-steps of `--step_seconds` consume. Samples are those of a run with this config and seed.
+For each stage of the recipe it prints the milliseconds that each part of a sample takes on one thread, and the samples per
+second of several numbers of worker processes (0: threads of the main process). With `--step_seconds` it compares them with
+the samples that training steps consume. A run with this config and seed draws the same samples.
 """
 
 import dataclasses

@@ -1,8 +1,7 @@
 """What H.264 makes of frames: they are encoded as one video in memory, and decoded again.
 
-libx264 with 4:2:0 chroma, one thread and no macroblock tree, whose results vary from run to run on some
-processors: the same frames and settings give the same pixels every time. Colours go both ways as everywhere else,
-see `colour`.
+libx264 with 4:2:0 chroma and one thread. The macroblock tree is off: its results vary from run to run on some processors.
+So the same frames and settings give the same pixels every time. Colours are converted by `colour`.
 """
 
 import dataclasses

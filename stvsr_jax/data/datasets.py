@@ -249,7 +249,11 @@ def _count(faults: Sequence[str]) -> str:
 
 
 def recipe_of(options: Mapping[str, Any], source: Source) -> Recipe:
-    """Returns the recipe of a source: the run's with the source's own options."""
+    """Returns the recipe of a source: the run's with the source's own options.
+
+    Raises:
+      ValueError: unknown keys.
+    """
     own = _own_options(source)
     options = {**options, **{key: value for key, value in source.options.items() if key not in own}}
     name = options.pop("name", None)

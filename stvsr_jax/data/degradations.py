@@ -1,8 +1,8 @@
 """What a camera and a file do to frames before anyone enlarges them: blur, noise, compression, in this order.
 
-Of each sample it is drawn whether it is degraded, by which of the three, and how much. Blur is the same in all frames of a
-window, noise is new in each, and compression is that of `compression`: the frames are one video, so artefacts stay,
-move and fade as they do in files. Sizes are in pixels of the input, values in levels of 255.
+Each sample draws whether it is degraded, by which of the three, and how much. Blur is the same in all frames of a window.
+Noise is new in each. The frames are compressed as one video (`compression`), so artefacts stay, move and fade as they do in
+files. Sizes are in pixels of the input, values in levels of 255.
 """
 
 import ast
@@ -28,7 +28,7 @@ class Degradation:
     """Shares from 0 to 1, and (low, high) ranges that are drawn from evenly.
 
     Attributes:
-      clean: share of the samples that stay as they are; the other shares are of the rest.
+      clean: share of the samples that are not degraded; the other shares are of the rest.
       blur: share that is blurred with a Gaussian.
       blur_sigma: its standard deviation along each of its two axes, in pixels.
       round_blur: share of the blurs with the same along both.

@@ -38,7 +38,12 @@ class FrameFolder:
         return len(self.files)
 
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
+        """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`.
+
+        Raises:
+          ValueError: an image has changed its size, or the indices or the crop do not fit.
+          ClipError: an image cannot be read.
+        """
         clip.check_read(self, indices, crop)
         top, left, height, width = crop or (0, 0, self.height, self.width)
         found = {}

@@ -4,8 +4,8 @@ A path that begins with a bracket is a list of them, written as in Python:
 
     [("clips/", 1), ("layers:photos/", 1, {"speed": (0.25, 1.0)}), ("more/", 0.5, {"time_stride": (1, 2)})]
 
-Two of five samples come from clips/, two from moving layers, one from more/. Options are those of the source's own
-function (of moving layers) and of the recipe.
+Two of five samples come from clips/, two from moving layers, one from more/. Options are arguments of the function that
+opens the source (`moving_layers.open_moving_layers`) and of the recipe.
 """
 
 import ast

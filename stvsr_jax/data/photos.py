@@ -72,7 +72,7 @@ def load_photos(
 
 @functools.lru_cache(maxsize=4096)
 def open_photo(path: str) -> np.ndarray:
-    """Returns a decoded photograph, uint8 [H, W, 3], of which only the pixels that are used are read."""
+    """Returns a decoded photograph, uint8 [H, W, 3], mapped from its file: only pixels that are used are read."""
     return np.load(path, mmap_mode="r")
 
 

@@ -161,6 +161,9 @@ def make_eval_dataset(
       process_index: as for `make_train_dataset`.
       process_count: as for `make_train_dataset`.
       num_threads: as for `make_train_dataset`.
+
+    Raises:
+      ValueError: a number out of range, or a clip that is too small.
     """
     _check_shares(batch_size, process_index, process_count)
     if num_windows < 1 or num_windows % (batch_size * process_count):

@@ -72,7 +72,7 @@ def prepare(
 
 
 def _remove_leftovers(builder) -> None:
-    """Removes what a killed process left half-linked, or finished but not tidied."""
+    """Removes the files of a killed process: half-linked, or finished but not tidied."""
     for path in Path(builder.data_dir).parent.glob("incomplete.*"):
         shutil.rmtree(path)
     if _is_complete(builder) and builder.parts_dir.exists():

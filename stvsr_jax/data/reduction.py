@@ -1,8 +1,8 @@
 """Makes crops of reduced frames from crops of the frames themselves.
 
-The published data sets reduce whole frames and crop afterwards. Only the crop is wanted here, so only the
-pixels that it depends on are read; since the weights are those of the whole frame, its mirrored borders
-included, the result is the crop of the reduced frame exactly. Sums are in float64, see `bicubic`.
+The published data sets reduce whole frames and crop afterwards. Here only the pixels that the crop depends on are read. The
+weights are the same as for the whole frame, mirrored borders included, so the result equals the crop of the reduced frame.
+Sums are in float64, see `bicubic`.
 """
 
 import dataclasses
@@ -35,7 +35,11 @@ class ReducedSpan:
 
 
 def reduced_span(size: int, reduce: float, first: int, length: int) -> ReducedSpan:
-    """Returns how `length` pixels from `first` on of an axis of `size` pixels, reduced, are made."""
+    """Returns how to make `length` pixels from `first` on of an axis of `size` pixels, reduced.
+
+    Raises:
+      ValueError: the reduced axis has no such pixels.
+    """
     reduced = bicubic.output_size(size, 1.0 / reduce)
     if first < 0 or length < 1 or first + length > reduced:
         raise ValueError(
@@ -105,6 +109,6 @@ def reduce_crop(
 
 
 def to_unit(image: np.ndarray, *, quantize: bool) -> np.ndarray:
-    """Turns float32 values in 0..255 into float32 in [0, 1], rounded to 8 bits or only clamped."""
+    """Turns float32 [..., C] in 0..255 into float32 in [0, 1], rounded to 8 bits or only clamped."""
     image = bicubic.to_uint8(image) if quantize else np.clip(image, 0.0, 255.0)
     return image.astype(np.float32) / np.float32(255.0)

@@ -26,6 +26,11 @@ def draw_sample(
       rng: makes the sample's own choices: times, position, augmentation.
       batch_rng: makes the choices that all samples of a batch share; must be in the same state for each of
         them.
+
+    Returns:
+      frames: float32 [N, H, W, 3] RGB in [0, 1], low resolution.
+      target: float32 [T, H', W', 3] RGB in [0, 1].
+      times: float32 [T] in [0, 1], from the first to the last frame of the window.
     """
     if isinstance(spec.scale, tuple):
         scale = draw_scale(batch_rng, spec)
@@ -112,7 +117,7 @@ def cut_sample(
     times: np.ndarray,
     stride: int,
 ) -> dict[str, np.ndarray]:
-    """Reads a window and reduce it.
+    """Reads a window and reduces it; see `draw_sample`.
 
     Args:
       clip: as for `draw_sample`.

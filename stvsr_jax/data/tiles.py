@@ -18,7 +18,7 @@ _FORMATS = ("WEBP",)
 
 
 def encode(frame: np.ndarray) -> list[bytes]:
-    """Returns the tiles of a frame, uint8 [H, W, 3] RGB, row by row."""
+    """Returns the tiles of a frame, uint8 [H, W, 3] RGB, row by row; raises ValueError for other arrays."""
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
         raise ValueError(f"a frame of {frame.dtype} {frame.shape} was given; it must be uint8 [H, W, 3]")
     height, width, _ = frame.shape

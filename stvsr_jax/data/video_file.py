@@ -34,7 +34,11 @@ class VideoFile:
         return self.index.width
 
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
+        """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`.
+
+        Raises:
+          ValueError: the file cannot be read any more, or the indices or the crop do not fit.
+        """
         clip.check_read(self, indices, crop)
         try:
             with borrow_reader(self.index) as reader:

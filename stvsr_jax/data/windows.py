@@ -119,7 +119,11 @@ def zooming_slowmo(
     hr_reduce: int = 1,
     time_stride: int | tuple[int, ...] = 1,
 ) -> Recipe:
-    """Every second frame of `window` in, all of them out, as published in arXiv 2002.11616."""
+    """Every second frame of `window` in, all of them out, as published in arXiv 2002.11616.
+
+    Raises:
+      ValueError: `window` is even or below 3.
+    """
     if window < 3 or window % 2 == 0:
         raise ValueError(f"window={window} must be odd and at least 3: every second frame is an input")
     spec = WindowSpec(
@@ -183,7 +187,11 @@ RECIPES: dict[str, Callable[..., Recipe]] = {"zooming_slowmo": zooming_slowmo, "
 
 
 def make_recipe(name: str, **options) -> Recipe:
-    """Returns the recipe called `name` in RECIPES; `options` are those of its function."""
+    """Returns the recipe called `name` in RECIPES; `options` are arguments of its function.
+
+    Raises:
+      ValueError: there is none of that name, or an option is out of range.
+    """
     if name not in RECIPES:
         raise ValueError(f"recipe={name!r} is not known; choose one of {sorted(RECIPES)}")
     return RECIPES[name](**options)

@@ -1,7 +1,7 @@
-"""Low resolution that went through a lossy video file, as what people enlarge has: `--degrade h264:28`.
+"""Low resolution that went through a lossy video file, as people's videos have: `--degrade h264:28`.
 
-The frames that are given of a clip are coded as one video, in memory: what lies between them is in no file. Protocols
-whose windows begin at other frames than multiples of their stride (the last one of `full`) take a second video of those.
+The input frames of a clip are coded as one video, in memory, without the frames between them. If a window begins at another
+frame than a multiple of its stride (the last one of `full`), its frames are coded as a second video.
 """
 
 import collections
@@ -65,7 +65,7 @@ class VideoCache:
 
 
 class CodedClip:
-    """A low-resolution clip of which each read decodes a video of the frames with that spacing.
+    """A low-resolution clip. A read of every n-th frame comes from a coded video of every n-th frame.
 
     Args:
       name: unique among the clips that share `cache`.
@@ -95,7 +95,7 @@ class CodedClip:
         return ((0, self.num_frames),)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Returns the frames of a window, at least two and evenly spaced, uint8 [N, H, W, 3]."""
+        """Returns the frames of a window, at least two, uint8 [N, H, W, 3]; raises ValueError unless evenly spaced."""
         first, stride = indices[0], indices[1] - indices[0]
         if list(indices) != list(range(first, first + stride * len(indices), stride)):
             raise ValueError(f"frames {list(indices)} of {self.name} are not evenly spaced")

@@ -60,12 +60,12 @@ def read_target(clip: pathlib.Path, *, start: int, frames: int) -> tuple[np.ndar
 
 
 def reduce(target: np.ndarray) -> np.ndarray:
-    """Returns what is given of the ground truth: every second frame, a quarter of each side, uint8."""
+    """Returns the input [N, H, W, 3] for a target uint8 [2N - 1, 4H, 4W, 3]: every second frame, reduced four times."""
     return bicubic.to_uint8(bicubic.imresize(target[::2], scale=1 / SPACE))
 
 
 def enlarge(given: np.ndarray) -> np.ndarray:
-    """Returns the given frames, enlarged bicubically, and between two of them their mean, uint8."""
+    """Returns uint8 [2N - 1, 4H, 4W, 3]: frames [N, H, W, 3] enlarged bicubically, between each two their mean."""
     large = bicubic.imresize(given, scale=SPACE)
     result = np.empty((2 * len(given) - 1, *large.shape[1:]), np.uint8)
     result[::2] = bicubic.to_uint8(large)
@@ -97,7 +97,7 @@ def write_video(path: pathlib.Path, frames: Iterable[np.ndarray], *, rate: Fract
 def panels(
     given: np.ndarray, plain: np.ndarray, result: np.ndarray, target: np.ndarray
 ) -> Iterable[np.ndarray]:
-    """Yields each moment's frames side by side: input (held), bicubic, result, original."""
+    """Yields [H, W, 3] of each frame of the target: input (held), bicubic, result and original side by side."""
     repeat = max(1, -(-_PANEL_WIDTH // target.shape[2]))
     for i in range(len(target)):
         small = given[i // 2].repeat(SPACE * repeat, 0).repeat(SPACE * repeat, 1)
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"frames={args.frames} must be at least 3, start={args.start} at least 0")
     if (existing := [file for file in files if file.exists()]) and not args.overwrite:
         raise ValueError(f"{existing[0]} exists; --overwrite replaces it")
-    # What is reduced here is clean, whatever the clip's own compression.
+    # The reduced frames count as clean, whatever the clip's own compression.
     chosen = choice.choose(checkpoint=args.checkpoint, model=args.model, is_video=False)
     target, rate = read_target(args.clip, start=args.start, frames=args.frames)
     args.out.mkdir(parents=True, exist_ok=True)

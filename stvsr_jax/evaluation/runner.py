@@ -5,7 +5,7 @@ An evaluation is a folder:
     record.json     what was measured, with what, and the averages; written first, completed at the end
     frames.csv      every scored frame
     table.md        the averages beside published ones
-    clips/          the frames of each clip as it is done: what an interrupted run goes on from
+    clips/          the frames of each clip that is done: an interrupted run goes on from them
     timing.csv      seconds that windows took
     predictions/, targets/    the frames themselves, 8-bit PNG, on request
 """
@@ -98,7 +98,7 @@ def check(job: Job, out: Path, *, devices: Sequence[jax.Device] | None = None) -
 
 
 def evaluate(job: Job, out: Path, *, devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
-    """Measures, going on from what is in the folder already.
+    """Measures; an interrupted evaluation in the folder is continued.
 
     Args:
       job: what to measure.

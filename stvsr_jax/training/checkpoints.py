@@ -102,9 +102,9 @@ def restore_latest(
 
 
 def remove_surplus(manager: ocp.CheckpointManager, *, keep: int, keep_every: int) -> None:
-    """Removes the checkpoints that are not to stay: a run that is killed after a save leaves what that save replaces.
+    """Removes the checkpoints that the rule does not keep: a run killed right after a save leaves the one that it replaces.
 
-    Call it with a state restored: what the newest gives way to, if it is damaged, has to be there until then.
+    Call it once a state is restored: if the newest checkpoint is damaged, the run needs the one before.
 
     Args:
       manager: of the directory, opened with the same rule.
@@ -121,7 +121,7 @@ def remove_surplus(manager: ocp.CheckpointManager, *, keep: int, keep_every: int
 
 
 class _Scored(NamedTuple):
-    """What the rule reads of a checkpoint."""
+    """The part of a checkpoint that the rule reads."""
 
     step: int
     metrics: Mapping[str, float] | None

@@ -1,4 +1,4 @@
-"""The loop of a run: steps, what it reports and saves, and how it survives what goes wrong."""
+"""The loop of a run: steps, reports, scores, checkpoints; stop signals and divergence."""
 
 import contextlib
 import time
@@ -58,7 +58,8 @@ def train(run: Run, state: TrainState, services: Services) -> dict[str, float]:
     report = _Report(run, writer)
     watch, last, began = _Watch(), run.loop.num_steps, time.perf_counter()
     step = first = int(state.step)
-    scores, is_due = {}, False
+    scores = {}
+    is_due = False  # stays true while a save is put off, because steps are being skipped
     if first >= last:  # the run had ended
         scores = report.score(state)
     elif (
@@ -85,9 +86,8 @@ def train(run: Run, state: TrainState, services: Services) -> dict[str, float]:
                 state = _go_back(run, state, watch, report.offsets(state, batch), services)
                 step = int(state.step)
                 batches.close()
-                batches = run.datasets.train.start_at(
-                    step
-                )  # a batch is a function of the seed and its number
+                # A batch is a function of the seed and its number: the same ones come again.
+                batches = run.datasets.train.start_at(step)
                 watch = _Watch()
                 continue
             if stop.is_due(step):
@@ -98,6 +98,7 @@ def train(run: Run, state: TrainState, services: Services) -> dict[str, float]:
             is_due = is_due or step % run.loop.checkpoint_every == 0 or is_last
             # A checkpoint made while steps are skipped is no use to go back to, and would push out an older, good one.
             is_saved = is_last or is_due and not watch.is_skipping()
+            # Neither scoring nor saving counts as time of steps.
             with watch.paused():
                 is_scored = step % run.loop.eval_every == 0 or is_last
                 if is_scored:
@@ -215,7 +216,7 @@ class _Report:
 class _Watch:
     """The metrics since the last log line, read one step late so that the device never waits for the host.
 
-    What is known is thus of the step before; divergence is noticed one step late, too.
+    So divergence is noticed one step late, too.
     """
 
     def __init__(self):
@@ -227,9 +228,15 @@ class _Watch:
         self._numbers, self._seconds, self._timed, self._began = [], 0.0, 0, time.perf_counter()
 
     def add(self, step, numbers, shape, *, wait):
-        """Takes the metrics of a step that is under way; waits for those of the step before, or also for them.
+        """Takes the metrics of a step that is still running, and reads those of the step before.
 
         The first step of a shape is compiled: it is waited for at once, and its time is in no average.
+
+        Args:
+          step: its number.
+          numbers: its metrics, on the device.
+          shape: of its batch.
+          wait: whether to wait for this step as well.
         """
         self._read()
         self._pending = step, numbers

@@ -20,7 +20,7 @@ def charbonnier(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Returns |d| for each value, float32; shapes as in `charbonnier`."""
+    """Returns |prediction - target| for each value, float32 [..., H, W, 3]; arguments as of `charbonnier`."""
     return jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32))
 
 

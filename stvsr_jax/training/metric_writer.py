@@ -23,8 +23,8 @@ class MetricWriter:
         """Starts reporting.
 
         Args:
-          workdir: of the run; gets `metrics.csv` and `tensorboard/`. What a run that is being resumed wrote of
-            steps after the first is dropped.
+          workdir: of the run; gets `metrics.csv` and `tensorboard/`. Rows of a resumed run that are later than
+            `first_step` are dropped.
           first_step: steps already taken.
           num_steps: steps of the whole run.
           is_writer: whether this process reports at all.

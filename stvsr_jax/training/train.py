@@ -99,6 +99,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     """
     run = prepare(config)
     workdir = checkpoint.absolute(workdir)
+    # Left in reverse order: the writer first, the lock last.
     with contextlib.ExitStack() as stack:
         _lock(workdir, stack)
         manager = stack.enter_context(
@@ -106,6 +107,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
                 workdir / "checkpoints", keep=run.loop.keep_checkpoints, keep_every=run.loop.keep_every
             )
         )
+        # From here on a signal is noted, and the loop answers it once it has a state to save.
         stop = stack.enter_context(distributed.StopRequest())
         state, start = _first_state(run, manager)
         writer = stack.enter_context(

@@ -69,7 +69,7 @@ def describe(model, optimizer: optax.GradientTransformation, mesh: Mesh, *, has_
 
 
 def draw_params(model, key: jax.Array) -> Any:
-    """Returns fresh parameters of a network, those of `models.init_params`, in host memory."""
+    """Returns new parameters of a network, drawn by `models.init_params`, in host memory."""
     return jax.device_get(_run_piecewise(lambda key: models.init_params(model, key), key))
 
 

@@ -1,4 +1,4 @@
-"""One step of training: loss, gradients, the guard against what is not finite, and the update."""
+"""One step of training: loss, gradients, the guard against non-finite values, and the update."""
 
 import dataclasses
 import functools

@@ -262,7 +262,7 @@ def _kind_of(frame):
 
 @functools.cache
 def _sited_frame() -> VideoFrame:
-    """Returns a frame whose chroma is sited on the left: only a decoder, here MPEG-4's, can say that of a frame."""
+    """Returns a frame with chroma sited on the left. PyAV cannot set that; MPEG-4's decoder does."""
     encoder = CodecContext.create("mpeg4", "w")
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 16, 16, "yuv420p", Fraction(1, 25)
     packets = [*encoder.encode(VideoFrame(16, 16, "yuv420p")), *encoder.encode(None)]
@@ -271,7 +271,7 @@ def _sited_frame() -> VideoFrame:
 
 
 def _resize(like: VideoFrame, height: int, width: int, pixel_format: str) -> VideoFrame:
-    """Returns a new frame, of whatever is in it, that inherits from another where chroma is sited."""
+    """Returns a new frame of any content, with the chroma siting of another."""
     # Two steps, since a conversion that changes nothing would hand back `like` itself.
     for size in ((height + 2, width + 2), (height, width)):
         like = VideoReformatter().reformat(
@@ -321,12 +321,12 @@ def output_tags(tags: ColourTags) -> ColourTags:
 
 
 def to_16_bits(image: np.ndarray) -> np.ndarray:
-    """Widens uint8 to uint16; uint16 stays."""
+    """Widens uint8 [...] to uint16, 255 to 65535; uint16 stays."""
     return image if image.dtype == np.uint16 else image.astype(np.uint16) * 257
 
 
 def to_8_bits(image: np.ndarray) -> np.ndarray:
-    """Rounds uint16 to uint8; uint8 stays."""
+    """Rounds uint16 [...] to uint8, 65535 to 255; uint8 stays."""
     if image.dtype == np.uint8:
         return image
     return ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)

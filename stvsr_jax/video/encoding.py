@@ -149,7 +149,7 @@ class FrameMaker:
 class VideoEncoder:
     """Turns frames into packets that stand alone: the first begins with a key frame.
 
-    Their decoding times are the encoder's own and of no use beside those of another (see `packet_store`).
+    Their decoding times begin anew with each encoder; `packet_store` makes others.
 
     Args:
       video: what to make.
@@ -170,8 +170,8 @@ class VideoEncoder:
 
         Args:
           frame: from `FrameMaker`.
-          stamp: when it is shown in units of the format's time base; must rise.
-          duration: for how long, in the same units.
+          stamp: presentation time (pts) in units of the format's time base; must rise.
+          duration: in the same units.
         """
         frame.pts, frame.time_base = stamp, self._video.time_base
         self._durations[stamp] = duration

@@ -1,12 +1,12 @@
-"""What has to be known about a video before its frames can be read at random, found once and kept.
+"""The index of a video, for reading its frames at random: made once by decoding it all, and kept in a cache.
 
-A video is decoded in full the first time it is seen: only that gives its exact number of frames, and the
-scene cuts need every frame anyway. The result is kept in a cache directory: a JSON file and the thumbnails.
+A video is decoded in full the first time it is seen. Only that gives its exact number of frames, and the scene cuts need
+every frame anyway. The cache holds a JSON file and the thumbnails.
 
-Many videos cannot be read at random as they are: with one keyframe in 300 frames, a window of 7 costs the
-decoding of 150 on average. When keyframes are far apart, timestamps do not identify frames, or frames are interlaced, a
-lossless copy (of whole frames) is put beside the JSON file, every frame a keyframe: Ut Video in AVI, which decodes eight times
-faster than FFV1 for 1.4 to 1.8 times the space. Frames read from it have the same values, bit for bit.
+Many videos cannot be read at random in place: with one keyframe in 300 frames, a window of 7 costs the decoding of 150 on
+average. If keyframes are far apart, timestamps do not identify frames, or frames are interlaced, the cache holds a lossless
+copy as well, in which every frame is a keyframe: Ut Video in AVI. It decodes eight times faster than FFV1 and takes 1.4 to
+1.8 times the space. Frames read from it have the same values, bit for bit.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from stvsr_jax.video import colour, decoding, deinterlacing, media, scene_cuts
 from stvsr_jax.video.errors import OUT_OF_RESOURCES, ClipError
 from stvsr_jax.video.random_reader import VideoIndex, VideoReader, shrink_upright
 
-# Part of the cache's file names: raise it when the meaning of what is kept changes.
+# Part of the cache's file names: raise it if the meaning of an entry changes.
 _VERSION = 3
 # Reading in place decodes half of this many frames for nothing, on average.
 DEFAULT_MAX_KEYFRAME_GAP = 32
@@ -37,7 +37,7 @@ _PROBES = 8
 
 
 def entry_of(path: Path, cache_dir: str | os.PathLike | None, max_keyframe_gap: int) -> Path:
-    """Returns where what was found in a video is kept, without suffix; raises OSError if there is no such file."""
+    """Returns the path of a video's entry in the cache, without suffix; raises OSError if there is no such file."""
     status = path.stat()
     facts = [_VERSION, str(path), status.st_size, status.st_mtime_ns, max_keyframe_gap]
     return files.entry_path(cache_dir, "videos", facts)
@@ -53,7 +53,7 @@ def load_index(
 
     Args:
       path: a video in any container and codec that PyAV reads.
-      cache_dir: where to keep what was found, and the copy if one is needed; see `stvsr_jax.files`.
+      cache_dir: for the index, and the copy if one is needed; see `stvsr_jax.files`.
       max_keyframe_gap: videos with keyframes at most this many frames apart are read in place.
 
     Returns:
@@ -61,6 +61,7 @@ def load_index(
 
     Raises:
       FileNotFoundError: no such file.
+      ValueError: max_keyframe_gap is below 1.
       ClipError: it is empty, damaged, cut short, changes its size, or has no video in it.
       OSError: the cache cannot be written, or the machine has run out of something.
     """
@@ -85,7 +86,7 @@ def load_index(
 
 
 def _read_entry(entry: Path) -> tuple[VideoIndex, np.ndarray] | None:
-    """Returns what is kept of a video, None if it is not all there."""
+    """Returns a video's entry in the cache, None if it is not complete."""
     known = files.read_json(entry.with_suffix(".json"))
     if known is None:
         return None

@@ -1,4 +1,4 @@
-"""Puts encoded packets into a video file, with what the input holds besides its picture.
+"""Muxes encoded packets into a video file, with the input's sound, subtitles, chapters and covers.
 
 All that the container may refuse is tried before the first frame is computed: a picture, and real packets of each
 stream of sound and subtitles, go into a scratch file that is read back (`rehearsal`). If a container still refuses the
@@ -30,7 +30,7 @@ _REHEARSED = 200
 
 
 class OutputFile:
-    """A video file to be: what it holds besides its picture, and how its packets are put into it.
+    """A video file that will be written: its streams, and how its packets are muxed.
 
     Args:
       path: final name; its suffix chooses the container.
@@ -85,7 +85,7 @@ class OutputFile:
         """Makes the file in a work folder and gives it its name, in Matroska if its own container refuses it.
 
         Returns:
-          Notes on what is not as was planned.
+          Notes on what differs from the plan.
 
         Raises:
           OSError, av.FFmpegError: the disk or the machine does not let it be written.
@@ -122,7 +122,7 @@ class OutputFile:
         return notes
 
     def _rehearse_all(self, trial):
-        """Finds out what the container holds."""
+        """Finds out which streams the container takes."""
         try:
             with media.open_to_write(trial) as container:
                 self.has_global_header = bool(container.format.flags & av.format.Flags.global_header.value)

@@ -1,10 +1,10 @@
 """A file of encoded packets that grows, survives a crash, and can be cut back to where it was whole.
 
-The bytes lie in one file, a line of JSON per packet in another. What was flushed is safe; what came after it
-is cut off by `PacketStore.open` with the mark that `flush` returned.
+The bytes lie in one file, a line of JSON per packet in another. Packets that were flushed are safe. Later ones are cut off
+if the store is opened with the mark that `flush` returned.
 
-Encoders count their decoding times from each segment's first frame, so that those of two segments overlap where
-a frame is missing between. They are not kept: they follow from the presentation times and the order.
+Encoders count decoding times from each segment's first frame. They would overlap between two segments if a frame is missing
+between. So they are not kept: they follow from the presentation times and the order.
 """
 
 import json
@@ -16,7 +16,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-VERSION = 3  # of what the files hold
+VERSION = 3  # of the files' format
 
 
 class PacketStore:

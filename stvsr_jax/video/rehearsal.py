@@ -1,7 +1,7 @@
 """Chooses how the sound and subtitles of an input get into an output, by trying.
 
-What a container refuses shows in its header, at a packet or only in its trailer, and some take in what nobody can
-read again. So each choice is rehearsed with real packets in a scratch file, which is read back.
+A container refuses a stream in its header, at a packet, or only in its trailer. Some accept streams that nobody can read
+again. So each choice is rehearsed with real packets in a scratch file, which is read back.
 """
 
 from collections.abc import Callable, Iterator, Sequence

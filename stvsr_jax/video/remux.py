@@ -233,7 +233,7 @@ class SideStreams:
 class _Sieve:
     """A container of the output's format for one stream alone, whose bytes are thrown away.
 
-    What it refuses the output would refuse too, but would say so while writing another stream's packet.
+    The output would refuse the same packets, but only later, while a packet of another stream is written.
     """
 
     def __init__(self, stream, format_name, layout):
@@ -265,7 +265,7 @@ class _Sieve:
 
 
 def close_quietly(container: av.container.OutputContainer) -> None:
-    """Closes a container of which nothing is kept."""
+    """Closes a container whose file is not kept."""
     try:
         container.close()
     except (av.FFmpegError, ValueError, OSError):

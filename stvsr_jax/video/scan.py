@@ -1,8 +1,8 @@
 """Scans videos for the first time: several at once, by one of the processes that want them.
 
-A scan decodes a whole video on little more than one core. Worker processes fill the cache of `index`,
-a file each at a time; `index` locks each file. Processes that start together and want the same videos, as those of the GPUs
-of one machine, take turns, and find everything there. A worker reads one path in a line and answers with a line.
+A scan decodes a whole video on little more than one core. Worker processes fill the cache of `index`, one file at a time;
+`index` locks each file. Processes that start together and want the same videos (one for each GPU of a machine, say) take
+turns: the first scans, the others find the results. A worker reads one path per line and answers with a line.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ def scan_all(
     max_keyframe_gap: int = index.DEFAULT_MAX_KEYFRAME_GAP,
     num_workers: int | None = None,
 ) -> None:
-    """Puts into the cache what `index.load_index` finds in the videos, as far as it is not there.
+    """Fills the cache of `index.load_index` for the videos that it lacks.
 
-    One video, or a few small ones, are left for `load_index`; so is what is wrong with a video.
+    One video, or a few small ones, are left to `load_index`. So are errors of a video.
 
     Args:
       paths: of videos.

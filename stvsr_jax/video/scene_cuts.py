@@ -53,8 +53,11 @@ def find_cuts(
       thumbnails: uint8 [N, h, w, 3], RGB, every frame of a video reduced to about THUMBNAIL_SIZE.
       threshold: smallest change of the picture (mean absolute difference, 0..255) that can be a cut. Lower
         finds more cuts; 255 finds none.
-      is_flash_cut: whether a flash of one or two frames is a scene of its own. To be learnt from, a flash is a
-        change of light like any other; to be shown, a mixture with it is worse than none.
+      is_flash_cut: whether a flash of one or two frames is a scene of its own. For training, a flash is a change
+        of light like any other. In an output, a frame mixed with a flash looks worse than a repeated one.
+
+    Raises:
+      ValueError: thumbnails of another shape, or a threshold that is not positive.
     """
     if thumbnails.ndim != 4 or thumbnails.shape[-1] != 3:
         raise ValueError(f"thumbnails have shape {thumbnails.shape}; they must be [N, h, w, 3]")

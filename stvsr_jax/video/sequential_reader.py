@@ -85,13 +85,13 @@ class VideoInfo:
 
 @dataclasses.dataclass(frozen=True)
 class TimedFrame:
-    """One picture and when it is shown.
+    """One picture with its presentation time.
 
     Attributes:
       image: uint8 or uint16 [H, W, 3], RGB.
-      time: seconds.
+      time: presentation time, seconds.
       duration: seconds until the next frame, or the end.
-      still: of these, seconds in which the picture stands before it moves on to the next frame's.
+      still: the part of `duration`, from its beginning, without motion; then it moves to the next frame.
     """
 
     image: np.ndarray
@@ -119,7 +119,7 @@ def probe(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInfo:
 
 
 def probe_pictures(folder: pathlib.Path, *, rate: Fraction | None) -> VideoInfo:
-    """Describes a folder of equally sized pictures, ordered by the numbers in their names (2 before 10)."""
+    """Describes a folder of equally sized pictures, ordered by the numbers in their names (2 before 10); see `probe`."""
     files = picture_folder.list_pictures(folder)
     if not files:
         raise ValueError(f"input folder {folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
@@ -171,7 +171,7 @@ def _probe_animation(path: pathlib.Path) -> VideoInfo:
 
 
 def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInfo:
-    """Describes a video file: decodes its first frames and reads the time stamps of all packets."""
+    """Describes a video file: decodes its first frames and reads the time stamps of all packets; see `probe`."""
     if path.stat().st_size == 0:
         raise ValueError(f"input {path} is empty (0 bytes)")
     try:
@@ -290,7 +290,7 @@ def read_frames(
 
 
 def _repeats(duration, rate):
-    """Returns how many more times a picture is shown that stands for `duration` seconds; none at a varying rate."""
+    """Returns how often a picture of `duration` seconds is repeated at a constant `rate`; 0 if the rate varies."""
     return max(0, round(duration * rate) - 1) if rate else 0
 
 

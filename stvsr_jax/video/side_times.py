@@ -16,11 +16,11 @@ _JOIN = Fraction(2)
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """What a packet says of itself.
+    """Time and duration of a packet, as its file has them.
 
     Attributes:
-      time: when it begins by the file's clock, None if unknown.
-      duration: 0 if unknown.
+      time: presentation time by the file's clock, seconds; None if unknown.
+      duration: seconds, 0 if unknown.
     """
 
     time: Fraction | None
@@ -30,8 +30,8 @@ class Heard:
 class SoundTimes:
     """Places the packets of a sound stream one after the other.
 
-    A gap stays one. A packet whose time alone is wrong, as the next one shows, follows its predecessor. Where the
-    clock starts again the sound goes on.
+    Gaps are kept. If one packet's time is wrong but the next one's fits, it follows its predecessor. If the clock starts
+    again, the sound continues.
 
     Args:
       shifts: what to add to the clock in each part of the file, in order; the first applies at the beginning.
@@ -77,7 +77,7 @@ class SoundTimes:
 
 
 class SubtitleTimes:
-    """Places the packets of a stream in which pauses mean nothing.
+    """Places the packets of a stream whose pauses are no gaps.
 
     Args:
       shifts: as of `SoundTimes`.

@@ -1,4 +1,4 @@
-"""When frames are shown: constant rate or not, and time stamps that can be trusted. Times are seconds."""
+"""Presentation times of frames: constant or varying rate, stamps in order. A stamp is a pts in units of a time base."""
 
 import collections
 import heapq
@@ -16,7 +16,7 @@ _ROUNDING = 1.5e-3
 _NTSC_RATES = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120, 240)]
 _USUAL_RATES = [*map(Fraction, range(1, 241)), *_NTSC_RATES]
 _USUAL = 2e-4
-# A frame that stands for more than so many usual steps, and for longer than half a second, is a pause.
+# A frame that lasts for more than so many usual steps, and for longer than half a second, is a pause.
 _PAUSE_STEPS = 5
 _PAUSE = Fraction(1, 2)
 # The deepest reordering that H.264 and HEVC allow.
@@ -82,11 +82,11 @@ def still_time(duration: Fraction, step: Fraction) -> Fraction:
 
 
 def restore_stamps(frames: Iterable[tuple[int | None, _Item]]) -> Iterator[tuple[int | None, _Item]]:
-    """Gives frames that come in display order their time stamps in ascending order.
+    """Sorts the time stamps of frames that come in display order.
 
-    Some files (VC-1 in ASF, certain H.264 recordings) store the time stamps in decoding order, so that the
-    decoder, which returns frames in display order, hands them out shuffled. Sixteen frames, the deepest
-    reordering there is, are looked ahead. Frames without a stamp keep None.
+    Some files (VC-1 in ASF, certain H.264 recordings) store time stamps in decoding order. The decoder returns frames in
+    display order, so it hands the stamps out shuffled. The look-ahead is sixteen frames, the deepest reordering there is.
+    Frames without a stamp keep None.
     """
     waiting = collections.deque()
     stamps = []

@@ -71,7 +71,7 @@ class VideoWriter:
     """Encodes frames into packets in a work folder, and makes the file of them.
 
     Args:
-      file: what the packets are for.
+      file: that the packets will make.
       store: path of the packets.
       mark: of `store`, to go on from there; None starts anew.
       side_by_side: how many segments are encoded at a time.
@@ -109,8 +109,8 @@ class VideoWriter:
 
         Args:
           frame: from `prepare`.
-          time: when it is shown, seconds; must rise.
-          duration: for how long, seconds.
+          time: presentation time, seconds; must rise.
+          duration: seconds.
         """
         base = self._file.video.time_base
         stamp = round(time / base)
@@ -120,7 +120,7 @@ class VideoWriter:
         self._encoder.add(frame, stamp, max(1, round(duration / base)))
 
     def cut(self) -> Segment:
-        """Ends a segment: what is written now belongs to the next."""
+        """Ends a segment: the next frame begins another."""
         return Segment(self._encoder.cut(), self._last_stamp)
 
     def store(self, segment: Segment) -> dict[str, Any]:
@@ -130,11 +130,11 @@ class VideoWriter:
         return {"last_stamp": segment.mark, "sizes": self._packets.flush()}
 
     def finish(self) -> list[str]:
-        """Makes the file of what is stored and gives it its name; returns notes on what is not as was planned."""
+        """Makes the file of the stored packets under its final name; returns notes on what differs from the plan."""
         return self._file.deliver(self._work, self._packets.read)
 
     def finish_partial(self) -> pathlib.Path:
-        """Makes a file of what is stored in the work folder and returns its name, or the folder's if it fails."""
+        """Makes a file of the stored packets in the work folder; returns its path, or the folder's if that fails."""
         partial = files.fit_name(self._work / self._file.path.stem, f".partial{self._file.path.suffix}")
         try:
             self._file.assemble(partial, self._packets.read())
@@ -164,7 +164,7 @@ class PictureWriter:
         work.mkdir(exist_ok=True)
 
     def prepare(self, image: np.ndarray, number: int) -> pathlib.Path:
-        """Writes uint8 or uint16 [H, W, 3], of which the file has 8 bits, as the `number`-th picture; from any thread."""
+        """Writes uint8 or uint16 [H, W, 3] as the `number`-th picture, in 8 bits; from any thread."""
         path = self._work / f"{number:08d}.png"
         Image.fromarray(colour.to_8_bits(image)).save(path, compress_level=1)
         return path

@@ -14,8 +14,8 @@ It is written from facts, a JSON object:
       "weaknesses": ["Text below ten pixels."]
     }
 
-Entries of `data` and `scores` become rows of tables: their keys are the columns, of which `name` and `licence`, and
-`data` and `protocol`, have to be there.
+Entries of `data` and `scores` become rows of tables; their keys are the columns. Each entry of `data` needs `name` and
+`licence`, each of `scores` needs `data` and `protocol`.
 """
 
 import json

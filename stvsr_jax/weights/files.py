@@ -167,8 +167,8 @@ def read(layout: Layout, *, is_known: bool = False) -> Restored:
 
     Args:
       layout: of the set.
-      is_known: the set is known to be that of the network, as those that ship are, which are tested: finding that out
-        means tracing the network, a second and more. Damage is found either way.
+      is_known: skips the check that the parameters fit the network, which traces it for a second or more. Sets that
+        ship are tested, so they need none. Damage is found either way.
 
     Raises:
       ValueError: a file is missing or damaged, or the parameters are not those of the network.

@@ -5,7 +5,7 @@
 
 FOLDER gets NAME.safetensors (float16), NAME.json and NAME.md; with FOLDER `stvsr_jax/weights` of a source tree the set
 ships with the package. Of a run the average of the parameters is taken, where it has one. Arrays are one or several
-.npz files that together hold all parameters, each named by its path joined by "/". The facts are those of `card`.
+.npz files that together hold all parameters, each named by its path joined by "/". `card` says which facts there are.
 """
 
 import argparse
