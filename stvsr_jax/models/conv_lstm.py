@@ -86,6 +86,7 @@ class BidirectionalConvLSTM(nn.Module):
             return jnp.concatenate([y, y[::-1]], axis=-4)
 
         shape = 2 * batch, *frame
+        zeros = pack(jnp.zeros(shape, self.dtype))
         known = jax.tree.map(functools.partial(ops.arrange, both_directions), known)
         shapes = jax.tree.map(jnp.shape, known)
 
@@ -97,7 +98,6 @@ class BidirectionalConvLSTM(nn.Module):
                 states = tuple(map(pack, advance(weights, states, known)))
             return states, (states[0], found)
 
-        zeros = pack(jnp.zeros(shape, self.dtype))
         known = jax.tree.map(pack, known)
         # `ops.scan` keeps each layer's input for the kernels' gradients. Rematerialisation is there to keep nothing.
         if self.remat:
