@@ -129,7 +129,8 @@ def sample_groups(image: jax.Array, coords: jax.Array) -> jax.Array:
     Returns:
       [B, P, K, G, c] in the dtype of the image.
     """
-    return _image_by_image(_sample, jnp.asarray(image), coords)
+    image = jnp.asarray(image)
+    return _sample_in_parts(image, coords) if is_for_tpu() else _sample(image, coords)
 
 
 def _sample(image, coords):
@@ -139,19 +140,47 @@ def _sample(image, coords):
     return functools.reduce(jnp.add, values).astype(image.dtype)
 
 
-def _image_by_image(function, *arrays):
-    """Returns function(*arrays), on a TPU of one image [1, ...] after the other.
+# On a TPU so many samples are made at a time that what is gathered stays in VMEM: XLA fuses no gather and no scatter with
+# what is around them. It stores the four rows that each sample reads, padded to 128 channels.
+_TPU_SAMPLES = 2**14
 
-    A TPU's compiler fuses no gather and no scatter with what is around them: what they read is stored, four rows for each
-    sample, padded to 128 channels.
-    """
-    if not is_for_tpu():
-        return function(*arrays)
 
-    def of_one(arrays):
-        return jax.tree.map(lambda y: y[0], function(*(x[None] for x in arrays)))
+def _split(points, fill):
+    """Returns [B, P, K, G, n] as [B, parts, 1, p, K, G, n], with `fill` after the last point."""
+    batch, count, *rest = points.shape
+    parts = -(-count * rest[0] * rest[1] // _TPU_SAMPLES)
+    each = -(-count // parts // 128) * 128  # whole tiles: XLA is slow to compile other copies
+    pads = ((0, 0), (0, each * parts - count), (0, 0), (0, 0), (0, 0))
+    return jnp.pad(points, pads, constant_values=fill).reshape(batch, parts, 1, each, *rest)
 
-    return jax.lax.map(of_one, arrays)
+
+def _join(parts, count):
+    """Undoes `_split`."""
+    return parts.reshape(len(parts), -1, *parts.shape[4:])[:, :count]
+
+
+def _sample_in_parts(image, coords):
+    def of_image(args):
+        image, coords = args
+        return jax.lax.map(lambda part: _sample(image[None], part), coords)
+
+    values = jax.lax.map(of_image, (image, _split(coords, -2.0)))  # outside of the image
+    return _join(values, coords.shape[1])
+
+
+def _differentiate_in_parts(image, coords, cotangent):
+    def of_image(args):
+        image, *parts = args
+
+        def add(total, part):
+            d_image, d_coords = _differentiate(image[None], *part)
+            return total + d_image, d_coords
+
+        total, d_coords = jax.lax.scan(add, jnp.zeros((1, *image.shape), jnp.float32), tuple(parts))
+        return total[0], d_coords
+
+    d_image, d_coords = jax.lax.map(of_image, (image, _split(coords, -2.0), _split(cotangent, 0.0)))
+    return d_image, _join(d_coords, coords.shape[1])
 
 
 def _corners(shape, coords):
@@ -191,10 +220,14 @@ def _sample_groups_forward(image, coords):
 
 
 def _sample_groups_backward(residuals, cotangent):
-    return _image_by_image(_differentiate, *residuals, cotangent)
+    differentiate = _differentiate_in_parts if is_for_tpu() else _differentiate
+    image, coords = residuals
+    d_image, d_coords = differentiate(image, coords, cotangent)
+    return d_image.astype(image.dtype), d_coords
 
 
 def _differentiate(image, coords, cotangent):
+    """Returns the gradients of image, float32, and coords."""
     cotangent = cotangent.astype(jnp.float32)
     rows = image.reshape(-1, image.shape[-1])
     d_y = d_x = 0.0
@@ -202,7 +235,7 @@ def _differentiate(image, coords, cotangent):
         along = jnp.sum(cotangent * rows[index].astype(jnp.float32), axis=-1)  # [B, P, K, G]
         d_y, d_x = d_y + along * slope_y, d_x + along * slope_x
     d_coords = jnp.stack([d_y, d_x], axis=-1).astype(coords.dtype)
-    return spread_groups(cotangent, coords, image.shape).astype(image.dtype), d_coords
+    return spread_groups(cotangent, coords, image.shape), d_coords
 
 
 def spread_groups(values: jax.Array, coords: jax.Array, shape: tuple[int, ...]) -> jax.Array:
