@@ -73,6 +73,6 @@ def test_inference_of_180x320_fits_a_v5e(name):
 @pytest.mark.parametrize("chips, fsdp", [("v5e:2x2", 1), ("v5e:2x2", 4), ("v5e:4x4", 1), ("v5p:2x2x2", 4)])
 def test_training_at_the_published_batch_fits(name, chips, fsdp):
     report = compile_network(name, chips, is_training=True, fsdp=fsdp)
-    assert report.memory_bytes < 12e9
+    assert report.memory_bytes < (12e9 if chips.startswith("v5e") else 14e9)
     reduced = report.cost.collective_bytes["all-reduce"] + report.cost.collective_bytes["reduce-scatter"]
     assert reduced > 0
