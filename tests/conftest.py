@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -16,6 +17,10 @@ from tests import media_files
 # Tests spend their time compiling: LLVM's optimisation is left out, in the processes that they start as well. JAX and XLA
 # do all that they do otherwise. XLA_FLAGS, if set, is taken as it is.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# From jax 0.11 on, kernels of Hopper GPUs are interpreted. Warpgroups that wait for a barrier hold threads of XLA, as many as
+# there are cores: on two cores the one that all wait for may get none.
+if int(importlib.metadata.version("jax").split(".")[1]) >= 11:
+    os.environ.setdefault("NPROC", str(max(8, os.cpu_count())))
 
 LINEAR_CONFIG = pathlib.Path(__file__).with_name("linear_config.py")
 

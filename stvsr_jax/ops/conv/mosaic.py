@@ -187,6 +187,12 @@ def _memory_wg(p, refs, smem, number, block, cta):
             fetch = functools.partial(_fetch_window, p, refs, smem, number, cta, consumer, step, chunk)
             _if_positive(p.count_windows(consumer, cta) - step, fetch)
 
+    if p.interpret is not None:
+        # Who waits for a barrier at all has to see it complete each time, says the interpreter of jax 0.11.
+        @pl.loop(0, p.consumers * p.stages)
+        def _(stage):
+            plgpu.barrier_wait(smem.empty.at[stage])
+
 
 def _fetch_window(p, refs, smem, number, cta, consumer, step, chunk):
     image, y, x = p.place(consumer, step, cta)

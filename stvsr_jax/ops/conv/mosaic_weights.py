@@ -238,6 +238,12 @@ def _memory_wg(p, sources, smem, work, count):
         else:
             lax.switch(time, copies)
 
+    if p.interpret is not None:
+        # Who waits for a barrier at all has to see it complete each time, says the interpreter of jax 0.11.
+        @pl.loop(0, stages - 1)
+        def _(step):
+            plgpu.barrier_wait(smem.empty.at[lax.rem(count + step, stages)])
+
 
 def _compute_wg(p, out_ref, smem, work, count, wg):
     """Reduces the products of the taps of line `wg` over the CTA's windows."""
