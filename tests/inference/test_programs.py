@@ -1,9 +1,11 @@
 """What runs on the device: rounding, padding, and how much at a time."""
 
+import jax
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import programs
+from stvsr_jax import models
+from stvsr_jax.inference import programs, tiling
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -39,3 +41,28 @@ def test_what_is_done_at_a_time_is_bounded():
     assert programs.most_instants((720, 1280), 1, "cpu") == 1
     assert programs.most_instants((720, 1280), 2, "gpu") == 18
     assert programs.most_instants((8192, 8192), 1, "gpu") == 1
+
+
+@pytest.mark.parametrize(("instants", "rows"), [(2, {7}), (1, {4}), (None, {6, 7})])
+def test_the_last_window_has_the_program_of_the_others(monkeypatch, instants, rows):
+    compiled = set()
+
+    def decode(model, params, encoded, times, grid, **sizes):
+        compiled.add(times.shape[1])
+        return times
+
+    monkeypatch.setattr(programs, "encode", lambda model, params, frames: frames)
+    monkeypatch.setattr(programs, "decode", decode)
+    contract = models.contract_of("zooming_slowmo")
+    frames = np.zeros((1, 4, 8, 8, 3), np.uint8)
+    place = tiling.Place((32, 32), (0, 0), (32, 32))
+    step = 1 / (instants or 2)
+    for count in (
+        round(3 / step),
+        round(3 / step) + 1,
+    ):  # the last frame of a window is the first of the next
+        times = [[step * n for n in range(count)]]
+        given = dict(place=place, home=jax.devices()[0], form=np.uint8, instants=instants)
+        (result,) = programs.start(None, None, contract, frames, times, **given)
+        np.testing.assert_allclose(result[0, :count], np.array(times[0]) / 3, rtol=1e-6)
+    assert compiled == rows
