@@ -290,17 +290,21 @@ def test_killed_while_putting_in_place_is_never_taken_for_complete(
     assert call > 3 and len(counts) < call
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(100, marks=pytest.mark.heavy)])
-def test_killed_at_random_moments_gives_the_same_file(tmp_path, source, model, whole, count):
+@pytest.mark.parametrize(
+    ("codec", "count"),
+    [("h264", 2), *(pytest.param(codec, 100, marks=pytest.mark.heavy) for codec in ("h264", "hevc"))],
+)
+def test_killed_at_random_moments_gives_the_same_file(tmp_path, source, model, codec, count):
     output = tmp_path / "out.mp4"
-    arguments = (source, output, "--checkpoint", model)
+    arguments = (source, output, "--checkpoint", model, "--codec", codec)
     begun = time.monotonic()
     assert finish(start(*arguments, "--overwrite"))[0] == 0
     length = time.monotonic() - begun
+    expected = output.read_bytes()
     rng = np.random.default_rng(count)
     for _ in range(count):
         if output.exists() and not work_folder.is_being_finished(output):
-            assert output.read_bytes() == whole.read_bytes()
+            assert output.read_bytes() == expected
             output.unlink()
         process = start(*arguments)
         try:
@@ -312,4 +316,4 @@ def test_killed_at_random_moments_gives_the_same_file(tmp_path, source, model, w
     if not output.exists() or work_folder.is_being_finished(output):
         code, errors = finish(start(*arguments))
         assert code == 0, errors
-    assert output.read_bytes() == whole.read_bytes()
+    assert output.read_bytes() == expected

@@ -45,6 +45,7 @@ def test_sizes_are_given_as_width_and_height():
         (parse_size, "1x2x3"),
         (parse_shard, "1"),
         (parse_fraction, "1/0"),
+        (parse_rate, "1/0"),
         (parse_rate, "a"),
     ],
 )
