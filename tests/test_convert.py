@@ -246,7 +246,7 @@ def test_command_converts_the_published_tensors(tmp_path, capsys, monkeypatch):
     assert (restored.model_name, restored.model_kwargs, restored.step) == (name, {}, 0)
     flat = flax.traverse_util.flatten_dict(restored.params)
     assert {path: value.shape for path, value in flat.items()} == {
-        path: leaf.shape for path, leaf in from_torch.parameter_shapes(name).items()
+        path: leaf.shape for path, leaf in from_torch.published_shapes(name).items()
     }
     assert sum(value.size for value in flat.values()) == 11_102_771
     np.testing.assert_array_equal(restored.params["to_rgb"]["bias"], np.float32([0.1, 0.2, 0.3]))
