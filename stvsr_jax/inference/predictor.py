@@ -228,8 +228,8 @@ class Predictor:
           out_size: (H', W').
           rounded: as of `predict`.
           device: number in `devices`.
-          instants: how many one program renders, if memory allows, where their number is part of the program; fewer
-            are filled up. None: T.
+          instants: how many outputs an input frame usually has, so that all windows use one program; see
+            `programs.start`. None: T.
           layout: of planes for a video encoder, into which frames that need no tiles are packed on the device.
 
         Returns:

@@ -61,17 +61,18 @@ def conv2d(
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     options = Options(stride, padding, slope, shuffle, implementation)
-    _check_implementation(inputs, kernel, options)
-    if implementation in (None, "pallas_tpu") and on_tpu.has_kernels(inputs, kernel, options):
+    _check_implementation(inputs, kernel, addend, options)
+    if implementation in (None, "pallas_tpu") and on_tpu.has_kernels(inputs, kernel, addend, options):
         return on_tpu.convolve(options, inputs, kernel, bias, addend)
     return _conv2d(inputs, kernel, bias, addend, options)
 
 
-def _check_implementation(inputs, kernel, options):
+def _check_implementation(inputs, kernel, addend, options):
     name = options.implementation
     check_implementation("conv2d", name, IMPLEMENTATIONS)
     if name == "pallas_tpu":
-        require_support("conv2d", name, on_tpu.has_kernels(inputs, kernel, options), *inputs, kernel)
+        is_supported = on_tpu.has_kernels(inputs, kernel, addend, options)
+        require_support("conv2d", name, is_supported, *inputs, kernel)
     if name == "pallas_mosaic":
         require_mosaic("conv2d")
         from stvsr_jax.ops.conv import mosaic

@@ -17,17 +17,19 @@ from stvsr_jax.ops.resize import on_tpu as resize_on_tpu
 from stvsr_jax.ops.shuffle import pixel_shuffle, pixel_unshuffle
 
 
-def has_kernels(inputs: tuple[jax.Array, ...], kernel: jax.Array, options: Options) -> bool:
+def has_kernels(
+    inputs: tuple[jax.Array, ...], kernel: jax.Array, addend: jax.Array | None, options: Options
+) -> bool:
     """Returns whether what is traced now runs on a TPU, and its kernels can run this convolution."""
     if not takes_tpu_kernels():
         return False
     from stvsr_jax.ops.conv import tpu
 
     if options.stride == 2:
-        is_even = not any(n % 2 for n in inputs[0].shape[-3:-1])
-        return (
-            is_even and kernel.shape[-1] % 8 == 0 and has_kernels(inputs, kernel, options._replace(stride=1))
-        )
+        # The pixels that are kept are chosen last: an addend and a pixel shuffle would have other sizes.
+        if addend is not None or options.shuffle > 1 or any(n % 2 for n in inputs[0].shape[-3:-1]):
+            return False
+        return kernel.shape[-1] % 8 == 0 and has_kernels(inputs, kernel, None, options._replace(stride=1))
     return tpu.is_supported(inputs, kernel, options.stride, options.padding)
 
 
@@ -38,15 +40,13 @@ def convolve(
     bias: jax.Array | None,
     addend: jax.Array | None,
 ) -> jax.Array:
-    """Runs the convolution; see `ops.conv2d`.
+    """Runs the convolution, one that `has_kernels`; see `ops.conv2d`.
 
     With stride 2 the kernel makes all pixels, four times as many. XLA takes ten times as long to compile that convolution
     and its gradients.
     """
     if options.stride == 1:
         return run(options, inputs, kernel, bias, addend)
-    if addend is not None or options.shuffle > 1:
-        raise NotImplementedError("conv2d: with stride 2 a TPU has no addend and no pixel shuffle")
     return resize_on_tpu.halve(run(options._replace(stride=1), inputs, kernel, bias, None))
 
 

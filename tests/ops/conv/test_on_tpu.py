@@ -40,6 +40,18 @@ def test_odd_sizes_and_stacks_are_left_to_xla():
     assert count_kernels(conv2d, (1, *IMAGE), (2, *KERNEL)) == 0
 
 
+def test_a_stride_of_two_with_an_addend_or_a_shuffle_is_left_to_xla():
+    def with_addend(x, kernel, addend):
+        return conv2d(x, kernel, 2, addend=addend)
+
+    assert count_kernels(with_addend, IMAGE, KERNEL, (1, 4, 4, 16)) == 0
+    assert count_kernels(lambda x, kernel: conv2d(x, kernel, 2, shuffle=2), IMAGE, KERNEL) == 0
+    with pytest.raises(NotImplementedError, match="pallas_tpu"):
+        count_kernels(
+            lambda x, kernel: conv2d(x, kernel, 2, shuffle=2, implementation="pallas_tpu"), IMAGE, KERNEL
+        )
+
+
 def test_gradients_are_kernels_too():
     def gradients(x, kernel):
         return jax.grad(lambda *a: conv2d(*a, slope=0.1, shuffle=2).astype(jnp.float32).sum(), (0, 1))(
