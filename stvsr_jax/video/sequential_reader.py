@@ -317,7 +317,7 @@ def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fract
         items = ((file, n / info.rate, 1 / info.rate) for n, file in enumerate(info.pictures))
     own = threading.local()  # converters are for one thread
     convert = functools.partial(_convert, info, own)
-    with contextlib.closing(stages.map_ahead(convert, items, workers=_WORKERS, ahead=2 * _WORKERS)) as images:
+    with contextlib.closing(stages.map_ahead(convert, items, workers=_WORKERS, ahead=_WORKERS)) as images:
         yield from images
 
 
