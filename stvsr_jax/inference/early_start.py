@@ -23,17 +23,23 @@ def begun(args: argparse.Namespace) -> Iterator[None]:
     Args:
       args: of `stvsr upscale`.
     """
-    threads = [threading.Thread(target=_wake_driver, name="wake_driver")]
-    threads[0].start()
-    import jax  # noqa: F401 (here: the driver wakes meanwhile)
+    with contextlib.ExitStack() as threads:
+        _begin(threads, _wake_driver)
+        import jax  # noqa: F401 (the driver wakes meanwhile)
 
-    threads.append(threading.Thread(target=_load, args=(args,), name="early_start"))
-    threads[1].start()
-    try:
+        _begin(threads, _wake_devices)
+        # What several threads need is imported by one: modules that import each other may find themselves half imported.
+        from stvsr_jax.runtime import compilation, program_store  # noqa: F401
+        from stvsr_jax.video import media  # noqa: F401
+
+        _begin(threads, _load, args)
         yield
-    finally:
-        for thread in threads:
-            thread.join()
+
+
+def _begin(threads, function, *args):
+    thread = threading.Thread(target=function, args=args, name=function.__name__)
+    thread.start()
+    threads.callback(thread.join)
 
 
 def remember(args: argparse.Namespace, source: pathlib.Path) -> None:
@@ -52,17 +58,22 @@ def _wake_driver():
         ctypes.CDLL("libcuda.so.1").cuInit(0)
 
 
+def _wake_devices():
+    import jax
+
+    with contextlib.suppress(RuntimeError):  # who needs them meets it again
+        jax.local_devices()
+
+
 def _load(args):
     import jax
 
-    # Whatever is wrong with the device, the input or the store, who needs them meets it again.
-    with contextlib.suppress(Exception):
-        devices = jax.local_devices()
-        from stvsr_jax.runtime import compilation, program_store
+    from stvsr_jax.runtime import compilation, program_store
 
+    with contextlib.suppress(Exception):  # of the input, of the store: the job meets it again
         compilation.keep_compiled_programs()
         if program_store.is_on() and (facts := _describe(args)) is not None:
-            program_store.begin_loading(facts, devices)
+            program_store.begin_loading(facts, jax.local_devices())
 
 
 def _describe(args):

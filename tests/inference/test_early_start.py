@@ -2,6 +2,8 @@
 
 import argparse
 import pathlib
+import subprocess
+import sys
 import threading
 
 import jax
@@ -97,3 +99,19 @@ def test_an_error_inside_passes_and_no_thread_is_left(video):
         with early_start.begun(arguments(video, "out.mp4")):
             raise ValueError("inside")
     assert threading.active_count() == before
+
+
+def test_nothing_heavy_is_imported_before_the_device_is_woken():
+    code = """if True:
+        import sys
+        from stvsr_jax.inference import __main__, early_start
+        args = __main__.make_parser("upscale").parse_args(["in.mp4", "out.mp4", "--overwrite"])
+        heavy = lambda: [name for name in ("jax", "flax", "av") if name in sys.modules]
+        early_start._wake_driver = lambda: print(heavy())
+        early_start._wake_devices = lambda: print(heavy())
+        early_start._load = lambda args: print(heavy())
+        with early_start.begun(args):
+            pass
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "['jax']", "['jax', 'av']"]
