@@ -25,6 +25,7 @@ TESTED_ELSEWHERE = {
     "data/builders/shards.py": "data/test_prepare.py",
     "data/clip.py": "data/test_sources.py",
     "demo/handlers.py": "demo/test_page.py",
+    "inference/command.py": "inference/test_main.py",
     "inference/estimate.py": "inference/test_main.py",
     "inference/request.py": "inference/test_main.py",
     "ops/mosaic/lane.py": "ops/sine_mlp/test_api.py",

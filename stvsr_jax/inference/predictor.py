@@ -108,6 +108,7 @@ class Predictor:
         self.devices = list(devices or jax.local_devices()[:1])
         self._is_ensemble = ensemble
         self._model = model
+        self._given = params  # fetching them from a device again takes longer
         self._params = [jax.device_put(params, device) for device in self.devices]
 
     @classmethod
@@ -167,7 +168,7 @@ class Predictor:
     @functools.cached_property
     def identity(self) -> str:
         """A digest of the network, its settings and its parameters."""
-        facts = f"{self._model!r} {self._is_ensemble} {params_digest(self._params[0])}"
+        facts = f"{self._model!r} {self._is_ensemble} {params_digest(self._given)}"
         return hashlib.sha256(facts.encode()).hexdigest()
 
     def predict(

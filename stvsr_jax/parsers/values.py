@@ -49,14 +49,19 @@ def parse_rate(text: str) -> Fraction:
     return rate.limit_denominator(1001) if rate >= 1 else 1 / (1 / rate).limit_denominator(1001)
 
 
-def one_of(module: str, name: str) -> Callable[[str], str]:
+def one_of(module: str, name: str, *, default: str | None = None) -> Callable[[str], str]:
     """Returns the type of a flag whose values are the names in a container of another module.
 
     The module is imported when there is a value to check, so the flag's help has to list the names itself.
+
+    Args:
+      module: the full name.
+      name: of the container.
+      default: the flag's, which argparse checks like a value if none is given: it imports nothing.
     """
 
     def check(text: str) -> str:
-        if text not in check.list_names():
+        if text != default and text not in check.list_names():
             raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(check.list_names())}")
         return text
 
@@ -97,7 +102,7 @@ def add_dtype(parser: argparse._ActionsContainer, *, default: str) -> None:
     """Adds --dtype, the number format of a network."""
     parser.add_argument(
         "--dtype",
-        type=one_of("stvsr_jax.models", "DTYPES"),
+        type=one_of("stvsr_jax.models", "DTYPES", default=default),
         default=default,
         metavar="{bfloat16,float16,float32}",
         help=f"number format of the network; default: {default}",
@@ -132,7 +137,7 @@ def add_running(parser: argparse._ActionsContainer) -> None:
     add("--tile", type=int, help="longest tile side in input pixels; 0: whole frames; default: by memory")
     add(
         "--dtype",
-        type=one_of("stvsr_jax.inference.number_format", "CHOICES"),
+        type=one_of("stvsr_jax.inference.number_format", "CHOICES", default="auto"),
         default="auto",
         metavar="{auto,bfloat16,float16,float32}",
         help="number format of the network; auto, the default: float16 on GPUs, bfloat16 on TPUs, float32 on CPUs",

@@ -22,13 +22,14 @@ def keep_compiled_programs() -> None:
     Programs compiled for one kind of CPU may not run on another that shares the directory. With a limit of its size JAX
     locks the directory; without one, processes that start together read entries that another is still writing.
     """
-    is_ours = jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu"
-    if is_ours:
-        jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))
-    directory = jax.config.jax_compilation_cache_dir
-    if directory and "://" not in directory and jax.config.jax_compilation_cache_max_size == -1:
-        jax.config.update("jax_compilation_cache_max_size", _CACHE_SIZE)
-        _complete_entries(pathlib.Path(directory), is_ours)
+    with _KEEPING:  # of several threads one does it
+        is_ours = jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu"
+        if is_ours:
+            jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))
+        directory = jax.config.jax_compilation_cache_dir
+        if directory and "://" not in directory and jax.config.jax_compilation_cache_max_size == -1:
+            jax.config.update("jax_compilation_cache_max_size", _CACHE_SIZE)
+            _complete_entries(pathlib.Path(directory), is_ours)
 
 
 def _complete_entries(directory, is_ours):
@@ -45,6 +46,7 @@ def _complete_entries(directory, is_ours):
                 entry.unlink() if is_ours else time.write_bytes(bytes(8))
 
 
+_KEEPING = threading.Lock()
 _CACHE_SIZE = 8 * 2**30  # bytes of JAX's entries; those not used for longest go first
 _GRAPHS = "xla_gpu_enable_command_buffer"
 # What goes into CUDA graphs: XLA's defaults, and more.

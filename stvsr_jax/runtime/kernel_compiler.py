@@ -8,6 +8,9 @@ entry is missing, XLA compiles the kernel itself. So the threads change nothing 
 import concurrent.futures
 import contextlib
 import importlib
+import importlib.util
+import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +21,8 @@ from jax.extend.mlir import ir
 from stvsr_jax.stages import count_cores
 
 _TARGET = "mosaic_gpu_v2"
+_RUNTIME_VARIABLE = "MOSAIC_GPU_RUNTIME_LIB_PATH"
+_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")  # in the order in which JAX looks
 _DTYPES = {"bf16": jnp.bfloat16, "f16": jnp.float16, "f32": jnp.float32, "i32": jnp.int32}
 
 
@@ -50,12 +55,20 @@ def compile_lowered(
 def load_runtime(device: jax.Device) -> None:
     """Makes the functions known that compiled Mosaic GPU kernels call.
 
-    JAX does so when it lowers a kernel. A process that loads a program lowers none, and the kernels would not be linked:
-    "Symbols not found: mosaic_gpu_init_tma_desc".
+    JAX names their library in the environment when it lowers a kernel. A process that loads a program lowers none, and
+    the kernels would not be linked: "Symbols not found: mosaic_gpu_init_tma_desc". Importing all that lowers them takes
+    a fifth of a second and more, so it is done only where the library is in no place that is known.
     """
-    if device.platform == "gpu":
-        with contextlib.suppress(ImportError):  # a JAX without them
-            importlib.import_module("jax.experimental.mosaic.gpu")
+    if device.platform != "gpu" or _RUNTIME_VARIABLE in os.environ:
+        return
+    for plugin in _PLUGINS:
+        spec = importlib.util.find_spec(plugin)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            if (library := pathlib.Path(folder) / "libmosaic_gpu_runtime.so").is_file():
+                os.environ[_RUNTIME_VARIABLE] = str(library)
+                return
+    with contextlib.suppress(ImportError):  # a JAX without them
+        importlib.import_module("jax.experimental.mosaic.gpu")
 
 
 def has_float32_convolutions(lowered: jax.stages.Lowered) -> bool:

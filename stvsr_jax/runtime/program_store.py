@@ -5,10 +5,12 @@ the settings of JAX and XLA, the arguments' shapes and whatever else its maker s
 ten. The directory is part of JAX's compilation cache, and as with that one, whoever can write to it can run code here.
 """
 
+import concurrent.futures
 import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import json
 import math
 import os
 import pathlib
@@ -75,9 +77,7 @@ class Entry:
     """Where the program that is made from `facts`, a text that tells it, for these devices is kept."""
 
     def __init__(self, facts: str, devices: Sequence[jax.Device]):
-        description = repr((facts, _environment(tuple(devices))))
-        directory = pathlib.Path(jax.config.jax_compilation_cache_dir) / "programs"
-        self._path = directory / hashlib.sha256(description.encode()).hexdigest()[:32]
+        self._path = _path_of(facts, devices)
         self._devices = devices
 
     def load(self, arrays: tuple[Sequence[Any], Mapping[str, Any]]) -> jax.stages.Compiled | None:
@@ -87,12 +87,10 @@ class Entry:
           arrays: its arguments, by place and by name. Their shapes, dtypes and shardings are used, not their values.
         """
         try:
-            with self._path.open("rb") as file:
-                program = pickle.load(file)
-            kernel_compiler.load_runtime(self._devices[0])
-            compiled = serialize_executable.deserialize_and_load(*program, execution_devices=self._devices)
-            _prove(compiled, arrays)
+            begun = _begun.pop(self._path, None)
+            compiled = _load(self._path, self._devices, arrays) if begun is None else begun.result()
             os.utime(self._path)
+            self._note()
             return compiled
         except FileNotFoundError:
             return None
@@ -118,8 +116,79 @@ class Entry:
             with replacing(self._path) as draft, draft.open("wb") as file:
                 pickle.dump(program, file)
             _make_room(self._path.parent)
+            self._note()
         except (OSError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
             warnings.warn(f"the compiled program {self._path} is not kept: {error!r}", stacklevel=2)
+
+    def _note(self):
+        _used[self._path] = [device.id for device in self._devices]
+
+
+_used: dict[pathlib.Path, list[int]] = {}  # programs that this process has loaded or saved, and their devices
+_begun: dict[pathlib.Path, concurrent.futures.Future] = {}  # programs that `begin_loading` loads
+
+
+def remember(facts: str, devices: Sequence[jax.Device]) -> None:
+    """Notes which programs this process has used so far.
+
+    Args:
+      facts: a text that tells what for.
+      devices: of this process.
+    """
+    if not _used or not is_on():
+        return
+    note = _path_of(facts, devices)
+    content = json.dumps([[path.name, *ids] for path, ids in _used.items()])
+    with contextlib.suppress(OSError):  # the next start is slower
+        if not note.exists() or note.read_text() != content:
+            with replacing(note) as draft:
+                draft.write_text(content)
+
+
+def begin_loading(facts: str, devices: Sequence[jax.Device]) -> None:
+    """Begins to load the programs that `remember` noted, each in a thread; `Entry.load` waits for those it needs.
+
+    Args:
+      facts: the same text.
+      devices: the same devices.
+    """
+    note, by_id = _path_of(facts, devices), {device.id: device for device in devices}
+    if not note.exists():
+        return
+    found = json.loads(note.read_text())
+    pool = concurrent.futures.ThreadPoolExecutor(max(1, len(found)), thread_name_prefix="load_program")
+    for name, *ids in found:
+        path = note.with_name(name)
+        _begun[path] = pool.submit(_load, path, tuple(by_id[number] for number in ids))
+    pool.shutdown(wait=False)
+
+
+def _path_of(facts, devices):
+    description = repr((facts, _environment(tuple(devices))))
+    directory = pathlib.Path(jax.config.jax_compilation_cache_dir) / "programs"
+    return directory / hashlib.sha256(description.encode()).hexdigest()[:32]
+
+
+def _load(path, devices, arrays=None):
+    """Returns a program that has been run, with zeros if its arguments are not there yet."""
+    with path.open("rb") as file:
+        program = pickle.load(file)
+    kernel_compiler.load_runtime(devices[0])
+    compiled = serialize_executable.deserialize_and_load(*program, execution_devices=devices)
+    _prove(compiled, _make_zeros(compiled) if arrays is None else arrays)
+    return compiled
+
+
+def _make_zeros(compiled):
+    """Returns arguments for a program, on its devices unless it consumes or ignores them."""
+
+    def make(info, sharding):
+        zeros = np.zeros(info.shape, info.dtype)
+        return zeros if info.donated or sharding is None else jax.device_put(zeros, sharding)
+
+    infos, structure = jax.tree.flatten(compiled.args_info)
+    shardings = jax.tree.leaves(compiled.input_shardings, is_leaf=lambda x: x is None)
+    return jax.tree.unflatten(structure, map(make, infos, shardings))
 
 
 def _prove(compiled, arrays):

@@ -14,5 +14,5 @@ def params_digest(params: Any) -> str:
     for path, leaf in sorted(leaves, key=lambda item: jax.tree_util.keystr(item[0])):
         array = np.ascontiguousarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).view(np.uint8))
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from stvsr_jax import data
 
 
 def test_reading_video_imports_neither_the_pipeline_nor_checkpoints():
-    code = "import sys, stvsr_jax.inference.__main__; print(*sorted(sys.modules))"
+    code = "import sys, stvsr_jax.inference.command; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "stvsr_jax.inference.job" in loaded

@@ -1,5 +1,8 @@
 """Mosaic kernels of a program are found, and are the same in programs of their own."""
 
+import importlib.util
+import os
+import pathlib
 from unittest import mock
 
 import jax
@@ -51,18 +54,52 @@ def test_threads_only_save_time(monkeypatch):
     assert set(tried) <= {1, 2}
 
 
-def test_what_compiled_kernels_call_is_linked_before_a_program_is_loaded(monkeypatch):
-    imported = []
-    monkeypatch.setattr(kernel_compiler.importlib, "import_module", imported.append)
+@pytest.fixture
+def environment(monkeypatch):
+    """The environment without the library of an earlier test; returns the name of its variable."""
+    monkeypatch.delenv("MOSAIC_GPU_RUNTIME_LIB_PATH", raising=False)
+    yield "MOSAIC_GPU_RUNTIME_LIB_PATH"
+    os.environ.pop("MOSAIC_GPU_RUNTIME_LIB_PATH", None)
+
+
+def test_the_library_that_compiled_kernels_call_is_named_without_an_import(
+    monkeypatch, tmp_path, environment
+):
+    monkeypatch.setattr(kernel_compiler.importlib, "import_module", None)
+    (tmp_path / "jax_cuda13_plugin").mkdir()
+    library = tmp_path / "jax_cuda13_plugin" / "libmosaic_gpu_runtime.so"
+    library.touch()
+    monkeypatch.syspath_prepend(tmp_path)
     kernel_compiler.load_runtime(jax.devices("cpu")[0])
-    assert imported == []
+    assert environment not in os.environ
+    kernel_compiler.load_runtime(mock.Mock(platform="gpu"))
+    assert os.environ[environment] == str(library)
+
+
+def test_jax_names_the_library_in_the_same_way():
+    source = pathlib.Path(importlib.util.find_spec("jax.experimental.mosaic.gpu.core").origin).read_text()
+    assert all(name in source for name in ("MOSAIC_GPU_RUNTIME_LIB_PATH", "libmosaic_gpu_runtime.so"))
+
+
+def test_a_library_that_is_named_already_stays(monkeypatch, environment):
+    monkeypatch.setenv(environment, "here.so")
+    monkeypatch.setattr(kernel_compiler.importlib, "import_module", None)
+    kernel_compiler.load_runtime(mock.Mock(platform="gpu"))
+    assert os.environ[environment] == "here.so"
+
+
+def test_a_library_in_no_known_place_is_found_by_jax(monkeypatch, environment):
+    imported = []
+    monkeypatch.setattr(kernel_compiler, "_PLUGINS", ("no_such_plugin",))
+    monkeypatch.setattr(kernel_compiler.importlib, "import_module", imported.append)
     kernel_compiler.load_runtime(mock.Mock(platform="gpu"))
     assert imported == ["jax.experimental.mosaic.gpu"]
 
 
-def test_a_jax_without_mosaic_gpu_still_loads_programs(monkeypatch):
+def test_a_jax_without_mosaic_gpu_still_loads_programs(monkeypatch, environment):
     def fail(name):
         raise ImportError(name)
 
+    monkeypatch.setattr(kernel_compiler, "_PLUGINS", ())
     monkeypatch.setattr(kernel_compiler.importlib, "import_module", fail)
     kernel_compiler.load_runtime(mock.Mock(platform="gpu"))

@@ -24,6 +24,8 @@ from tests.limits import HANG
 def directory(monkeypatch, tmp_path):
     """Keep programs in a directory of the test, as on an accelerator."""
     traced.clear()
+    monkeypatch.setattr(program_store, "_used", {})
+    monkeypatch.setattr(program_store, "_begun", {})
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(compilation, "options", dict)
     # JAX's own cache is there, too, and would keep everything.
@@ -185,7 +187,8 @@ def fail_when_loaded(monkeypatch, message, runs=1):
                 raise jax.errors.JaxRuntimeError(message)
             return compiled(*args, **kwargs)
 
-        return mock.Mock(side_effect=run, args_info=compiled.args_info)
+        known = {"args_info": compiled.args_info, "input_shardings": compiled.input_shardings}
+        return mock.Mock(side_effect=run, **known)
 
     monkeypatch.setattr(program_store.serialize_executable, "deserialize_and_load", load_badly)
     return tried
@@ -229,6 +232,62 @@ def test_a_loaded_program_that_lacks_memory_stays(directory, monkeypatch):
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):  # of the call itself
         make_scale(3.0)(jnp.arange(3.0))
     assert len(list(directory.iterdir())) == 1
+
+
+def remembered(directory):
+    """Remember a program as of a job, forget that it was used, and return its file."""
+    program_store._used.clear()
+    make_scale(3.0)({"a": jnp.arange(3.0), "unused": np.zeros(2)}, power=2)
+    (file,) = directory.iterdir()
+    program_store.remember("a job", jax.devices()[:1])
+    assert len(list(directory.iterdir())) == 2
+    return file
+
+
+def test_remembered_programs_are_loaded_side_by_side_and_found(directory):
+    remembered(directory)
+    make_scale(4.0)({"a": jnp.arange(3.0)})
+    program_store.remember("a job", jax.devices()[:1])
+    program_store.begin_loading("a job", jax.devices()[:1])
+    assert len(program_store._begun) == 2
+    loaded = [future.result(timeout=HANG) for future in program_store._begun.values()]
+    traced.clear()
+    three, four = make_scale(3.0), make_scale(4.0)
+    result = three({"a": jnp.arange(3.0), "unused": np.zeros(2)}, power=2)
+    np.testing.assert_array_equal(result["a"], [0.0, 3.0, 12.0])
+    np.testing.assert_array_equal(four({"a": jnp.arange(3.0)})["a"], [0.0, 4.0, 8.0])
+    assert traced == [] and not program_store._begun
+    assert {*three._compiled.values(), *four._compiled.values()} == set(loaded)
+
+
+def test_a_remembered_program_that_is_damaged_is_made_again(directory):
+    file = remembered(directory)
+    file.write_bytes(file.read_bytes()[:200])
+    program_store.begin_loading("a job", jax.devices()[:1])
+    with pytest.warns(UserWarning, match="is removed and made again"):
+        result = make_scale(3.0)({"a": jnp.arange(3.0), "unused": np.zeros(2)}, power=2)
+    np.testing.assert_array_equal(result["a"], [0.0, 3.0, 12.0])
+
+
+def test_a_remembered_program_that_fails_is_made_again(directory, monkeypatch):
+    remembered(directory)
+    tried = fail_when_loaded(monkeypatch, "UNKNOWN: <unknown cudnn status: 5003>")
+    program_store.begin_loading("a job", jax.devices()[:1])
+    with pytest.warns(UserWarning, match="made again.*5003>$"):
+        result = make_scale(3.0)({"a": jnp.arange(3.0), "unused": np.zeros(2)}, power=2)
+    np.testing.assert_array_equal(result["a"], [0.0, 3.0, 12.0])
+    assert tried == [1]
+
+
+def test_a_remembered_program_that_is_gone_or_not_needed_does_nothing(directory, recwarn):
+    remembered(directory).unlink()
+    program_store.begin_loading("another job", jax.devices()[:1])
+    assert not program_store._begun
+    program_store.begin_loading("a job", jax.devices()[:1])
+    make_scale(5.0)(jnp.arange(3.0))
+    result = make_scale(3.0)({"a": jnp.arange(3.0), "unused": np.zeros(2)}, power=2)
+    np.testing.assert_array_equal(result["a"], [0.0, 3.0, 12.0])
+    assert not recwarn.list
 
 
 def test_a_full_disk_does_not_stop_a_run(directory, monkeypatch):

@@ -1,0 +1,90 @@
+"""Begins what a start waits for longest while Python still imports: the device, and the programs of the last such job.
+
+Which programs a job needs is known once its modules are imported, its input is read and its network is there. So a job
+notes their names (`remember`), and the next one with the same arguments and an input of the same size loads them from
+the start. That changes nothing but the time: a program is found under its name only if it is the right one.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import pathlib
+import threading
+from collections.abc import Iterator
+
+# Arguments that decide nothing about the programs.
+_IGNORED = ("paths", "overwrite")
+
+
+@contextlib.contextmanager
+def begun(args: argparse.Namespace) -> Iterator[None]:
+    """Inside, the device is woken and programs are loaded by threads; imports JAX.
+
+    Args:
+      args: of `stvsr upscale`.
+    """
+    with contextlib.ExitStack() as threads:
+        _begin(threads, _wake_driver)
+        import jax  # noqa: F401 (the driver wakes meanwhile)
+
+        _begin(threads, _wake_devices)
+        # What several threads need is imported by one: modules that import each other may find themselves half imported.
+        from stvsr_jax.runtime import compilation, program_store  # noqa: F401
+        from stvsr_jax.video import media  # noqa: F401
+
+        _begin(threads, _load, args)
+        yield
+
+
+def _begin(threads, function, *args):
+    thread = threading.Thread(target=function, args=args, name=function.__name__)
+    thread.start()
+    threads.callback(thread.join)
+
+
+def remember(args: argparse.Namespace, source: pathlib.Path) -> None:
+    """Notes the programs that this process has used so far for the next job like it, if `source` is its first input."""
+    import jax
+
+    from stvsr_jax.runtime import program_store
+
+    if source == args.paths[0] and (facts := _describe(args)) is not None:
+        program_store.remember(facts, jax.local_devices())
+
+
+def _wake_driver():
+    """Initialises CUDA's driver, a part of what XLA does first, without JAX."""
+    with contextlib.suppress(OSError, AttributeError):  # there is none
+        ctypes.CDLL("libcuda.so.1").cuInit(0)
+
+
+def _wake_devices():
+    import jax
+
+    with contextlib.suppress(RuntimeError):  # who needs them meets it again
+        jax.local_devices()
+
+
+def _load(args):
+    import jax
+
+    from stvsr_jax.runtime import compilation, program_store
+
+    with contextlib.suppress(Exception):  # of the input, of the store: the job meets it again
+        compilation.keep_compiled_programs()
+        if program_store.is_on() and (facts := _describe(args)) is not None:
+            program_store.begin_loading(facts, jax.local_devices())
+
+
+def _describe(args):
+    """Returns what tells one job's programs from another's, as a text; None for inputs that are no video files."""
+    from stvsr_jax.video import media
+
+    source = args.paths[0]
+    if not source.is_file():
+        return None
+    with media.open_to_read(source) as container:
+        stream = container.streams.video[0]
+        size = stream.width, stream.height, stream.pix_fmt, str(stream.average_rate)
+    given = sorted((name, repr(value)) for name, value in vars(args).items() if name not in _IGNORED)
+    return f"upscale {size} {given}"

@@ -1,0 +1,117 @@
+"""The device is woken and programs are loaded while modules are imported; what goes wrong there is left to who needs them."""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stvsr_jax.inference import early_start
+from stvsr_jax.runtime import compilation, program_store
+
+
+@pytest.fixture
+def video(tmp_path, write_video):
+    return write_video(tmp_path / "in.mp4", np.zeros((3, 32, 48, 3), np.uint8))
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """Programs are kept, as on an accelerator."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(compilation, "options", dict)
+    monkeypatch.setattr(program_store, "_used", {})
+    monkeypatch.setattr(program_store, "_begun", {})
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def arguments(*paths, **others):
+    return argparse.Namespace(paths=[pathlib.Path(p) for p in paths], overwrite=False, time=2, **others)
+
+
+def double():
+    return compilation.jit(lambda x: 2 * x)
+
+
+def test_the_next_job_like_it_finds_its_programs_under_way(kept, video):
+    args = arguments(video, "out.mp4")
+    double()(jnp.arange(3.0))
+    early_start.remember(args, video)
+    with early_start.begun(arguments(video, "other.mp4")):
+        pass
+    (future,) = program_store._begun.values()
+    loaded = future.result()
+    program = double()
+    assert program.prepare(jnp.arange(3.0)) is loaded and not program_store._begun
+    np.testing.assert_array_equal(program(jnp.arange(3.0)), [0.0, 2.0, 4.0])
+
+
+def test_another_job_finds_none(kept, video, tmp_path, write_video):
+    double()(jnp.arange(3.0))
+    early_start.remember(arguments(video, "out.mp4"), video)
+    larger = write_video(tmp_path / "larger.mp4", np.zeros((3, 64, 48, 3), np.uint8))
+    for args in (arguments(larger, "out.mp4"), arguments(video, "out.mp4", space=2.0)):
+        with early_start.begun(args):
+            pass
+        assert not program_store._begun
+
+
+def test_of_several_inputs_the_first_counts(kept, video, tmp_path):
+    double()(jnp.arange(3.0))
+    args = arguments(video, tmp_path / "second.mp4", tmp_path)
+    early_start.remember(args, tmp_path / "second.mp4")
+    with early_start.begun(args):
+        pass
+    assert not program_store._begun
+
+
+@pytest.mark.parametrize("name", ["missing.mp4", "damaged.mp4", "folder"])
+def test_an_input_that_cannot_be_read_is_left_to_the_job(kept, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "damaged.mp4").write_bytes(b"nothing")
+    before = threading.active_count()
+    with early_start.begun(arguments(tmp_path / name, "out.mp4")):
+        pass
+    assert not program_store._begun and threading.active_count() == before
+
+
+def test_a_device_that_fails_is_left_to_the_job(monkeypatch, video):
+    def fail():
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr(jax, "local_devices", fail)
+    with early_start.begun(arguments(video, "out.mp4")):
+        pass
+    assert not program_store._begun
+
+
+def test_an_error_inside_passes_and_no_thread_is_left(video):
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="inside"):
+        with early_start.begun(arguments(video, "out.mp4")):
+            raise ValueError("inside")
+    assert threading.active_count() == before
+
+
+def test_nothing_heavy_is_imported_before_the_device_is_woken():
+    code = """if True:
+        import sys
+        from stvsr_jax.inference import __main__, early_start
+        args = __main__.make_parser("upscale").parse_args(["in.mp4", "out.mp4", "--overwrite"])
+        heavy = lambda: [name for name in ("jax", "flax", "av") if name in sys.modules]
+        early_start._wake_driver = lambda: print(heavy())
+        early_start._wake_devices = lambda: print(heavy())
+        early_start._load = lambda args: print(heavy())
+        with early_start.begun(args):
+            pass
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "['jax']", "['jax', 'av']"]
