@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 
 # Arguments that decide nothing about the programs.
-_IGNORED = ("paths", "overwrite")
+_IGNORED = ("paths", "overwrite", "crf", "preset", "segment", "max_frames", "preview", "input_fps", "shard")
 
 
 @contextlib.contextmanager

@@ -42,10 +42,9 @@ def double():
 
 
 def test_the_next_job_like_it_finds_its_programs_under_way(kept, video):
-    args = arguments(video, "out.mp4")
     double()(jnp.arange(3.0))
-    early_start.remember(args, video)
-    with early_start.begun(arguments(video, "other.mp4")):
+    early_start.remember(arguments(video, "out.mp4", crf=14), video)
+    with early_start.begun(arguments(video, "other.mp4", crf=20)):
         pass
     (future,) = program_store._begun.values()
     loaded = future.result()
