@@ -148,19 +148,20 @@ def remember(facts: str, devices: Sequence[jax.Device]) -> None:
 def begin_loading(facts: str, devices: Sequence[jax.Device]) -> None:
     """Begins to load the programs that `remember` noted, each in a thread; `Entry.load` waits for those it needs.
 
+    Programs that this process has used are there already.
+
     Args:
       facts: the same text.
       devices: the same devices.
     """
     note, by_id = _path_of(facts, devices), {device.id: device for device in devices}
-    if not note.exists():
-        return
-    found = json.loads(note.read_text())
-    pool = concurrent.futures.ThreadPoolExecutor(max(1, len(found)), thread_name_prefix="load_program")
-    for name, *ids in found:
-        path = note.with_name(name)
-        _begun[path] = pool.submit(_load, path, tuple(by_id[number] for number in ids))
-    pool.shutdown(wait=False)
+    found = json.loads(note.read_text()) if note.exists() else []
+    programs = {note.with_name(name): tuple(by_id[number] for number in ids) for name, *ids in found}
+    missing = {path: homes for path, homes in programs.items() if path not in _used and path not in _begun}
+    if missing:
+        pool = concurrent.futures.ThreadPoolExecutor(len(missing), thread_name_prefix="load_program")
+        _begun.update({path: pool.submit(_load, path, homes) for path, homes in missing.items()})
+        pool.shutdown(wait=False)
 
 
 def _path_of(facts, devices):

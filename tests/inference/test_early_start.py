@@ -44,6 +44,7 @@ def double():
 def test_the_next_job_like_it_finds_its_programs_under_way(kept, video):
     double()(jnp.arange(3.0))
     early_start.remember(arguments(video, "out.mp4", crf=14), video)
+    program_store._used.clear()
     with early_start.begun(arguments(video, "other.mp4", crf=20)):
         pass
     (future,) = program_store._begun.values()
@@ -56,6 +57,7 @@ def test_the_next_job_like_it_finds_its_programs_under_way(kept, video):
 def test_another_job_finds_none(kept, video, tmp_path, write_video):
     double()(jnp.arange(3.0))
     early_start.remember(arguments(video, "out.mp4"), video)
+    program_store._used.clear()
     larger = write_video(tmp_path / "larger.mp4", np.zeros((3, 64, 48, 3), np.uint8))
     for args in (arguments(larger, "out.mp4"), arguments(video, "out.mp4", space=2.0)):
         with early_start.begun(args):
@@ -67,6 +69,7 @@ def test_of_several_inputs_the_first_counts(kept, video, tmp_path):
     double()(jnp.arange(3.0))
     args = arguments(video, tmp_path / "second.mp4", tmp_path)
     early_start.remember(args, tmp_path / "second.mp4")
+    program_store._used.clear()
     with early_start.begun(args):
         pass
     assert not program_store._begun
