@@ -131,9 +131,10 @@ class OutputFile:
             self._write(trial, self._trial_packets, ())
         except (av.FFmpegError, ValueError, OSError) as error:
             reason = rehearsal.reason_of(error)
+            if isinstance(error, av.FFmpegError):
+                reason += codecs.explain_failure(self.video.codec)
             raise ValueError(
                 f"output {self.path} cannot be written with codec {self.video.codec}: {reason}"
-                f"{codecs.explain_failure(self.video.codec)}"
             ) from error
         if (
             format_name in _HOLD_DECODING_TIMES

@@ -53,6 +53,14 @@ def test_hardware_that_is_missing_is_told_from_a_container_that_does_not_fit(tmp
     assert codecs.explain_failure("h264") == "" and list(tmp_path.iterdir()) == []
 
 
+def test_a_picture_that_is_too_small_is_no_fault_of_the_hardware(tmp_path):
+    if "h264_nvenc" not in codecs.list_present():
+        pytest.skip("the FFmpeg here lacks it")
+    video = VideoFormat(128, 192, rate=Fraction(25), time_base=Fraction(1, 25), codec="h264_nvenc")
+    with pytest.raises(ValueError, match="codec h264_nvenc: a picture of 192x128 .* needs 160x160 pixels$"):
+        OutputFile(tmp_path / "a.mp4", video)
+
+
 def _opens(name):
     context = av.CodecContext.create(codecs.CODECS[name].encoder, "w")
     context.width = context.height = 256
