@@ -1,6 +1,7 @@
 """The device is woken and programs are loaded while modules are imported; what goes wrong there is left to who needs them."""
 
 import argparse
+import gc
 import pathlib
 import subprocess
 import sys
@@ -93,6 +94,30 @@ def test_a_device_that_fails_is_left_to_the_job(monkeypatch, video):
     with early_start.begun(arguments(video, "out.mp4")):
         pass
     assert not program_store._begun
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_garbage_is_not_searched_for_while_importing(is_on):
+    before = gc.isenabled()
+    try:
+        gc.enable() if is_on else gc.disable()
+        with pytest.raises(ImportError), early_start.importing():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == is_on
+    finally:
+        gc.enable() if before else gc.disable()
+
+
+def test_the_end_of_the_process_searches_for_no_garbage(tmp_path):
+    code = """if True:
+        import atexit, gc, sys
+        atexit.register(lambda: print("frozen", gc.get_freeze_count() > 100_000))  # runs last
+        from stvsr_jax.inference import __main__
+        sys.exit(__main__.main(["missing.mp4", "out.mp4"]))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == "frozen True\n" and "missing.mp4" in done.stderr
 
 
 def test_an_error_inside_passes_and_no_thread_is_left(video):
