@@ -85,8 +85,10 @@ def _load(args):
     from stvsr_jax.runtime import compilation, program_store
 
     with contextlib.suppress(Exception):  # of the input, of the store: the job meets it again
-        compilation.keep_compiled_programs()
-        if program_store.is_on() and (facts := _describe(args)) is not None:
+        if (facts := _describe(args)) is None:
+            return
+        compilation.keep_compiled_programs()  # which waits for the devices
+        if program_store.is_on():
             program_store.begin_loading(facts, jax.local_devices())
 
 
