@@ -62,8 +62,9 @@ def remember(args: argparse.Namespace, source: pathlib.Path) -> None:
 
     from stvsr_jax.runtime import program_store
 
-    if source == args.paths[0] and (facts := _describe(args)) is not None:
-        program_store.remember(facts, jax.local_devices())
+    with contextlib.suppress(Exception):  # the input may be gone by now: the next start is slower
+        if source == args.paths[0] and (facts := _describe(args)) is not None:
+            program_store.remember(facts, jax.local_devices())
 
 
 def _wake_driver():

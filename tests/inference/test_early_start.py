@@ -66,6 +66,12 @@ def test_another_job_finds_none(kept, video, tmp_path, write_video):
         assert not program_store._begun
 
 
+def test_an_input_that_is_damaged_by_the_end_does_no_harm(kept, tmp_path):
+    (tmp_path / "damaged.mp4").write_bytes(b"nothing")
+    double()(jnp.arange(3.0))
+    early_start.remember(arguments(tmp_path / "damaged.mp4", "out.mp4"), tmp_path / "damaged.mp4")
+
+
 def test_of_several_inputs_the_first_counts(kept, video, tmp_path):
     double()(jnp.arange(3.0))
     args = arguments(video, tmp_path / "second.mp4", tmp_path)
