@@ -27,7 +27,7 @@ from stvsr_jax.files import fit_name
 from stvsr_jax.inference import compare, pipeline, planes, predictor, saving, tile_size, work_folder
 from stvsr_jax.inference.pipeline import Output
 from stvsr_jax.inference.request import Plan, check_outputs
-from stvsr_jax.video import packet_store, segment_encoder, sequential_reader, writers
+from stvsr_jax.video import encoding, packet_store, segment_encoder, sequential_reader, writers
 from stvsr_jax.video.output_file import OutputFile
 
 # Windows that are read ahead.
@@ -211,6 +211,7 @@ def identify(plan: Plan, network: predictor.Predictor) -> dict[str, Any]:
         "network": network.identity,
         "dtype": network.dtype,
         "segment": plan.segment,
+        "encoder": encoding.encoder_options(plan.video),  # segments of different ones do not fit one header
         "version": stvsr_jax.__version__,
         "packets": packet_store.VERSION,
     }

@@ -25,6 +25,7 @@ class Codec:
       parameters: name of the option that holds the encoder's own parameters, or None.
       smallest_parameters: more of them where a side has no more than `smallest`, or None.
       side_by_side: how many encoders may run at a time: they keep many cores busy, or take much memory.
+      threads: of an encoder; 0 is FFmpeg's choice, by the number of cores.
       quality: name of the option for `crf`.
       presets: values of the option "preset", the fastest and the slowest among them.
       is_hardware: it is a part of a GPU or processor.
@@ -41,6 +42,7 @@ class Codec:
     parameters: str | None = None
     smallest_parameters: str | None = None
     side_by_side: int = 2
+    threads: int = 0
     quality: str = "crf"
     presets: tuple[str, ...] = ()
     is_hardware: bool = False
@@ -95,16 +97,19 @@ def _videotoolbox(encoder, formats, tag=None):
 # the same bytes every time. x264 with its macroblock tree would not (x264 165 on AVX-512): they depend on what was in
 # its memory before.
 CODECS = {
-    # Few players and no browser decode H.264 with 10 bits, so that has to be asked for.
+    # Few players and no browser decode H.264 with 10 bits, so that has to be asked for. On what the networks make "faster"
+    # takes as many bytes as "medium" for the same PSNR (docs/performance.md). With more threads motion reaches less far
+    # and the cores do more: 24 take 2.5 % more bytes than 8 and 10 % more time. And 8 give the same bytes on any machine.
     "h264": Codec(
         "libx264",
         _YUV_8 + _YUV_10,
         "yuv420p",
         14,
         51,
-        {"preset": "medium", "x264-params": "mbtree=0"},
+        {"preset": "faster", "x264-params": "mbtree=0"},
         parameters="x264-params",
         side_by_side=4,
+        threads=8,
         presets=tuple(_X26X),
     ),
     "hevc": Codec(

@@ -113,6 +113,7 @@ def configure(context: av.VideoCodecContext, video: VideoFormat, *, is_tagged: b
     context.height, context.width = video.encoded_size
     context.pix_fmt = video.encoded_format
     context.thread_type = "AUTO"  # slices as threads, the default, cost quality
+    context.thread_count = codec.threads
     context.framerate = video.rate
     context.time_base = video.time_base
     context.sample_aspect_ratio = video.sample_aspect_ratio

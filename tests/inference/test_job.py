@@ -1,5 +1,6 @@
 """Jobs that are killed, stopped or run out of disk, most in processes of their own, and gone on with."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -9,14 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import av
 import numpy as np
 import pytest
 
-from stvsr_jax.inference import work_folder
+from stvsr_jax.inference import job, request, work_folder
 from stvsr_jax.inference.__main__ import main
-from stvsr_jax.video import sequential_reader
+from stvsr_jax.video import codecs, sequential_reader
 from tests.limits import HANG
 
 SCRIPT = pathlib.Path(__file__).with_name("interrupted.py")
@@ -207,6 +209,18 @@ def test_a_full_disk_stops_the_job_and_it_goes_on_later(tmp_path, source, model,
     assert code == 1 and not output.exists() and store.exists() and progress_of(output)["is_complete"]
     assert finish(start(source, output, "--checkpoint", model))[0] == 0
     assert output.read_bytes() == whole.read_bytes() and "out.mp4.unfinished" not in names(tmp_path)
+
+
+def test_segments_of_other_settings_of_the_encoder_are_not_gone_on_with(tmp_path, source, monkeypatch):
+    """Of a version with another default, say: one header would not fit both."""
+    network = types.SimpleNamespace(identity="network", dtype="float32")
+    plan = request.make_plan(request.Request(source, tmp_path / "out.mp4"), "zooming_slowmo")
+    before = job.identify(plan, network)
+    assert json.loads(json.dumps(before)) == before == job.identify(plan, network)
+    other = dataclasses.replace(codecs.CODECS["h264"], options={"preset": "slow"})
+    monkeypatch.setitem(codecs.CODECS, "h264", other)
+    after = job.identify(plan, network)
+    assert [name for name in after if after[name] != before[name]] == ["encoder"]
 
 
 def test_segments_show_in_nothing_but_key_frames(tmp_path, source, model, whole):

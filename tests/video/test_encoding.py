@@ -39,11 +39,27 @@ def test_presets_and_qualities_reach_the_encoder():
             VideoFormat(64, 96, rate=Fraction(25), time_base=Fraction(1, 25), **kwargs)
         )
 
-    assert options()["preset"] == "medium" and options(preset="slow")["preset"] == "slow"
+    assert options()["preset"] == "faster" and options(preset="slow")["preset"] == "slow"
     assert options(codec="av1", preset="10", crf=33) == {"preset": "10", "crf": "33"}
     assert options(codec="h264_nvenc", crf=20)["qp"] == "20"
     assert options(codec="h264_nvenc")["qp"] == "16"
     assert "preset" not in options(codec="ffv1")
+
+
+def test_cores_do_not_decide_the_bytes_of_h264(monkeypatch):
+    """x264's own choice of threads goes by the cores, and its bytes by the threads."""
+    seen = []
+    real = encoding.configure
+
+    def configure(context, video, **kwargs):
+        real(context, video, **kwargs)
+        seen.append((context.thread_count, str(context.thread_type)))
+
+    monkeypatch.setattr(encoding, "configure", configure)
+    encoding.VideoEncoder(
+        VideoFormat(64, 96, rate=Fraction(25), time_base=Fraction(1, 25)), has_global_header=True
+    )
+    assert seen == [(8, "ThreadType.AUTO")]
 
 
 def test_presets_are_taken_by_the_software_encoders():
