@@ -17,6 +17,11 @@ from pathlib import Path
 import numpy as np
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+# Files taken for videos when a folder is searched; a file named outright may be called anything.
+VIDEO_SUFFIXES = frozenset(
+    ".264 .265 .3gp .asf .avi .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg "
+    ".mts .mxf .nut .obu .ogv .ts .vob .webm .wmv .y4m".split()
+)
 _LONGEST_NAME = 255  # bytes
 
 

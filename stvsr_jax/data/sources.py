@@ -20,17 +20,12 @@ from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.frame_folder import open_frame_folder
 from stvsr_jax.data.moving_layers import open_moving_layers
 from stvsr_jax.data.video_file import open_video
-from stvsr_jax.files import IMAGE_SUFFIXES, is_file_or_dead_link, list_images, natural_key
+from stvsr_jax.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_file_or_dead_link, list_images, natural_key
 from stvsr_jax.video.errors import ClipError
 from stvsr_jax.video.index import DEFAULT_MAX_KEYFRAME_GAP
 from stvsr_jax.video.scan import scan_all
 from stvsr_jax.video.scene_cuts import DEFAULT_THRESHOLD
 
-# Files taken for videos when a folder is searched; a file named outright may be called anything.
-VIDEO_SUFFIXES = frozenset(
-    ".264 .265 .3gp .asf .avi .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg "
-    ".mts .mxf .nut .obu .ogv .ts .vob .webm .wmv .y4m".split()
-)
 # Begins the name of a source that draws its clips; the rest is a folder of photographs.
 DRAWN = "layers:"
 # Folders below the one named that are searched.

@@ -17,10 +17,11 @@ from stvsr_jax.data import splits
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.compression import H264
 from stvsr_jax.data.frame_folder import open_frame_folder
-from stvsr_jax.data.sources import VIDEO_SUFFIXES, open_path
+from stvsr_jax.data.sources import open_path
 from stvsr_jax.data.video_file import open_video
 from stvsr_jax.evaluation.coded import CodedClip, VideoCache
 from stvsr_jax.evaluation.protocols import Protocol, Window
+from stvsr_jax.files import VIDEO_SUFFIXES
 
 VID4_FRAMES = {"calendar": 41, "city": 34, "foliage": 49, "walk": 47}
 VIMEO_CLIPS = {"fast": 1225, "medium": 4977, "slow": 1613}

@@ -5,8 +5,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from stvsr_jax.data.sources import VIDEO_SUFFIXES
-from stvsr_jax.files import is_file_or_dead_link
+from stvsr_jax.files import VIDEO_SUFFIXES, is_file_or_dead_link
 from stvsr_jax.video import picture_folder
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from stvsr_jax.data import splits
 from stvsr_jax.data.builders.frame_builder import FrameBuilder
 from stvsr_jax.data.builders.source_clip import SourceClip, open_image_folder, open_video
-from stvsr_jax.data.sources import VIDEO_SUFFIXES
-from stvsr_jax.files import list_images
+from stvsr_jax.files import VIDEO_SUFFIXES, list_images
 
 
 class Adobe240(FrameBuilder):
