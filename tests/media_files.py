@@ -11,7 +11,7 @@ def write_video(
     images,
     *,
     fps=Fraction(25),
-    stamps=None,
+    pts=None,
     has_audio=False,
     codec="libx264",
     pix_fmt="yuv420p",
@@ -25,7 +25,7 @@ def write_video(
       path: its suffix chooses the container.
       images: uint8 [N, H, W, 3].
       fps: frames per second.
-      stamps: presentation times in milliseconds, instead of those of `fps`.
+      pts: presentation times in milliseconds, instead of those of `fps`.
       has_audio: adds a tone of the same length.
       codec: of the picture.
       pix_fmt: of the picture.
@@ -39,7 +39,7 @@ def write_video(
         video = container.add_stream(codec, rate=fps, options=options)
         video.height, video.width = images[0].shape[:2]
         video.pix_fmt = pix_fmt
-        video.codec_context.time_base = Fraction(1, 1000) if stamps else 1 / Fraction(fps)
+        video.codec_context.time_base = Fraction(1, 1000) if pts else 1 / Fraction(fps)
         if rotation:
             video.set_display_rotation(rotation)
         container.metadata.update(dict(metadata))
@@ -49,7 +49,7 @@ def write_video(
             audio.layout = "mono"
         for i, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame.pts = stamps[i] if stamps else i
+            frame.pts = pts[i] if pts else i
             frame.time_base = video.codec_context.time_base
             container.mux(video.encode(frame))
         container.mux(video.encode(None))

@@ -251,7 +251,7 @@ def _remarks(request, info, fps, video):
         yield "the frame rate varies: output frames keep the times of the input"
     if breaks := len(info.timeline.shifts) - 1:
         places = "in one place" if breaks == 1 else f"in {breaks} places"
-        yield f"the time stamps start again or leap {places}: the parts follow each other"
+        yield f"the timestamps start again or leap {places}: the parts follow each other"
     if info.unread_files:
         files = "a file is" if info.unread_files == 1 else f"{info.unread_files} files are"
         yield f"{files} put behind another in the input and not read: enlarge them apart, or join them with FFmpeg's concat"

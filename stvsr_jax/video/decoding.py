@@ -39,20 +39,20 @@ def decode(
 ) -> Iterator[av.VideoFrame]:
     """Decodes a stream in display order.
 
-    An empty packet (Theora, AVI) repeats the frame before it: that one comes again with another time stamp.
+    An empty packet (Theora, AVI) repeats the frame before it: that one comes again with another pts.
 
     Args:
-      packets: of `stream`, as `demux` yields them, up to the empty ones without time stamps at the end.
+      packets: of `stream`, as `demux` yields them, up to the empty ones without timestamps at the end.
       stream: whose threads are set up.
       skip_damaged: whether to leave damaged packets out instead of raising `av.error.InvalidDataError`.
     """
     decoder = _decoder_of(stream)
-    repeats = collections.deque()  # time stamps of empty packets whose predecessor has not come out yet
+    repeats = collections.deque()  # pts of empty packets whose predecessor has not come out yet
     last = None
     for packet in packets:
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if packet.size == 0 and stamp is not None:
-            repeats.append(stamp)
+        pts = packet.pts if packet.pts is not None else packet.dts
+        if packet.size == 0 and pts is not None:
+            repeats.append(pts)
             continue
         try:
             frames = decoder.decode(packet)

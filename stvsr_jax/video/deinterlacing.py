@@ -12,11 +12,11 @@ def deinterlace(frames: Iterable[av.VideoFrame], time_base: Fraction) -> Iterato
     """Makes one whole frame of each frame's two fields (FFmpeg's bwdif); progressive frames stay as they are.
 
     Recordings may begin with progressive frames, change between both, and change their size. Every frame comes
-    out with its time stamp.
+    out with its pts.
 
     Args:
       frames: in display order.
-      time_base: of their time stamps, seconds.
+      time_base: of their pts, seconds.
     """
     graph = kind = before = None
     for frame in frames:

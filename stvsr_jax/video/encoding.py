@@ -159,23 +159,23 @@ class VideoEncoder:
 
     def __init__(self, video: VideoFormat, *, has_global_header: bool):
         self._video = video
-        self._durations = {}  # stamp -> duration, for packets that leave the encoder later
+        self._durations = {}  # pts -> duration, for packets that leave the encoder later
         self._context = av.CodecContext.create(CODECS[video.codec].encoder, "w")
         configure(self._context, video)
         self._context.options = encoder_options(video)
         if has_global_header:
             self._context.flags |= av.codec.context.Flags.global_header
 
-    def encode(self, frame: av.VideoFrame, stamp: int, duration: int) -> Iterator[av.Packet]:
+    def encode(self, frame: av.VideoFrame, pts: int, duration: int) -> Iterator[av.Packet]:
         """Yields the packets that are ready after one more frame.
 
         Args:
           frame: from `FrameMaker`.
-          stamp: presentation time (pts) in units of the format's time base; must rise.
+          pts: presentation time in units of the format's time base; must rise.
           duration: in the same units.
         """
-        frame.pts, frame.time_base = stamp, self._video.time_base
-        self._durations[stamp] = duration
+        frame.pts, frame.time_base = pts, self._video.time_base
+        self._durations[pts] = duration
         yield from self._finish(self._context.encode(frame))
 
     def flush(self) -> Iterator[av.Packet]:

@@ -4,7 +4,7 @@ A video is decoded in full the first time it is seen. Only that gives its exact 
 every frame anyway. The cache holds a JSON file and the thumbnails.
 
 Many videos cannot be read at random in place: with one keyframe in 300 frames, a window of 7 costs the decoding of 150 on
-average. If keyframes are far apart, timestamps do not identify frames, or frames are interlaced, the cache holds a lossless
+average. If keyframes are far apart, pts do not identify frames, or frames are interlaced, the cache holds a lossless
 copy as well, in which every frame is a keyframe: Ut Video in AVI. It decodes eight times faster than FFV1 and takes 1.4 to
 1.8 times the space. Frames read from it have the same values, bit for bit.
 """
@@ -131,8 +131,8 @@ def _read_packets(path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """Reads a video without decoding it.
 
     Returns:
-      The timestamps of its frames in the order they are shown, the numbers of its keyframes in that order
-      (both empty when packets carry no or repeated timestamps), and how many frames to expect.
+      The pts of its frames in the order they are shown, the numbers of its keyframes in that order
+      (both empty when packets carry no or repeated pts), and how many frames to expect.
     """
     pts, keys, count, last = [], [], 0, 0.0
     with _naming(path), media.open_to_read(path) as container:
@@ -227,7 +227,7 @@ def _decode(
 
 
 class _CopyWriter:
-    """Writes frames to a lossless AVI in which frame i has timestamp i and is a keyframe."""
+    """Writes frames to a lossless AVI in which frame i has pts i and is a keyframe."""
 
     def __init__(
         self, path: Path, like: av.VideoFrame, converter: colour.RgbConverter, tags: colour.ColourTags

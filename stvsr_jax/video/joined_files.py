@@ -1,6 +1,6 @@
 """Files put one behind another (`cat a.mkv b.mkv`) of which FFmpeg reads only the first, or the first two.
 
-Formats that are made to be joined (MPEG) are read to their end; see `timeline` for their time stamps. The others have one
+Formats that are made to be joined (MPEG) are read to their end; see `timeline` for their timestamps. The others have one
 header at the beginning: one that lies behind all that was read begins a file that is not.
 """
 

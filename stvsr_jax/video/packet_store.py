@@ -16,7 +16,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-VERSION = 3  # of the files' format
+VERSION = 4  # of the files' format, and of what `VideoWriter.store` notes of them
 
 
 class PacketStore:
@@ -24,7 +24,7 @@ class PacketStore:
 
     Args:
       path: of the bytes; the index lies beside it.
-      time_base: of the packets' time stamps, seconds.
+      time_base: of the packets' pts, seconds.
       mark: of `flush`: how much there is; what follows is cut off. None starts anew.
     """
 

@@ -30,7 +30,7 @@ class VideoIndex:
       path: the video.
       media: the file to read frames from: the video itself, or a copy in which every frame is a keyframe.
       num_frames, height, width: exact, in frames and pixels; upright.
-      pts: the timestamp of each frame in `media`, ascending, in its stream's time base.
+      pts: of each frame in `media`, ascending, in its stream's time base.
       keyframes: frames that decoding can start at, ascending; the first is 0.
       matrix, is_full_range: how pixels become RGB, see `colour.ColourTags`.
       orientation: what makes a decoded frame upright, see `decoding.make_upright`.
@@ -98,7 +98,7 @@ class VideoReader:
             frame = self._decode_to(n)
             if frame is not None:
                 return frame
-        # Some containers land behind the timestamp asked for; then start from a keyframe further back.
+        # Some containers land behind the pts asked for; then start from a keyframe further back.
         while key >= 0:
             self._container.seek(self._index.pts[keyframes[key]], stream=self._stream)
             self._frames = decoding.decode(self._container.demux(self._stream), self._stream)

@@ -201,9 +201,9 @@ class SideStreams:
         return heard.time >= 0 or heard.time + heard.duration < -_PRIMING
 
     def _read_times(self, packet):
-        stamp = packet.pts if packet.dts is None else packet.dts
+        start = packet.pts if packet.dts is None else packet.dts
         return side_times.Heard(
-            None if stamp is None else stamp * packet.time_base - self._origin,
+            None if start is None else start * packet.time_base - self._origin,
             max(packet.duration or 0, 0) * packet.time_base,
         )
 

@@ -49,7 +49,7 @@ class SegmentEncoder:
         self._failure: BaseException | None = None
         self._is_closed = False
 
-    def add(self, frame: av.VideoFrame, stamp: int, duration: int) -> None:
+    def add(self, frame: av.VideoFrame, pts: int, duration: int) -> None:
         """Appends a frame to the segment; waits while too many wait to be encoded."""
         while not self._room.acquire(timeout=_POLL_SECONDS):
             self._check()
@@ -57,7 +57,7 @@ class SegmentEncoder:
         if self._frames is None:
             self._frames = queue.SimpleQueue()
             self._packets = self._pool.submit(self._encode, self._frames)
-        self._frames.put((frame, stamp, duration))
+        self._frames.put((frame, pts, duration))
 
     def cut(self) -> concurrent.futures.Future:
         """Ends the segment and returns its packets-to-be, a list; the next frame begins another."""

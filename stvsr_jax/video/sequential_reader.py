@@ -39,10 +39,10 @@ class VideoInfo:
       rate: frames per second, exact; the mean when it varies.
       is_constant_rate: whether frames lie on a grid of `rate`.
       usual_step: seconds from one frame to the next where nothing is missing.
-      time_base: seconds per unit of the stream's time stamps.
+      time_base: seconds per unit of the stream's timestamps.
       frame_count: how many frames there are, from counting packets (rarely a few off).
       origin: seconds of the file's clock that are time 0.
-      timeline: where its time stamps start again or leap.
+      timeline: where its timestamps start again or leap.
       unread_files: how many files are put behind it in the same one, and are not read.
       colour_tags: colour tags.
       hdr: HDR metadata of the first frame.
@@ -105,7 +105,7 @@ def probe(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInfo:
 
     Args:
       path: file or folder.
-      rate: frames per second; needed for pictures, allowed for raw streams without time stamps.
+      rate: frames per second; needed for pictures, allowed for raw streams without timestamps.
 
     Raises:
       ValueError: the input is missing, empty, not a video, or `rate` does not fit it.
@@ -155,15 +155,15 @@ def _probe_animation(path: pathlib.Path) -> VideoInfo:
     except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"input {path} is not an animation that can be read: {error}") from error
     base = Fraction(1, 1000)
-    stamps = list(itertools.accumulate(durations, initial=0))
-    constant = timing.find_constant_rate(stamps, base, ())
+    pts = list(itertools.accumulate(durations, initial=0))
+    constant = timing.find_constant_rate(pts, base, ())
     return VideoInfo(
         path,
         height,
         width,
-        rate=constant or timing.mean_rate(stamps, base),
+        rate=constant or timing.mean_rate(pts, base),
         is_constant_rate=constant is not None,
-        usual_step=1 / constant if constant else timing.usual_step(stamps, base),
+        usual_step=1 / constant if constant else timing.usual_step(pts, base),
         time_base=base,
         frame_count=len(durations) + _repeats(durations[-1] * base, constant),
         has_alpha=is_transparent,
@@ -171,7 +171,7 @@ def _probe_animation(path: pathlib.Path) -> VideoInfo:
 
 
 def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInfo:
-    """Describes a video file: decodes its first frames and reads the time stamps of all packets; see `probe`."""
+    """Describes a video file: decodes its first frames and reads the timestamps of all packets; see `probe`."""
     if path.stat().st_size == 0:
         raise ValueError(f"input {path} is empty (0 bytes)")
     try:
@@ -194,15 +194,15 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
     if first is None:
         raise ValueError(f"input {path}: no frame of its video stream can be decoded")
     time_base = described["time_base"]
-    if scan.stamps and rate is not None:
-        raise ValueError(f"input {path} has time stamps; its frame rate cannot be set to {rate}")
-    if not scan.stamps:  # raw streams; what their headers say, else the 25 that FFmpeg assumes
+    if scan.pts and rate is not None:
+        raise ValueError(f"input {path} has timestamps; its frame rate cannot be set to {rate}")
+    if not scan.pts:  # raw streams; what their headers say, else the 25 that FFmpeg assumes
         constant = rate or next((guess for guess in guesses if guess), Fraction(25))
     else:
-        constant = timing.find_constant_rate(scan.stamps, time_base, guesses)
+        constant = timing.find_constant_rate(scan.pts, time_base, guesses)
     mean = next((guess for guess in guesses[1:] if guess), Fraction(25))
     if constant is None:
-        mean = timing.mean_rate(scan.stamps, time_base) or mean
+        mean = timing.mean_rate(scan.pts, time_base) or mean
 
     orientation = decoding.read_orientation(first)
     height, width = first.height, first.width
@@ -214,8 +214,8 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
         width,
         rate=constant or mean.limit_denominator(100000),
         is_constant_rate=constant is not None,
-        usual_step=1 / constant if constant else timing.usual_step(scan.stamps, time_base),
-        frame_count=scan.count + (_repeats(scan.last_duration * time_base, constant) if scan.stamps else 0),
+        usual_step=1 / constant if constant else timing.usual_step(scan.pts, time_base),
+        frame_count=scan.count + (_repeats(scan.last_duration * time_base, constant) if scan.pts else 0),
         origin=_find_origin(start_time, scan.first * time_base),
         timeline=scan.timeline,
         unread_files=scan.unread_files,
@@ -342,8 +342,8 @@ def _decode(info):
         packets = info.timeline.move(container.demux(stream))
         decoded = decoding.decode(packets, stream, skip_damaged=True)
         frames = ((f.pts, f) for f in deinterlacing.deinterlace(decoded, info.time_base))
-        for stamp, frame in timing.restore_stamps(frames):
+        for pts, frame in timing.restore_pts(frames):
             duration = info.usual_step
-            if stamp is not None and frame.duration:  # of raw streams it is what FFmpeg assumes
+            if pts is not None and frame.duration:  # of raw streams it is what FFmpeg assumes
                 duration = frame.duration * (frame.time_base or info.time_base)
-            yield frame, clock.time(stamp), duration
+            yield frame, clock.time(pts), duration

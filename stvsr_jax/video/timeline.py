@@ -1,6 +1,6 @@
-"""Time stamps of files that start again or leap: what follows goes on where the part before ends.
+"""Timestamps (pts and dts) of files that start again or leap: what follows goes on where the part before ends.
 
-Two recordings put together (`cat a.ts b.ts`, the cells of a DVD, a receiver that was set anew) have time stamps
+Two recordings put together (`cat a.ts b.ts`, the cells of a DVD, a receiver that was set anew) have timestamps
 that fall back, or leap ahead, where the second begins. Decoding times rise in any one recording, so where they
 fall a part begins; a leap is a long gap between presentation times.
 """
@@ -15,24 +15,24 @@ import numpy as np
 
 from stvsr_jax.video import joined_files, media
 
-# Where a time stamp falls back by more than this, a part begins: decoding times never do. Without decoding times it
+# Where a timestamp falls back by more than this, a part begins: decoding times never do. Without decoding times it
 # is more than the deepest reordering of frames.
 _STEP_BACK = Fraction(1, 10)
 _STEP_BACK_UNORDERED = Fraction(1)
 # A longer gap, in seconds, is a leap in formats that are cut and joined, unless there is sound in it.
 _LEAP = 60
-# Behind a gap longer than this, time stamps that are followed by earlier ones are damaged, in any format.
+# Behind a gap longer than this, timestamps that are followed by earlier ones are damaged, in any format.
 _WILD = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A piece of a file in which time stamps rise.
+    """A piece of a file in which timestamps rise.
 
     Attributes:
       first_packet: number of its first packet in the video stream.
-      shift: seconds to add to its time stamps.
-      leaps: (time stamp, seconds that are too many from there on), ascending.
+      shift: seconds to add to its timestamps.
+      leaps: (timestamp in seconds, seconds that are too many from there on), ascending.
     """
 
     first_packet: int
@@ -40,16 +40,16 @@ class Part:
     leaps: tuple[tuple[Fraction, Fraction], ...] = ()
 
     def move(self, time: Fraction) -> Fraction:
-        """Returns when what has this time stamp, in seconds, comes."""
+        """Returns when what has this timestamp, in seconds, comes."""
         return time + self.shift - sum(length for start, length in self.leaps if start <= time)
 
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """What to make of a file's time stamps; nothing if they can be taken as they are, which is nearly always.
+    """What to make of a file's timestamps; nothing if they can be taken as they are, which is nearly always.
 
     Attributes:
-      parts: of the file; none if its time stamps only rise.
+      parts: of the file; none if its timestamps only rise.
       shows_as_decoded: whether frames are shown at their decoding times; the presentation times are guesses.
     """
 
@@ -58,7 +58,7 @@ class Timeline:
 
     @property
     def shifts(self) -> tuple[Fraction, ...]:
-        """What to add to the time stamps, seconds: at the beginning, and after each restart and leap."""
+        """What to add to the timestamps, seconds: at the beginning, and after each restart and leap."""
         shifts = []
         for part in self.parts:
             shifts.append(part.shift)
@@ -67,7 +67,7 @@ class Timeline:
         return tuple(shifts) or (Fraction(0),)
 
     def move(self, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
-        """Yields all packets of the video stream, in the file's order, with their time stamps moved."""
+        """Yields all packets of the video stream, in the file's order, with their timestamps moved."""
         number = 0  # of the part
         for count, packet in enumerate(packets):
             while number + 1 < len(self.parts) and self.parts[number + 1].first_packet <= count:
@@ -86,7 +86,7 @@ class Scan:
     """What the packets of a video stream say.
 
     Attributes:
-      stamps: presentation times of all frames, ascending, in the stream's time base, moved as `timeline` says;
+      pts: presentation times of all frames, ascending, in the stream's time base, moved as `timeline` says;
         empty if one lacks its own.
       count: how many frames there are.
       first: the earliest presentation time, 0 without any.
@@ -95,7 +95,7 @@ class Scan:
       unread_files: how many files follow behind all this in the same one, and are not read.
     """
 
-    stamps: list[int]
+    pts: list[int]
     count: int
     first: int
     last_duration: int
@@ -127,13 +127,13 @@ def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
                 facts.append((number, packet.dts, pts, packet.duration or 0))
     starts = find_restarts([fact[1:3] for fact in facts], time_base)
     pieces = [facts[a:b] for a, b in zip([0, *starts], [*starts, len(facts)], strict=True)]
-    stamps, parts = _put_in_line(pieces, time_base, heard if is_joinable else None)
+    all_pts, parts = _put_in_line(pieces, time_base, heard if is_joinable else None)
     if len(parts) == 1 and not parts[0].leaps:
         parts = ()
     return Scan(
-        sorted(stamps) if len(stamps) == len(facts) else [],
+        sorted(all_pts) if len(all_pts) == len(facts) else [],
         len(facts),
-        min(stamps, default=0),
+        min(all_pts, default=0),
         max(((pts, duration) for *_, pts, duration in pieces[-1] if pts is not None), default=(0, 0))[1],
         Timeline(parts, shows_as_decoded),
         joined_files.count_unread(path, format_name, end),
@@ -149,25 +149,25 @@ def _shows_as_decoded(container, stream) -> bool:
     return container.format.name == "avi" and decoder.name == "h264" and not decoder.has_b_frames
 
 
-def find_restarts(stamps: Sequence[tuple[int | None, int | None]], time_base: Fraction) -> list[int]:
-    """Returns the numbers of the frames at which time stamps start again.
+def find_restarts(times: Sequence[tuple[int | None, int | None]], time_base: Fraction) -> list[int]:
+    """Returns the numbers of the frames at which timestamps start again.
 
     Args:
-      stamps: (dts, pts) of the frames in the file's order.
-      time_base: seconds per stamp.
+      times: (dts, pts) of the frames in the file's order.
+      time_base: seconds per unit of them.
     """
-    has_order = any(dts is not None for dts, _ in stamps)
+    has_order = any(dts is not None for dts, _ in times)
     back = (_STEP_BACK if has_order else _STEP_BACK_UNORDERED) / time_base
     starts = []
     last = None
-    for i, stamp in enumerate(dts if has_order else pts for dts, pts in stamps):
-        if stamp is None:
+    for i, time in enumerate(dts if has_order else pts for dts, pts in times):
+        if time is None:
             continue
-        if last is not None and stamp < last - back:
+        if last is not None and time < last - back:
             starts.append(i)
-            last = stamp
+            last = time
         else:
-            last = stamp if last is None else max(last, stamp)
+            last = time if last is None else max(last, time)
     return starts
 
 
@@ -176,23 +176,23 @@ def _put_in_line(pieces, time_base, heard) -> tuple[list[int], tuple[Part, ...]]
     shown = [
         np.sort(np.array([pts for *_, pts, _ in piece if pts is not None], np.int64)) for piece in pieces
     ]
-    steps = np.concatenate([np.diff(stamps) for stamps in shown])
+    steps = np.concatenate([np.diff(pts) for pts in shown])
     step = int(np.median(steps[steps > 0])) if (steps > 0).any() else round(Fraction(1, 25) / time_base)
     moved, parts, end = [], [], None
-    for piece, stamps, following in zip(pieces, shown, [*shown[1:], ()], strict=True):
+    for piece, pts, following in zip(pieces, shown, [*shown[1:], ()], strict=True):
         leaps = []
-        line = stamps.copy()
-        for i in np.flatnonzero(np.diff(stamps) * float(time_base) > _WILD):
-            before, after = (int(stamp) * time_base for stamp in stamps[i : i + 2])
-            is_wild = len(following) and stamps[i] < following[0] < stamps[i + 1]
+        line = pts.copy()
+        for i in np.flatnonzero(np.diff(pts) * float(time_base) > _WILD):
+            before, after = (int(n) * time_base for n in pts[i : i + 2])
+            is_wild = len(following) and pts[i] < following[0] < pts[i + 1]
             is_silent = heard is not None and heard.isdisjoint(range(int(before) + 2, int(after) - 1))
             if is_wild or (is_silent and after - before > _LEAP):
                 # Sound before the leap may last a little longer, and after it begin a little earlier.
                 leaps.append(((before + after) / 2, after - before - step * time_base))
-                line[i + 1 :] -= int(stamps[i + 1] - stamps[i]) - step
+                line[i + 1 :] -= int(pts[i + 1] - pts[i]) - step
         shift = 0 if end is None or not len(line) else end + step - int(line[0])
         parts.append(Part(piece[0][0] if piece else 0, shift * time_base, tuple(leaps)))
         if len(line):
             end = int(line[-1]) + shift
-        moved += [int(stamp) + shift for stamp in line]
+        moved += [int(n) + shift for n in line]
     return moved, tuple(parts)

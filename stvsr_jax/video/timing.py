@@ -1,4 +1,4 @@
-"""Presentation times of frames: constant or varying rate, stamps in order. A stamp is a pts in units of a time base."""
+"""Presentation times of frames: constant or varying rate, timestamps (pts) in order."""
 
 import collections
 import heapq
@@ -24,29 +24,29 @@ _REORDER_DEPTH = 16
 
 
 def find_constant_rate(
-    stamps: Sequence[int], time_base: Fraction, candidates: Iterable[Fraction | None]
+    pts: Sequence[int], time_base: Fraction, candidates: Iterable[Fraction | None]
 ) -> Fraction | None:
-    """Returns the frame rate that explains every time stamp, or None when the rate varies.
+    """Returns the frame rate that explains every pts, or None when the rate varies.
 
     Args:
-      stamps: ascending time stamps of all frames in units of `time_base`.
+      pts: of all frames, ascending, in units of `time_base`.
       time_base: seconds.
       candidates: rates in frames per second to try, None and nonsense allowed; the rate of the median step
         and the mean rate are tried last, usual rates next to any of these (30000/1001 for 29.97) first.
 
     Returns:
-      The first rate r such that stamp k lies within rounding (one and a half ticks or milliseconds, and never
-      more than a quarter of a frame) of stamp 0 plus a whole number of frames, gaps being missing frames; at
-      most one place in ten may be a gap. The last stamp is not looked at: some recorders put it where the
+      The first rate r such that pts k lies within rounding (one and a half ticks or milliseconds, and never
+      more than a quarter of a frame) of pts 0 plus a whole number of frames, gaps being missing frames; at
+      most one place in ten may be a gap. The last pts is not looked at: some recorders put it where the
       recording stopped.
     """
-    if len(stamps) > 2:
-        stamps = stamps[:-1]
-    if len(stamps) < 2 or stamps[-1] <= stamps[0]:
+    if len(pts) > 2:
+        pts = pts[:-1]
+    if len(pts) < 2 or pts[-1] <= pts[0]:
         return next((rate for rate in candidates if rate), None)
-    seconds = (np.asarray(stamps, np.int64) - stamps[0]) * float(time_base)
-    mean = mean_rate(stamps, time_base)
-    step = int(np.median(np.diff(stamps))) * time_base
+    seconds = (np.asarray(pts, np.int64) - pts[0]) * float(time_base)
+    mean = mean_rate(pts, time_base)
+    step = int(np.median(np.diff(pts))) * time_base
     guesses = [*candidates, 1 / step if step else None, mean.limit_denominator(1001)]
     guesses = [Fraction(rate) for rate in guesses if rate and 0.1 < rate < 1000]
     usual = [rate for guess in guesses for rate in _USUAL_RATES if abs(rate / guess - 1) < _USUAL]
@@ -55,21 +55,21 @@ def find_constant_rate(
         nearest = np.round(place)
         slack = min(max(1.5 * float(time_base), _ROUNDING) * float(rate), 0.25)
         is_on_grid = np.abs(place - nearest).max() <= slack
-        if is_on_grid and (np.diff(nearest) >= 1).all() and nearest[-1] + 1 <= 1.1 * len(stamps):
+        if is_on_grid and (np.diff(nearest) >= 1).all() and nearest[-1] + 1 <= 1.1 * len(pts):
             return rate
     return None
 
 
-def mean_rate(stamps: Sequence[int], time_base: Fraction) -> Fraction | None:
-    """Returns the frames per second of ascending time stamps, None if there are too few."""
-    if len(stamps) < 2 or stamps[-1] == stamps[0]:
+def mean_rate(pts: Sequence[int], time_base: Fraction) -> Fraction | None:
+    """Returns the frames per second of ascending pts, None if there are too few."""
+    if len(pts) < 2 or pts[-1] == pts[0]:
         return None
-    return Fraction(len(stamps) - 1) / ((stamps[-1] - stamps[0]) * time_base)
+    return Fraction(len(pts) - 1) / ((pts[-1] - pts[0]) * time_base)
 
 
-def usual_step(stamps: Sequence[int], time_base: Fraction) -> Fraction:
-    """Returns the median number of seconds between ascending time stamps, at least one unit."""
-    return max(1, int(np.median(np.diff(stamps))) if len(stamps) > 1 else 1) * time_base
+def usual_step(pts: Sequence[int], time_base: Fraction) -> Fraction:
+    """Returns the median number of seconds between ascending pts, at least one unit."""
+    return max(1, int(np.median(np.diff(pts))) if len(pts) > 1 else 1) * time_base
 
 
 def still_time(duration: Fraction, step: Fraction) -> Fraction:
@@ -81,24 +81,24 @@ def still_time(duration: Fraction, step: Fraction) -> Fraction:
     return duration - step if duration > max(_PAUSE, _PAUSE_STEPS * step) else Fraction(0)
 
 
-def restore_stamps(frames: Iterable[tuple[int | None, _Item]]) -> Iterator[tuple[int | None, _Item]]:
-    """Sorts the time stamps of frames that come in display order.
+def restore_pts(frames: Iterable[tuple[int | None, _Item]]) -> Iterator[tuple[int | None, _Item]]:
+    """Sorts the pts of frames that come in display order.
 
-    Some files (VC-1 in ASF, certain H.264 recordings) store time stamps in decoding order. The decoder returns frames in
-    display order, so it hands the stamps out shuffled. The look-ahead is sixteen frames, the deepest reordering there is.
-    Frames without a stamp keep None.
+    Some files (VC-1 in ASF, certain H.264 recordings) store pts in decoding order. The decoder returns frames in
+    display order, so it hands them out shuffled. The look-ahead is sixteen frames, the deepest reordering there is.
+    Frames without a pts keep None.
     """
     waiting = collections.deque()
-    stamps = []
+    known = []
 
     def emit():
-        has_stamp, item = waiting.popleft()
-        return (heapq.heappop(stamps) if has_stamp else None), item
+        has_pts, item = waiting.popleft()
+        return (heapq.heappop(known) if has_pts else None), item
 
-    for stamp, item in frames:
-        waiting.append((stamp is not None, item))
-        if stamp is not None:
-            heapq.heappush(stamps, stamp)
+    for pts, item in frames:
+        waiting.append((pts is not None, item))
+        if pts is not None:
+            heapq.heappush(known, pts)
         if len(waiting) > _REORDER_DEPTH:
             yield emit()
     while waiting:
@@ -106,15 +106,15 @@ def restore_stamps(frames: Iterable[tuple[int | None, _Item]]) -> Iterator[tuple
 
 
 class Clock:
-    """Turns time stamps into strictly ascending times.
+    """Turns pts into strictly ascending times.
 
     At a constant rate times are whole frames after the first, so that rounding in the container does not
-    return as jitter; a missing frame leaves its gap. Otherwise they are what the stamps say. A frame without
-    a stamp comes one frame after its predecessor; one with a stamp that is not later comes one frame
+    return as jitter; a missing frame leaves its gap. Otherwise they are what the pts say. A frame without
+    one comes one frame after its predecessor; a frame whose pts is not later comes one frame
     (constant rate) or one tick after it.
 
     Args:
-      time_base: seconds per stamp.
+      time_base: seconds per unit of pts.
       step: seconds from one frame to the next, at a varying rate usually.
       is_constant: whether `step` holds throughout.
       origin: time in seconds that becomes 0.
@@ -125,9 +125,9 @@ class Clock:
         self._first = None
         self._last = None
 
-    def time(self, stamp: int | None) -> Fraction:
+    def time(self, pts: int | None) -> Fraction:
         """Returns the time of the next frame in seconds."""
-        time = None if stamp is None else stamp * self._time_base - self._origin
+        time = None if pts is None else pts * self._time_base - self._origin
         if self._last is None:
             self._first = self._last = time if time is not None else Fraction(0)
             return self._last

@@ -96,7 +96,7 @@ class VideoWriter:
             workers=side_by_side,
             timer=timer or stages.Timer("encode", side_by_side),
         )
-        self._last_stamp = mark["last_stamp"] if mark else None
+        self._last_pts = mark["last_pts"] if mark else None
         self._packets = packet_store.PacketStore(store, file.video.time_base, mark["sizes"] if mark else None)
 
     def prepare(self, image: np.ndarray, number: int) -> av.VideoFrame:
@@ -113,21 +113,21 @@ class VideoWriter:
           duration: seconds.
         """
         base = self._file.video.time_base
-        stamp = round(time / base)
-        if self._last_stamp is not None:
-            stamp = max(stamp, self._last_stamp + 1)
-        self._last_stamp = stamp
-        self._encoder.add(frame, stamp, max(1, round(duration / base)))
+        pts = round(time / base)
+        if self._last_pts is not None:
+            pts = max(pts, self._last_pts + 1)
+        self._last_pts = pts
+        self._encoder.add(frame, pts, max(1, round(duration / base)))
 
     def cut(self) -> Segment:
         """Ends a segment: the next frame begins another."""
-        return Segment(self._encoder.cut(), self._last_stamp)
+        return Segment(self._encoder.cut(), self._last_pts)
 
     def store(self, segment: Segment) -> dict[str, Any]:
         """Makes a segment, in order, safe and returns the mark to go on from."""
         for packet in segment.packets.result():
             self._packets.append(packet)
-        return {"last_stamp": segment.mark, "sizes": self._packets.flush()}
+        return {"last_pts": segment.mark, "sizes": self._packets.flush()}
 
     def finish(self) -> list[str]:
         """Makes the file of the stored packets under its final name; returns notes on what differs from the plan."""

@@ -131,8 +131,8 @@ def test_cuts_are_not_interpolated(tmp_path, write_video, checkpoints, capsys):
 
 
 def test_varying_rate_keeps_its_times(tmp_path, write_video, checkpoints, capsys):
-    stamps = [0, 40, 80, 200, 240, 280, 330, 500]
-    source, target = write_video(tmp_path / "in.mkv", moving_bar(8), stamps=stamps), tmp_path / "out.mp4"
+    pts = [0, 40, 80, 200, 240, 280, 330, 500]
+    source, target = write_video(tmp_path / "in.mkv", moving_bar(8), pts=pts), tmp_path / "out.mp4"
     code, lines = run(capsys, source, target, "--checkpoint", checkpoints["zooming_slowmo"])
     assert code == 0 and "rate varies" in lines[0]
     times = [float(frame.time) * 1000 for frame in read(target)[1]]
@@ -213,7 +213,7 @@ def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkp
         ((good, text, tmp_path / "both", *model, "--suffix", "mp4"), "suffix='mp4' must be empty"),
         ((good, plain, *model, "--overwrite"), "is a file; a folder of pictures cannot replace it"),
         ((good, out, *model, "--scene_threshold", -1), "scene_threshold"),
-        ((good, out, *model, "--input_fps", 30), "has time stamps"),
+        ((good, out, *model, "--input_fps", 30), "has timestamps"),
         ((good, out, *model, "--compare", out), "is the output"),
         ((good, out, *model, "--compare", tmp_path / "compare.xyz"), "compare.xyz cannot be written"),
         ((good, tmp_path / "pictures", *model, "--compare", tmp_path / "b.webm"), "b.webm cannot be written"),
@@ -266,7 +266,7 @@ def test_rates_that_no_file_can_say_are_refused(tmp_path, write_video, checkpoin
 
 def test_an_input_that_counts_nanoseconds_can_be_multiplied(tmp_path, write_video, checkpoints, capsys):
     source = tmp_path / "in.mkv"
-    write_video(source, moving_bar(4), stamps=[0, 40, 90, 200])
+    write_video(source, moving_bar(4), pts=[0, 40, 90, 200])
     info = sequential_reader.probe(source)
     info = dataclasses.replace(info, time_base=Fraction(1, 10**9))
     request = requests.Request(source, tmp_path / "out.mkv", time=8)

@@ -36,22 +36,22 @@ def test_frames_come_in_order_with_their_times(tmp_path, write_video):
 
 
 def test_varying_rate_keeps_its_times(tmp_path, write_video):
-    stamps = [0, 40, 80, 200, 240, 280, 330, 500]
-    info = sequential_reader.probe(write_video(tmp_path / "a.mkv", tones(8), stamps=stamps))
+    pts = [0, 40, 80, 200, 240, 280, 330, 500]
+    info = sequential_reader.probe(write_video(tmp_path / "a.mkv", tones(8), pts=pts))
     assert not info.is_constant_rate
     frames = list(sequential_reader.read_frames(info))
-    assert [frame.time * 1000 for frame in frames] == stamps
-    assert [frame.duration * 1000 for frame in frames[:-1]] == list(np.diff(stamps))
+    assert [frame.time * 1000 for frame in frames] == pts
+    assert [frame.duration * 1000 for frame in frames[:-1]] == list(np.diff(pts))
 
 
 def test_a_pause_stands_still_until_one_usual_step_before_its_end(tmp_path, write_video):
-    stamps = [0, 35, 80, 115, 160, 21160, 21200, 21235, 21280]
-    info = sequential_reader.probe(write_video(tmp_path / "a.mkv", tones(9), stamps=stamps))
+    pts = [0, 35, 80, 115, 160, 21160, 21200, 21235, 21280]
+    info = sequential_reader.probe(write_video(tmp_path / "a.mkv", tones(9), pts=pts))
     assert not info.is_constant_rate and info.usual_step == Fraction(42, 1000)
     frames = list(sequential_reader.read_frames(info))
     assert [frame.still for frame in frames] == [0] * 4 + [Fraction(20958, 1000)] + [0] * 4
     steady = [40 * n for n in range(200) if not 60 <= n < 75]
-    info = sequential_reader.probe(write_video(tmp_path / "b.mkv", tones(20) * 9 + tones(5), stamps=steady))
+    info = sequential_reader.probe(write_video(tmp_path / "b.mkv", tones(20) * 9 + tones(5), pts=steady))
     frames = list(sequential_reader.read_frames(info))
     assert info.is_constant_rate and [(n, f.still) for n, f in enumerate(frames) if f.still] == [
         (59, 15 * Fraction(1, 25))
@@ -156,7 +156,7 @@ def test_bad_inputs_are_named(tmp_path, write_video):
     ]:
         with pytest.raises(ValueError, match=message):
             sequential_reader.probe(path)
-    with pytest.raises(ValueError, match="has time stamps"):
+    with pytest.raises(ValueError, match="has timestamps"):
         sequential_reader.probe(video, rate=Fraction(30))
 
 

@@ -1,4 +1,4 @@
-"""Files whose time stamps start again or leap, made by joining files and by writing such stamps."""
+"""Files whose timestamps start again or leap, made by joining files and by writing such timestamps."""
 
 from fractions import Fraction
 
@@ -100,14 +100,14 @@ def test_time_before_the_counter_begins_again_is_not_lost(tmp_path):
     assert [frame.time for frame in frames] == steady(50) and info.origin == -1
 
 
-def test_time_stamps_that_rise_are_left_alone(tmp_path):
+def test_timestamps_that_rise_are_left_alone(tmp_path):
     for name, start in (("a.ts", 100), ("b.mkv", 0)):
         path = write(tmp_path / name, tones(0, 12), steady(12, start), codec="libx264")
         assert sequential_reader.probe(path).timeline.parts == ()
 
 
 @pytest.mark.parametrize(
-    ("stamps", "starts"),
+    ("times", "starts"),
     [
         ([(0, 80), (40, 200), (80, 120), (120, 160)], []),  # frames stored out of order
         ([(0, 80), (40, 120), (0, 80), (40, 120)], []),  # too little to be more than a slip
@@ -118,8 +118,8 @@ def test_time_stamps_that_rise_are_left_alone(tmp_path):
         ([(None, None)] * 3, []),
     ],
 )
-def test_restarts_are_where_decoding_times_fall(stamps, starts):
-    assert timeline.find_restarts(stamps, MS) == starts
+def test_restarts_are_where_decoding_times_fall(times, starts):
+    assert timeline.find_restarts(times, MS) == starts
 
 
 def test_joined_files_are_noted(tmp_path):
@@ -139,13 +139,13 @@ def test_a_picture_begins_at_zero_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("wild", [20, 40000])
-def test_a_frame_with_a_wild_time_stamp_costs_no_time(wild):
+def test_a_frame_with_a_wild_timestamp_costs_no_time(wild):
     facts = [(n, 40 * n, 40 * n) for n in range(40)]
     facts[20] = (20, 1000 * wild, 1000 * wild)  # milliseconds
     starts = timeline.find_restarts([fact[1:] for fact in facts], MS)
     assert starts == [21]
-    stamps, parts = timeline._put_in_line([facts[:21], facts[21:]], MS, None)
-    assert stamps == [40 * n for n in range(40)]
+    pts, parts = timeline._put_in_line([facts[:21], facts[21:]], MS, None)
+    assert pts == [40 * n for n in range(40)]
     assert [part.shift for part in parts] == [0, 0]
     assert parts[0].move(Fraction(wild)) == Fraction(80, 100) and parts[1].move(
         Fraction(84, 100)

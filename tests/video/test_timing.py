@@ -1,4 +1,4 @@
-"""Time stamps as files have them."""
+"""Presentation timestamps as files have them."""
 
 from fractions import Fraction
 
@@ -10,48 +10,48 @@ MS = Fraction(1, 1000)
 NTSC = Fraction(30000, 1001)
 
 
-def test_stamps_rounded_to_milliseconds_are_constant_rate():
-    stamps = [round(i * 1000 / NTSC) for i in range(300)]
-    assert timing.find_constant_rate(stamps, MS, [None, NTSC]) == NTSC
+def test_pts_rounded_to_milliseconds_are_constant_rate():
+    pts = [round(i * 1000 / NTSC) for i in range(300)]
+    assert timing.find_constant_rate(pts, MS, [None, NTSC]) == NTSC
 
 
 def test_usual_rate_is_taken_for_a_close_guess():
-    stamps = [round(i * 1000 / NTSC) for i in range(8)]
-    assert timing.find_constant_rate(stamps, MS, [Fraction(19001, 634)]) == NTSC
+    pts = [round(i * 1000 / NTSC) for i in range(8)]
+    assert timing.find_constant_rate(pts, MS, [Fraction(19001, 634)]) == NTSC
 
 
 def test_half_rate_guess_is_not_taken_for_the_rate():
-    stamps = list(range(0, 4000, 40))
-    assert timing.find_constant_rate(stamps, MS, [Fraction(50)]) == 25
+    pts = list(range(0, 4000, 40))
+    assert timing.find_constant_rate(pts, MS, [Fraction(50)]) == 25
 
 
 def test_few_missing_frames_keep_the_rate():
-    stamps = [40 * i for i in range(100) if i not in (50, 51)]
-    assert timing.find_constant_rate(stamps, MS, [Fraction(25)]) == 25
+    pts = [40 * i for i in range(100) if i not in (50, 51)]
+    assert timing.find_constant_rate(pts, MS, [Fraction(25)]) == 25
 
 
 def test_varying_steps_have_no_constant_rate():
-    stamps = [0, 40, 80, 180, 220, 240, 400, 410, 500, 600]
-    assert timing.find_constant_rate(stamps, MS, [Fraction(25), Fraction(1000, 60)]) is None
+    pts = [0, 40, 80, 180, 220, 240, 400, 410, 500, 600]
+    assert timing.find_constant_rate(pts, MS, [Fraction(25), Fraction(1000, 60)]) is None
 
 
-def test_early_last_stamp_does_not_matter():
+def test_early_last_pts_does_not_matter():
     assert timing.find_constant_rate([120, 160, 200, 240, 260], MS, [Fraction(50)]) == 25
 
 
-def test_shuffled_stamps_come_back_in_order():
+def test_shuffled_pts_come_back_in_order():
     frames = [(0, "a"), (101, "b"), (67, "c"), (134, "d"), (34, "e")]
-    assert list(timing.restore_stamps(frames)) == [(0, "a"), (34, "b"), (67, "c"), (101, "d"), (134, "e")]
-    assert list(timing.restore_stamps([(None, "a"), (None, "b")])) == [(None, "a"), (None, "b")]
+    assert list(timing.restore_pts(frames)) == [(0, "a"), (34, "b"), (67, "c"), (101, "d"), (134, "e")]
+    assert list(timing.restore_pts([(None, "a"), (None, "b")])) == [(None, "a"), (None, "b")]
 
 
 def test_clock_snaps_to_whole_frames_and_keeps_gaps():
     clock = timing.Clock(MS, 1 / NTSC, True, Fraction(0))
-    times = [clock.time(stamp) for stamp in (0, 33, 67, 167)]
+    times = [clock.time(pts) for pts in (0, 33, 67, 167)]
     assert times == [0, 1 / NTSC, 2 / NTSC, 5 / NTSC]
 
 
-def test_clock_of_a_varying_rate_keeps_stamps_and_always_rises():
+def test_clock_of_a_varying_rate_keeps_pts_and_always_rises():
     clock = timing.Clock(MS, Fraction(1, 25), False, Fraction(1))
     assert [clock.time(s) for s in (1000, 1045, 1045, None)] == [
         0,
@@ -62,7 +62,7 @@ def test_clock_of_a_varying_rate_keeps_stamps_and_always_rises():
 
 
 @pytest.mark.parametrize("is_constant", [True, False])
-def test_clock_without_stamps_counts_frames(is_constant):
+def test_clock_without_pts_counts_frames(is_constant):
     clock = timing.Clock(MS, Fraction(1, 24), is_constant, Fraction(0))
     assert [clock.time(None) for _ in range(3)] == [0, Fraction(1, 24), Fraction(2, 24)]
 

@@ -85,17 +85,17 @@ def test_sample_aspect_ratio_is_kept(tmp_path):
 
 
 def test_uneven_times_are_kept(tmp_path):
-    stamps = [0, 20, 35, 100, 140, 200]
+    pts = [0, 20, 35, 100, 140, 200]
     video = VideoFormat(64, 96, rate=Fraction(30), time_base=Fraction(1, 90000))
     writer = VideoWriter(OutputFile(tmp_path / "a.mp4", video), work_folder(tmp_path / "a.mp4") / "0.packets")
     for i, picture in enumerate(images()):
-        end = [*stamps[1:], 300][i]
-        writer.write(writer.prepare(picture, i), Fraction(stamps[i], 1000), Fraction(end - stamps[i], 1000))
+        end = [*pts[1:], 300][i]
+        writer.write(writer.prepare(picture, i), Fraction(pts[i], 1000), Fraction(end - pts[i], 1000))
     writer.store(writer.cut())
     writer.finish()
     with av.open(str(tmp_path / "a.mp4")) as container:
         stream = container.streams.video[0]
-        assert [frame.pts * stream.time_base * 1000 for frame in container.decode(stream)] == stamps
+        assert [frame.pts * stream.time_base * 1000 for frame in container.decode(stream)] == pts
         assert stream.duration * stream.time_base == Fraction(3, 10)
 
 
