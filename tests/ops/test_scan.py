@@ -83,7 +83,7 @@ def test_a_tpu_carries_pixels_along_the_lanes_and_gets_the_same(example, remat):
     pixels = carry.shape[-4] * carry.shape[-3] * carry.shape[-2]
     shapes = [v.aval.shape for v in loop.outvars]
     assert shapes == [(*carry.shape[:-4], 3, pixels), (*xs.shape[:-4], 2, pixels), (4,)]
-    got = traced.lower(lowering_platforms=("cpu",)).compile()(*example)
+    got = traced.lower(lowering_platforms=("cpu",)).compile(device_assignment=(jax.devices()[0],))(*example)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), got, want)
 
 
