@@ -1,7 +1,6 @@
 """The networks' programs compile for TPUs that are not here, within the memory of their chips."""
 
 import json
-import time
 
 import jax
 import pytest
@@ -61,7 +60,7 @@ def test_inference_takes_a_fifth_of_the_traffic_of_plain_xla(name, gigabytes):
 
 
 NETWORKS = ["zooming_slowmo", "videoinr"]
-SECONDS = 240  # of CPU time: libtpu uses one core, mostly, and others may use the machine
+SECONDS = 240  # to compile, on a machine that does nothing else
 
 
 @needs_libtpu
@@ -69,10 +68,9 @@ SECONDS = 240  # of CPU time: libtpu uses one core, mostly, and others may use t
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("chips", ["v5e:2x2", "v4:2x2x1", "v6e:2x2"])
 def test_inference_of_180x320_fits(name, chips):
-    began = time.process_time()
     report = compile_network(name, chips, count=1, is_training=False)
     assert report.memory_bytes < 6e9
-    assert time.process_time() - began < SECONDS
+    assert report.compile_seconds < SECONDS
 
 
 @needs_libtpu
@@ -92,10 +90,9 @@ def test_inference_of_180x320_fits(name, chips):
     ],
 )
 def test_training_at_the_published_batch_fits(name, chips, fsdp):
-    began = time.process_time()
     report = compile_network(name, chips, is_training=True, fsdp=fsdp)
     assert report.memory_bytes < 12e9
-    assert time.process_time() - began < SECONDS
+    assert report.compile_seconds < SECONDS
     counts, moved = report.cost.collective_counts, report.cost.collective_bytes
     if fsdp == 1:
         assert set(counts) == {"all-reduce"} and counts["all-reduce"] <= 2
