@@ -151,8 +151,10 @@ _TPU_SAMPLES = 2**14
 def _split(points, fill):
     """Returns [B, P, K, G, n] as [B, parts, n, p K G], with `fill` after the last point."""
     batch, count, *rest = points.shape
-    parts = -(-count * rest[0] * rest[1] // _TPU_SAMPLES)
-    each = -(-count // parts // 128) * 128  # whole tiles: XLA is slow to compile other copies
+    least = -(-count * rest[0] * rest[1] // _TPU_SAMPLES)
+    # Whole tiles: XLA is slow to compile other copies. None is filled if some number of parts divides.
+    parts = next((n for n in range(least, 2 * least + 1) if count % (128 * n) == 0), least)
+    each = -(-count // parts // 128) * 128
     pads = ((0, 0), (0, each * parts - count), (0, 0), (0, 0), (0, 0))
     points = jnp.pad(points, pads, constant_values=fill)
     return points.reshape(batch, parts, -1, rest[-1]).swapaxes(2, 3)
