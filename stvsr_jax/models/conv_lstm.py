@@ -20,7 +20,6 @@ from stvsr_jax import ops
 from stvsr_jax.models import offsets, pcd
 from stvsr_jax.models.layers import Conv, convolve
 from stvsr_jax.ops import ConvWeights, stacks
-from stvsr_jax.ops.lanes import pack, unpack
 from stvsr_jax.ops.stacks import Stack
 
 
@@ -85,29 +84,18 @@ class BidirectionalConvLSTM(nn.Module):
             y = jnp.moveaxis(y, -4, 0)
             return jnp.concatenate([y, y[::-1]], axis=-4)
 
-        shape = 2 * batch, *frame
-        zeros = pack(jnp.zeros(shape, self.dtype))
+        zeros = jnp.zeros((2 * batch, *frame), self.dtype)
         known = jax.tree.map(functools.partial(ops.arrange, both_directions), known)
-        shapes = jax.tree.map(jnp.shape, known)
 
         def step(weights, states, known):
-            states = [unpack(state, shape) for state in states]
-            known = jax.tree.map(lambda x, shape: unpack(x, shape), known, shapes)
             # Means of offsets are outputs of the scan: a tracer must not leave its body otherwise.
             with offsets.collect_in_loop() as found:
-                states = tuple(map(pack, advance(weights, states, known)))
+                states = advance(weights, states, known)
             return states, (states[0], found)
 
-        known = jax.tree.map(pack, known)
-        # `ops.scan` keeps each layer's input for the kernels' gradients. Rematerialisation is there to keep nothing.
-        if self.remat:
-            step = functools.partial(jax.checkpoint(step, prevent_cse=False), weights)
-            _, (hidden, found) = jax.lax.scan(step, (zeros, zeros), known)
-        else:
-            _, (hidden, found) = ops.scan(step, weights, (zeros, zeros), known)
+        _, (hidden, found) = ops.scan(step, weights, (zeros, zeros), known, remat=self.remat)
         offsets.record_means(found)
 
-        hidden = unpack(hidden, shape)
         forward, backward = hidden[:, :batch], hidden[::-1, batch:]  # [T, B, H, W, C]
         merge = Conv(self.features, kernel_size=1, dtype=self.dtype, name="merge")
         merged = merge(*(d.reshape(times * batch, *frame) for d in (forward, backward)))
@@ -149,6 +137,7 @@ def advance(
     Returns:
       The next states.
     """
+    states = list(states)
     _, level2, level3 = pcd.build_pyramid(weights.pyramid, stacks.like(weights.pyramid, states))
     hidden, cell = pcd.fuse(weights.fusion, known.pyramid, (states, level2, level3), known.reads)
     gates = convolve(weights.gates_of_hidden, hidden, addend=known.gates)

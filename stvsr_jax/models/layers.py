@@ -4,6 +4,7 @@ Parameters are float32; `dtype` is the dtype of the computation. Initial values 
 defaults, which the published networks started from, unless a layer says otherwise.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from stvsr_jax import ops
 from stvsr_jax.ops import ConvWeights
 from stvsr_jax.ops.devices import loop_unroll
-from stvsr_jax.ops.lanes import pack, unpack
 
 Initializer = Callable[..., jax.Array]
 
@@ -124,12 +125,12 @@ class ResidualStack(nn.Module):
         block = nn.remat(ResidualBlock, prevent_cse=False) if self.remat else ResidualBlock
         # Unrolled, XLA's CSE would undo the rematerialisation: it finds the forward's results in the same computation.
         unroll = loop_unroll() if self.remat else loop_unroll(self.num_blocks)
-        scan = nn.scan(
-            lambda module, carry, _: (pack(module(unpack(carry, x.shape))), None),
+        scan = functools.partial(
+            nn.scan,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.num_blocks,
             unroll=unroll,
         )
-        y, _ = scan(block(self.features, dtype=self.dtype, name="blocks"), pack(x.astype(self.dtype)), None)
-        return unpack(y, x.shape)
+        blocks = block(self.features, dtype=self.dtype, name="blocks")
+        return ops.fold_image(scan, lambda block, x: block(x), blocks, x.astype(self.dtype))

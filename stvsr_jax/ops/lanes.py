@@ -23,14 +23,14 @@ def from_lanes(y: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 
 def pack(x: jax.Array) -> jax.Array:
-    """Returns [.., B, H, W, C] as a loop of this program should carry it: on a TPU [.., C, P]."""
-    if not takes_tpu_kernels():
+    """Returns [.., B, H, W, C] as a loop of this program should carry it: on a TPU [.., C, P]. Smaller arrays stay."""
+    if x.ndim < 4 or not takes_tpu_kernels():
         return x
     return x.reshape(*x.shape[:-4], math.prod(x.shape[-4:-1]), x.shape[-1]).swapaxes(-1, -2)
 
 
 def unpack(y: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Undoes `pack`; `shape` ends with (B, H, W, C)."""
-    if not takes_tpu_kernels():
+    """Undoes `pack`; `shape` is that of what was packed, or ends like it."""
+    if len(shape) < 4 or not takes_tpu_kernels():
         return y
     return y.swapaxes(-1, -2).reshape(*y.shape[:-2], *shape[-4:])

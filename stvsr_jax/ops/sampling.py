@@ -12,8 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from stvsr_jax.ops.devices import is_for_tpu
+from stvsr_jax.ops.lanes import from_lanes, to_lanes
 
 
 def bilinear_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
@@ -141,46 +143,66 @@ def _sample(image, coords):
 
 
 # On a TPU so many samples are made at a time that what is gathered stays in VMEM: XLA fuses no gather and no scatter with
-# what is around them. It stores the four rows that each sample reads, padded to 128 channels.
+# what is around them. It stores the four rows that each sample reads, padded to 128 channels. What enters and leaves the
+# loop has samples along the lanes, so that it is not padded.
 _TPU_SAMPLES = 2**14
 
 
 def _split(points, fill):
-    """Returns [B, P, K, G, n] as [B, parts, 1, p, K, G, n], with `fill` after the last point."""
+    """Returns [B, P, K, G, n] as [B, parts, n, p K G], with `fill` after the last point."""
     batch, count, *rest = points.shape
-    parts = -(-count * rest[0] * rest[1] // _TPU_SAMPLES)
-    each = -(-count // parts // 128) * 128  # whole tiles: XLA is slow to compile other copies
+    least = -(-count * rest[0] * rest[1] // _TPU_SAMPLES)
+    # Whole tiles: XLA is slow to compile other copies. None is filled if some number of parts divides.
+    parts = next((n for n in range(least, 2 * least + 1) if count % (128 * n) == 0), least)
+    each = -(-count // parts // 128) * 128
     pads = ((0, 0), (0, each * parts - count), (0, 0), (0, 0), (0, 0))
-    return jnp.pad(points, pads, constant_values=fill).reshape(batch, parts, 1, each, *rest)
+    points = jnp.pad(points, pads, constant_values=fill)
+    return points.reshape(batch, parts, -1, rest[-1]).swapaxes(2, 3)
 
 
-def _join(parts, count):
-    """Undoes `_split`."""
-    return parts.reshape(len(parts), -1, *parts.shape[4:])[:, :count]
+def _join(parts, shape):
+    """Undoes `_split`; `shape` is (B, P, K, G)."""
+    batch, count, *groups = shape
+    points = parts.swapaxes(2, 3).reshape(batch, -1, *groups, parts.shape[2])
+    return points[:, :count]
+
+
+def _fix_lanes(x):
+    """Returns `to_lanes(x)` in memory, too: XLA would store it as the gather makes it, padded."""
+    return with_layout_constraint(to_lanes(x), Layout((0, 1)))
 
 
 def _sample_in_parts(image, coords):
+    shape = coords.shape[:-1]
+
     def of_image(args):
         image, coords = args
-        return jax.lax.map(lambda part: _sample(image[None], part), coords)
+
+        def of_part(coords):
+            return _fix_lanes(_sample(image[None], from_lanes(coords, (1, -1, *shape[2:]))))
+
+        return jax.lax.map(of_part, coords)
 
     values = jax.lax.map(of_image, (image, _split(coords, -2.0)))  # outside of the image
-    return _join(values, coords.shape[1])
+    return _join(values, shape)
 
 
 def _differentiate_in_parts(image, coords, cotangent):
+    shape = coords.shape[:-1]
+
     def of_image(args):
         image, *parts = args
 
         def add(total, part):
+            part = [from_lanes(x, (1, -1, *shape[2:])) for x in part]
             d_image, d_coords = _differentiate(image[None], *part)
-            return total + d_image, d_coords
+            return total + d_image, to_lanes(d_coords)
 
         total, d_coords = jax.lax.scan(add, jnp.zeros((1, *image.shape), jnp.float32), tuple(parts))
-        return total[0], d_coords
+        return _fix_lanes(total.astype(image.dtype)), d_coords
 
     d_image, d_coords = jax.lax.map(of_image, (image, _split(coords, -2.0), _split(cotangent, 0.0)))
-    return d_image, _join(d_coords, coords.shape[1])
+    return d_image.swapaxes(1, 2).reshape(image.shape), _join(d_coords, shape)
 
 
 def _corners(shape, coords):

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from stvsr_jax.ops.conv import conv2d, conv2d_deferred, conv2d_kernel_gradient
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d_of_head
 from stvsr_jax.ops.devices import loop_unroll, takes_tpu_kernels
+from stvsr_jax.ops.lanes import pack, unpack
 
 
 class ConvWeights(NamedTuple):
@@ -86,7 +87,12 @@ class _DeferredWeights:
 
 
 def scan(
-    step: Callable[[Any, Any, Any], tuple[Any, Any]], weights: Any, carry: Any, xs: Any
+    step: Callable[[Any, Any, Any], tuple[Any, Any]],
+    weights: Any,
+    carry: Any,
+    xs: Any,
+    *,
+    remat: bool = False,
 ) -> tuple[Any, Any]:
     """Loops like `jax.lax.scan`.
 
@@ -96,15 +102,59 @@ def scan(
         gradients as from `jax.lax.scan`.
       carry: before the first step.
       xs: a pytree of arrays [T, ...].
+      remat: whether the backward pass computes each step again. Nothing is kept of a step then, its convolutions' inputs
+        neither.
 
     Returns:
       The last carry and the stacked ys.
     """
-    if (
-        takes_tpu_kernels()
-    ):  # they make samples again; to keep the columns of all times would take most of the memory
-        return jax.lax.scan(functools.partial(step, weights), carry, xs)
+    # TPU kernels make samples again: to keep the columns of all times would take most of the memory.
+    if remat or takes_tpu_kernels():
+        return _scan_packed(step, weights, carry, xs, remat)
     return _scan(step, weights, carry, xs)
+
+
+def _scan_packed(step, weights, carry, xs, remat):
+    """The scan by `jax.lax.scan`, with the images of steps, [.., B, H, W, C], as `lanes.pack` says."""
+    shapes = jax.tree.map(jnp.shape, carry), jax.tree.map(lambda x: x.shape[1:], xs)
+    y_shapes = []
+
+    def packed_step(weights, carry, x):
+        carry, y = step(weights, *_unpack((carry, x), shapes))
+        y_shapes[:] = [jax.tree.map(jnp.shape, y)]
+        return jax.tree.map(pack, (carry, y))
+
+    if remat:
+        packed_step = jax.checkpoint(packed_step, prevent_cse=False)
+    packed_xs = jax.tree.map(lambda x: pack(x) if x.ndim > 4 else x, xs)
+    carry, ys = jax.lax.scan(functools.partial(packed_step, weights), jax.tree.map(pack, carry), packed_xs)
+    return _unpack((carry, ys), (shapes[0], *y_shapes))
+
+
+def _unpack(packed, shapes):
+    return jax.tree.map(unpack, packed, shapes)
+
+
+def fold_image(
+    lift: Callable[[Callable[..., Any]], Callable[..., Any]],
+    layer: Callable[[Any, jax.Array], jax.Array],
+    weights: Any,
+    image: jax.Array,
+) -> jax.Array:
+    """Returns an image after a loop over layers.
+
+    Args:
+      lift: makes the loop, `flax.linen.scan` with its options: of a function (weights, carry, None) -> (carry, None).
+      layer: of (weights, image), returns an image of the same shape.
+      weights: what the loop takes for its layers' weights.
+      image: [B, H, W, C].
+    """
+
+    def packed_layer(weights, carry, _):
+        return pack(layer(weights, unpack(carry, image.shape))), None
+
+    carry, _ = lift(packed_layer)(weights, pack(image), None)
+    return unpack(carry, image.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

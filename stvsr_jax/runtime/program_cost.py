@@ -133,8 +133,8 @@ class _Program:
         operands = [instructions[name].type for name in dict.fromkeys(i.operands) if name in instructions]
         sizes = self._traffic(i, operands, calls)
         hbm, vmem = (sum(size for size, in_vmem in sizes if in_vmem == kind) for kind in (False, True))
-        kind = next((c for c in _COLLECTIVES if i.opcode in (c, c + "-start")), None)
-        moved = collections.Counter({kind: _size(i.type)} if kind else {})
+        kind = self._collective(i, calls)
+        moved = collections.Counter({kind: _result_size(i)} if kind else {})
         ran = collections.Counter({kind: 1} if kind else {})
         estimate = re.search(r'"cost_estimate":\{"flops":"(\d+)".*?"bytes_accessed":"(\d+)"', i.rest)
         if estimate:  # a Pallas kernel says what it does
@@ -142,6 +142,18 @@ class _Program:
             share = moved_bytes / max(hbm + vmem, 1.0)
             return Cost(share * hbm, share * vmem, flops, flops, moved, ran)
         return Cost(hbm, vmem, *self._flops(i, instructions, calls), moved, ran)
+
+    def _collective(self, i, calls):
+        """Returns the kind of a collective, None for another operation."""
+        if i.opcode != "fusion":
+            return next((c for c in _COLLECTIVES if i.opcode in (c, c + "-start")), None)
+        if calls.startswith("all-reduce-scatter"):  # all-reduce and slice, run as one ring
+            return "reduce-scatter"
+        if i.name.startswith("async-collective-start"):  # fusions that go on with it, or end it, hold it too
+            return next(
+                (x.opcode for x in self._computations[calls].values() if x.opcode in _COLLECTIVES), None
+            )
+        return None
 
     def _traffic(self, i, operands, calls):
         """Returns (bytes, whether in VMEM) of what an operation reads and writes."""
@@ -263,6 +275,13 @@ def _dimensions(type):
 
 def _size(type):
     return sum(size for size, _ in _parts(type))
+
+
+def _result_size(i):
+    """Returns the bytes of the result; what starts an asynchronous operation returns (operand, result, ..)."""
+    parts = _parts(i.type)
+    is_started = i.type.startswith("(") and "-start" in i.name and "all-reduce" not in i.name
+    return parts[1][0] if is_started else sum(size for size, _ in parts)
 
 
 def _parts(type):

@@ -1,14 +1,16 @@
 """The device mesh and the shardings of arrays on it.
 
 One mesh of two axes holds all devices. Batches are split over both. The state is replicated (data parallelism), or split
-over the axis 'fsdp' if that has more than one device (fully sharded data parallelism). XLA then all-gathers each parameter
-where it is used and reduce-scatters its gradient.
+over the axis 'fsdp' if that has more than one device (fully sharded data parallelism). A training step then gathers each
+split parameter once (`gather`) and adds up the gradients to where the parameters lie (`add_up`).
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.flatten_util
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -18,8 +20,8 @@ DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 BATCH_AXES = (DATA_AXIS, FSDP_AXIS)
 # What `on_each_device` gives a device of an argument: all of it, or its rows.
 WHOLE, ROWS = PartitionSpec(), PartitionSpec(BATCH_AXES)
-# Smaller arrays stay whole on every device: gathering them costs more than they take.
-_MIN_SPLIT_SIZE = 4096
+# Smaller arrays stay whole on every device: all together are 2% of the networks, and a collective for each costs more.
+_MIN_SPLIT_SIZE = 2**15
 
 
 def make_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
@@ -73,21 +75,94 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, ROWS)
 
 
-def of_state(state: Any, mesh: Mesh) -> Any:
-    """Returns the sharding of each array of a training state, or of parameters: a tree of the same structure.
+def specs_of_state(state: Any, mesh: Mesh) -> Any:
+    """Returns how each array of a training state, or of parameters, is split: a tree of the same structure.
 
-    Of each large array the longest axis that divides by the devices is split over 'fsdp'. Only shapes are read.
+    Of each large array the first axis that divides by the devices is split over 'fsdp': behind it the parts of a gathered
+    array lie as they did. Only shapes are read.
     """
     count = mesh.shape[FSDP_AXIS]
 
     def choose(x):
         divisible = [axis for axis, size in enumerate(x.shape) if size % count == 0]
         if count == 1 or x.size < _MIN_SPLIT_SIZE or not divisible:
-            return replicated(mesh)
-        split = max(divisible, key=lambda axis: x.shape[axis])
-        return NamedSharding(mesh, PartitionSpec(*[None] * split, FSDP_AXIS))
+            return WHOLE
+        return PartitionSpec(*[None] * divisible[0], FSDP_AXIS)
 
     return jax.tree.map(choose, state)
+
+
+def of_state(state: Any, mesh: Mesh) -> Any:
+    """Returns the sharding of each array of a training state, or of parameters: `specs_of_state` on the mesh."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs_of_state(state, mesh))
+
+
+def gather(parts: Any, specs: Any) -> Any:
+    """Returns arrays from a device's parts of them. For functions of `on_each_device`.
+
+    Args:
+      parts: a tree of arrays.
+      specs: of `specs_of_state`, for each.
+    """
+
+    def of_one(x, spec):
+        return x if spec == WHOLE else jax.lax.all_gather(x, FSDP_AXIS, axis=_axis(spec), tiled=True)
+
+    return jax.tree.map(of_one, parts, specs)
+
+
+def add_up(arrays: Any, specs: Any) -> Any:
+    """Returns the sums of arrays over all devices, of each the part that a device holds. For functions of `on_each_device`.
+
+    Args:
+      arrays: a tree of arrays.
+      specs: of `specs_of_state`, for each.
+    """
+
+    whole, split, join = _separate(arrays, specs)
+    whole = jax.lax.psum(whole, BATCH_AXES)
+    parts = [
+        jax.lax.psum_scatter(x, FSDP_AXIS, scatter_dimension=_axis(spec), tiled=True)
+        for x, spec in zip(split, (spec for spec in jax.tree.leaves(specs) if spec != WHOLE), strict=True)
+    ]
+    return join(whole, jax.lax.psum(parts, DATA_AXIS))
+
+
+def measure(parts: Any, specs: Any) -> tuple[Any, jax.Array]:
+    """Returns a device's parts of arrays, and the norm of all arrays together. For functions of `on_each_device`.
+
+    The parts go through one array: one kernel for the norm. Several hundred small arrays would take a kernel each.
+
+    Args:
+      parts: a tree of arrays.
+      specs: of `specs_of_state`, for each.
+    """
+    whole, split, join = _separate(parts, specs)
+    flat, restore = jax.flatten_util.ravel_pytree((whole, split))
+    flat = jax.lax.optimization_barrier(flat)  # without it XLA undoes the concatenation
+    whole, split = restore(flat)
+    count = sum(x.size for x in whole)
+    squares = jnp.sum(jnp.square(flat[:count]))
+    if split:
+        squares += jax.lax.psum(jnp.sum(jnp.square(flat[count:])), FSDP_AXIS)
+    return join(whole, split), jnp.sqrt(squares)
+
+
+def _separate(tree, specs):
+    """Returns the whole and the split arrays, and the function that makes the tree of them again."""
+    leaves, structure = jax.tree.flatten(tree)
+    are_whole = [spec == WHOLE for spec in structure.flatten_up_to(specs)]
+
+    def join(*kinds):
+        whole, split = map(iter, kinds)
+        return structure.unflatten([next(whole if is_whole else split) for is_whole in are_whole])
+
+    pairs = list(zip(leaves, are_whole, strict=True))
+    return [x for x, is_whole in pairs if is_whole], [x for x, is_whole in pairs if not is_whole], join
+
+
+def _axis(spec):
+    return len(spec) - 1
 
 
 def with_shardings(shapes: Any, mesh: Mesh) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
@@ -77,16 +76,11 @@ def make_train_step(
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     if micro_batches > 1:
         grad_fn = functools.partial(_in_parts, grad_fn, count=micro_batches, reduction=loss.reduction)
-    # Inside `shard_map`: one reduction over the devices at the end, and hand-written kernels in between.
+    # Inside `shard_map`: parameters gathered once, one reduction over the devices at the end, hand-written kernels between.
     grad_fn = _over_devices(grad_fn, reduction=loss.reduction, mesh=mesh)
 
     def step(state, batch):
-        (value, mse), grads = grad_fn(state.params, batch)
-        # One array: one kernel for the norm. Several hundred small arrays would take a kernel each. Without the barrier XLA
-        # undoes the concatenation.
-        flat, restore = jax.flatten_util.ravel_pytree(grads)
-        flat = jax.lax.optimization_barrier(flat)
-        grads, grad_norm = restore(flat), jnp.linalg.norm(flat)
+        (value, mse), grads, grad_norm = grad_fn(state.params, batch)
         finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         # The learning rate shrinks with each rollback. The state counts them, so a resumed run goes on with the same rate.
@@ -163,17 +157,28 @@ def _on_mesh(step, mesh, compiler_options):
 
 
 def _over_devices(grad_fn, *, reduction, mesh):
-    """Returns a grad_fn of the whole batch from one of a device's rows: one sum over the devices at the end."""
+    """Returns a function of the whole batch from a grad_fn of a device's rows: one sum over the devices at the end.
 
-    def run(params, batch):
-        (value, mse), grads = grad_fn(params, batch)
-        combine = {"mean": jax.lax.pmean, "sum": jax.lax.psum}[reduction]
-        value, grads = combine((value, grads), sharding.BATCH_AXES)
-        return (value, jax.lax.pmean(mse, sharding.BATCH_AXES)), grads
+    It returns the norm of the gradients, too. Parameters and gradients lie as `sharding.of_state` says.
+    """
 
-    return sharding.on_each_device(
-        run, mesh, in_specs=(sharding.WHOLE, sharding.ROWS), out_specs=sharding.WHOLE
-    )
+    def over_devices(params, batch):
+        specs = sharding.specs_of_state(params, mesh)
+
+        def run(params, batch):
+            (value, mse), grads = grad_fn(sharding.gather(params, specs), batch)
+            value, grads = sharding.add_up((value, grads), (sharding.WHOLE, specs))
+            if reduction == "mean":
+                value, grads = jax.tree.map(lambda x: x / mesh.size, (value, grads))
+            grads, norm = sharding.measure(grads, specs)
+            return (value, jax.lax.pmean(mse, sharding.BATCH_AXES)), grads, norm
+
+        whole = sharding.WHOLE
+        results = (whole, whole), specs, whole
+        on_devices = sharding.on_each_device(run, mesh, in_specs=(specs, sharding.ROWS), out_specs=results)
+        return on_devices(params, batch)
+
+    return over_devices
 
 
 def _in_parts(grad_fn, params, batch, *, count, reduction):

@@ -24,3 +24,5 @@ def test_loops_carry_lanes_on_a_tpu_alone():
         np.testing.assert_array_equal(y[1], to_lanes(x[1]))
         np.testing.assert_array_equal(unpack(y, x.shape), x)
         np.testing.assert_array_equal(unpack(y[1], x.shape), x[1])
+        line = x[0, 0]  # no image
+        assert pack(line) is line and unpack(line, line.shape) is line

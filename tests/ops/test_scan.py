@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
-from stvsr_jax.ops import ConvWeights, scan
+from stvsr_jax.ops import ConvWeights, fold_image, scan
 
 
 def step(weights, carry, x):
@@ -44,6 +45,62 @@ def definition(weights, carry, xs):
 def test_values_equal_a_scan(example):
     got, want = jax.jit(functools.partial(scan, step))(*example), jax.jit(definition)(*example)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), got, want)
+
+
+def test_rematerialised_gradients_equal_those_of_a_scan_and_nothing_is_kept(example):
+    def of(run):
+        return jax.grad(functools.partial(loss, run), argnums=(0, 1, 2))
+
+    rematerialised = of(functools.partial(scan, step, remat=True))
+    got, want = jax.jit(rematerialised)(*example), jax.jit(of(definition))(*example)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), got, want)
+    _, forward_carry, xs = example
+    loops = [e for e in jax.make_jaxpr(rematerialised)(*example).jaxpr.eqns if e.primitive.name == "scan"]
+    stacked = [v.aval.shape for v in loops[0].outvars if v.aval.shape[:1] == xs.shape[:1]]
+    assert stacked.count((len(xs), *forward_carry.shape)) == 2  # the ys and the carries, of three such inputs
+
+
+TPU = AbstractMesh(
+    (1,), ("device",), abstract_device=AbstractDevice(device_kind="any", num_cores=None, platform="tpu")
+)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_tpu_carries_pixels_along_the_lanes_and_gets_the_same(example, remat):
+    def run(weights, carry, xs):
+        return scan(tpu_step, weights, carry, (xs, xs.reshape(4, -1, 5, 2)), remat=remat)
+
+    def tpu_step(weights, carry, xs):  # no layer, whose kernels do not run here
+        x, lines = xs
+        carry = jnp.tanh(carry * weights["gain"]) + jnp.mean(lines * jnp.arange(5.0)[:, None])
+        return carry, (carry[..., :2] + x, jnp.sum(x))
+
+    want = jax.jit(run)(*example)
+    with jax.sharding.use_abstract_mesh(TPU):
+        traced = jax.jit(run).trace(*example)
+    _, carry, xs = example
+    (loop,) = (e for e in traced.jaxpr.eqns if e.primitive.name == "scan")
+    pixels = carry.shape[-4] * carry.shape[-3] * carry.shape[-2]
+    shapes = [v.aval.shape for v in loop.outvars]
+    assert shapes == [(*carry.shape[:-4], 3, pixels), (*xs.shape[:-4], 2, pixels), (4,)]
+    got = traced.lower(lowering_platforms=("cpu",)).compile(device_assignment=(jax.devices()[0],))(*example)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), got, want)
+
+
+def test_an_image_goes_through_all_layers():
+    image, gains = jnp.ones((2, 3, 5, 4)), jnp.arange(1.0, 4.0)
+
+    def lift(body):
+        return lambda gains, carry, _: jax.lax.scan(lambda c, gain: body(gain, c, None), carry, gains)
+
+    def run(gains, image):
+        return fold_image(lift, lambda gain, x: gain * x + x[:1, :1, :1], gains, image)
+
+    np.testing.assert_array_equal(run(gains, image), np.full(image.shape, 2.0 * 3.0 * 4.0))
+    with jax.sharding.use_abstract_mesh(TPU):
+        jaxpr = jax.make_jaxpr(run)(gains, image).jaxpr
+    (loop,) = (e for e in jaxpr.eqns if e.primitive.name == "scan")
+    assert loop.outvars[0].aval.shape == (4, 30)
 
 
 def loss(run, *operands):

@@ -136,6 +136,39 @@ def test_collectives_are_listed_with_their_bytes():
     assert cost.collective_bytes == {"all-reduce": 4096} and cost.collective_counts == {"all-reduce": 1}
 
 
+def test_collectives_that_are_fused_or_asynchronous_count_once():
+    result = "f32[32,128]{1,0:T(8,128)}"
+    text = entry(
+        "  %x = f32[8,128]{1,0:T(8,128)} parameter(0)",
+        "  %collective-permute-start.1 = (f32[8,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) "
+        "collective-permute-start(%x), channel_id=3",
+        "  %p = f32[8,128]{1,0:T(8,128)} collective-permute-done(%collective-permute-start.1)",
+        f"  %async-collective-start.2 = (f32[8,128]{{1,0:T(8,128)}}, {result}, u32[]{{:S(2)}}) fusion(%p), "
+        "kind=kCustom, calls=%start",
+        f"  %async-collective-done.2 = {result} fusion(%async-collective-start.2), kind=kCustom, calls=%done",
+        "  ROOT %y = f32[8,128]{1,0:T(8,128)} fusion(%async-collective-done.2), kind=kCustom, "
+        "calls=%all-reduce-scatter.1",
+    )
+    for name in ("start", "done"):
+        text += f"""
+%{name} (p: f32[8,128]) -> f32[32,128] {{
+  %p = f32[8,128]{{1,0:T(8,128)}} parameter(0)
+  ROOT %g = {result} all-gather(%p), channel_id=1, dimensions={{0}}
+}}
+"""
+    text += f"""
+%all-reduce-scatter.1 (p: f32[32,128]) -> f32[8,128] {{
+  %p = {result} parameter(0)
+  %zero = s32[] constant(0)
+  %r = {result} all-reduce(%p), channel_id=2, to_apply=%add
+  ROOT %s = f32[8,128]{{1,0:T(8,128)}} dynamic-slice(%r, %zero, %zero), dynamic_slice_sizes={{8,128}}
+}}
+"""
+    cost = program_cost.count(text)
+    assert cost.collective_counts == {"collective-permute": 1, "all-gather": 1, "reduce-scatter": 1}
+    assert cost.collective_bytes == {"collective-permute": 4096, "all-gather": 16384, "reduce-scatter": 4096}
+
+
 def test_a_kernel_says_itself_what_it_does():
     text = entry(
         "  %x = bf16[64,128]{1,0:T(8,128)(2,1)} parameter(0)",

@@ -377,6 +377,7 @@ jax.default_backend = lambda: "gpu"
 import importlib.util
 spec = importlib.util.spec_from_file_location("linear_config", sys.argv[2])
 spec.loader.exec_module(importlib.util.module_from_spec(spec))
+sharding._MIN_SPLIT_SIZE = 4096
 model = models.build("linear", features=2048)
 mesh = sharding.make_mesh(fsdp=4)
 config = optim.OptimizerConfig(1e-3, 1e-7, 100, 0.9, 0.99)

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from stvsr_jax.runtime import sharding
 from tests.limits import HANG
@@ -40,10 +42,44 @@ def test_split_that_does_not_divide_the_devices_is_refused(fsdp):
         sharding.make_mesh(fsdp=fsdp)
 
 
+def test_large_arrays_are_split_at_the_first_axis_that_divides():
+    four = types.SimpleNamespace(shape={"fsdp": 4})
+    shapes = {
+        "stack": (40, 3, 3, 64, 64),
+        "kernel": (3, 3, 64, 64),
+        "odd": (333, 333),
+        "small": (1, 1, 128, 64),
+    }
+    specs = sharding.specs_of_state({k: np.empty(s, np.int8) for k, s in shapes.items()}, four)
+    whole = PartitionSpec()
+    wanted = {"stack": PartitionSpec("fsdp"), "kernel": PartitionSpec(None, None, "fsdp")}
+    assert specs == wanted | {"odd": whole, "small": whole}
+    one = types.SimpleNamespace(shape={"fsdp": 1})
+    assert sharding.specs_of_state(np.empty((256, 256)), one) == whole
+
+
 def test_micro_batches_must_divide_the_rows_of_each_device():
     assert sharding.process_batch_size(32, Eight, micro_batches=2) == 8
     with pytest.raises(ValueError, match="batch_size=24 .* the 8 devices and the 2 micro batches"):
         sharding.process_batch_size(24, Eight, micro_batches=2)
+
+
+def test_parts_are_gathered_added_up_and_measured():
+    mesh = sharding.make_mesh()
+    tree = {"a": np.float32([[3.0, 0.0]]), "b": np.float32([4.0])}
+
+    def run(specs):
+        def on_device(parts):
+            total = sharding.add_up(sharding.gather(parts, specs), specs)
+            return sharding.measure(total, specs)
+
+        results = specs, sharding.WHOLE
+        return jax.jit(sharding.on_each_device(on_device, mesh, in_specs=(specs,), out_specs=results))(tree)
+
+    for split in (sharding.WHOLE, PartitionSpec(None, sharding.FSDP_AXIS)):
+        same, norm = run({"a": split, "b": sharding.WHOLE})
+        jax.tree.map(np.testing.assert_array_equal, same, tree)
+        assert norm == 5.0
 
 
 def test_global_arrays_keep_values():
@@ -65,6 +101,7 @@ assert len(jax.devices()) == 8
 rng = np.random.default_rng(0)
 shapes = {"frames": (16, 2, 4, 8, 3), "target": (16, 3, 16, 32, 3), "times": (16, 3)}
 batches = [{k: rng.uniform(size=s).astype(np.float32) for k, s in shapes.items()} for _ in range(3)]
+sharding._MIN_SPLIT_SIZE = 4096
 model = models.build("linear", features=2048)
 optimizer = optim.make_optimizer(optim.OptimizerConfig(1e-3, 1e-7, 100, 0.9, 0.99, clip_norm=0.5))
 results = []
@@ -80,6 +117,10 @@ for count, fsdp, parts in ((1, 1, 1), (8, 1, 1), (8, 8, 1), (8, 4, 1), (8, 4, 2)
         assert len(batch["frames"].addressable_shards) == len(devices)
         assert batch["frames"].addressable_shards[0].data.shape[0] == 16 // len(devices)
         state, numbers = step(state, batch)
+    if fsdp > 1 and parts == 1:
+        text = step.jitted.lower(state, batch).compile().as_text()
+        assert text.count(" all-gather(") == text.count(" reduce-scatter(") == 2  # both parameters are split, once
+        assert " collective-permute(" not in text and " all-to-all(" not in text
     for tree in (state.params, state.ema, state.opt_state[1].mu, state.opt_state[1].nu):
         leaf = tree["into"]  # [3, 2048]
         assert len(leaf.sharding.device_set) == len(devices)
@@ -103,6 +144,7 @@ from stvsr_jax.runtime import sharding
 
 spec = importlib.util.spec_from_file_location("linear_config", sys.argv[1])
 spec.loader.exec_module(importlib.util.module_from_spec(spec))
+sharding._MIN_SPLIT_SIZE = 4096
 model, spec = models.build("linear", features=2048), checkpoint.ModelSpec("linear", {"features": 2048})
 optimizer = optim.make_optimizer(optim.OptimizerConfig(1e-3, 1e-7, 100, 0.9, 0.99))
 params = train_state.draw_params(model, jax.random.key(0))

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
+from stvsr_jax.ops import bilinear_sample
 from stvsr_jax.ops.conv import tpu as conv_tpu
 from stvsr_jax.ops.deform_conv import tpu_windows
 from stvsr_jax.ops.resize import tpu as resize_tpu
 from stvsr_jax.ops.sine_mlp import tpu as sine_tpu
-from stvsr_jax.runtime import topology
+from stvsr_jax.runtime import sharding, topology
 
 needs_libtpu = pytest.mark.skipif(
     not topology.is_available(), reason="libtpu is not installed: pip install 'stvsr-jax[tpu-compile]'"
@@ -103,3 +104,16 @@ def test_kernels_compile_and_what_they_make_between_stays_on_the_chip(name, func
     report = compile_function(function, name, *KERNELS[function])
     corners = 4 * PIXELS * 576 * 4  # of all samples, float32: what gathers would store
     assert report.temporary_bytes < corners
+
+
+@needs_libtpu
+def test_samples_are_stored_once_and_not_padded():
+    mesh = sharding.make_mesh(topology.describe_devices("v5e:2x2")[:1])
+    whole = sharding.WHOLE
+    sample = sharding.on_each_device(bilinear_sample, mesh, in_specs=(whole, whole), out_specs=whole)
+    shapes = ((1, 180, 320, 64), jnp.bfloat16), ((1, 720, 1280, 2), jnp.float32)
+    arguments = [jax.ShapeDtypeStruct(*s, sharding=sharding.replicated(mesh)) for s in shapes]
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        report = topology.compile_for(jax.jit(sample).trace(*arguments), topology.chip_of("v5e:2x2"))
+    samples = 720 * 1280 * 64 * 2
+    assert report.temporary_bytes < 2.2 * samples  # those of the loop, and of one copy; padded they take four

@@ -9,6 +9,8 @@ run row by row.
 
 The columns are the im2col of modulated samples, [B, H', W', K, C]; their product with the kernel is the convolution.
 The head is offsets and masks as one array, [B, H', W', K, 3, G]: y, x and mask, as one convolution can make them.
+
+On a TPU an input that is not finite spreads over more results than those that read it, see `deform_conv/tpu.py`.
 """
 
 import functools

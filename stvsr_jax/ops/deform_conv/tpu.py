@@ -10,6 +10,9 @@ which is bilinear sampling exactly while -R <= displacement < R. The hat functio
 a larger displacement is read from several windows, with centres (2 R + 1) pixels apart. The sum over them is exact for
 every displacement, in the memory of one window; `tpu_windows` makes it where it is needed.
 
+Weights of zero are multiplied, not selected, which would double the vector work: a pixel that is not finite makes all results
+so that have it in the window of a tap, 3 rows and columns around it, also over the end of a row and in the next image.
+
 A block of pixels is read with a halo of H lanes on both sides, wide enough for a tap and a shift. The image therefore
 comes padded: `pad` puts one block before and one after it. What a pixel reads outside of its own image has weight zero.
 """

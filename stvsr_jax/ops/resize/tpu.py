@@ -134,14 +134,25 @@ def _kernel(grid, is_transposed, pixels, piece_of, x, out, total):
     read = first + jax.lax.broadcasted_iota(jnp.int32, (_LANES, 1), 0)
     places = (_place_of_read, _place) if is_transposed else (_place, _place_of_read)
     (y, x_), (read_y, read_x) = places[1](grid, here), places[0](grid, read)
-    weights = _hat(y - read_y) * _hat(x_ - read_x) * jnp.float32(grid.scale)
+    weights = _hat(y - read_y) * _hat(x_ - read_x)
     lane = first + jax.lax.broadcasted_iota(jnp.int32, (1, _LANES), 1)
     # After the last pixel stand any numbers.
-    values = jnp.where(lane < pixels, x[...].astype(jnp.float32), 0.0).astype(x.dtype)
+    values = jnp.where(lane < pixels, x[...].astype(jnp.float32), 0.0)
+    is_finite = jnp.abs(values) < jnp.inf
     exact = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
-    total[...] += jnp.dot(
-        values, weights.astype(x.dtype), precision=exact, preferred_element_type=jnp.float32
-    )
+
+    def add_up(values, weights):
+        values, weights = values.astype(x.dtype), weights.astype(x.dtype)
+        return jnp.dot(values, weights, precision=exact, preferred_element_type=jnp.float32)
+
+    total[...] += add_up(jnp.where(is_finite, values, 0.0), weights * jnp.float32(grid.scale))
+
+    @pl.when(jnp.min(is_finite.astype(jnp.float32)) == 0.0)
+    def _():
+        for value in (jnp.nan, jnp.inf, -jnp.inf):
+            is_value = values == value if value == value else values != values
+            count = add_up(is_value.astype(jnp.float32), jnp.where(weights > 0.0, 1.0, 0.0))
+            total[...] += jnp.where(count > 0.0, jnp.float32(value * grid.scale), 0.0)
 
     @pl.when(pl.program_id(1) == pl.num_programs(1) - 1)
     def _():

@@ -73,6 +73,22 @@ def test_a_displacement_that_is_no_number_is_seen(kernels):
     assert not np.isfinite(kernels(X, head, KERNEL)[0]).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_pixel_that_is_not_finite_reaches_three_rows_and_columns_and_no_farther(kernels, bad):
+    _, height, width = SHAPE
+    image, row, column = 0, 4, 2
+    head = draw_head(1.9)
+    x = X.at[image, row, column, 5].set(bad)
+    found, want = (np.asarray(f(x, head, KERNEL)[0]).reshape(-1, 64) for f in (kernels, definition))
+    pixel = (image * height + row) * width + column
+    # Pixels are counted row by row through all images: the window goes over the end of a row, and into another image.
+    near = {pixel + y * width + x for y in range(-3, 4) for x in range(-3, 4)} & set(range(len(want)))
+    is_near = np.isin(np.arange(len(want)), list(near))
+    assert np.isfinite(found[~is_near]).all() and not np.isfinite(found[is_near]).any()
+    np.testing.assert_allclose(found[~is_near], want[~is_near], rtol=2e-4, atol=2e-4)
+    assert 0 < np.isfinite(want[is_near]).mean() < 1  # by the definition only some of them
+
+
 def test_what_is_not_supported_is_said():
     x, head, kernel = (jnp.zeros(s, jnp.bfloat16) for s in [(1, 4, 4, 64), (1, 4, 4, 216), (576, 64)])
     assert tpu_windows.is_supported(x, head, kernel)

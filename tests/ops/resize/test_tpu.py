@@ -37,6 +37,26 @@ def test_values_and_gradients_equal_the_definition(size, grid, wanted):
     np.testing.assert_allclose(from_lanes(found, x.shape[:3]), *vjp(cotangent), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("make, wanted", [(tpu.double, upsample_bilinear_2x), (tpu.halve, halved)])
+@pytest.mark.parametrize("scale", [1.0, -0.5])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_is_not_finite_stays_where_it_is_read(make, wanted, scale, dtype):
+    def damage(values):
+        values = values.at[0, 0, 0, 0].set(jnp.nan).at[0, 3, 5, 1].set(jnp.inf)
+        values = values.at[-1, -1, -1, 2].set(-jnp.inf)
+        return values.at[1, 2, 2, 3].set(jnp.inf).at[1, 2, 3, 3].set(-jnp.inf).astype(dtype)
+
+    x = damage(draw(3, 8, 12, 8))
+    grid = make((8, 12))._replace(scale=scale)
+    want, vjp = jax.vjp(lambda x: scale * wanted(x), x.astype(jnp.float32))
+    cotangent = damage(draw(*want.shape, seed=1))
+    found = tpu.run(grid, to_lanes(x), interpret=True)
+    np.testing.assert_allclose(from_lanes(found, want.shape[:3]), want, rtol=1e-2, atol=1e-2)
+    found = tpu.run(grid, to_lanes(cotangent), is_transposed=True, interpret=True)
+    want = vjp(cotangent.astype(jnp.float32))[0]
+    np.testing.assert_allclose(from_lanes(found, x.shape[:3]), want, rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("size", [*SIZES, (90, 160), (180, 320), (45, 80), (16, 28), (8, 1001)])
 @pytest.mark.parametrize("is_transposed", [False, True])
 @pytest.mark.parametrize("make", [tpu.double, tpu.halve])
