@@ -13,7 +13,16 @@ def test_reading_video_imports_neither_the_pipeline_nor_checkpoints():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "stvsr_jax.inference.job" in loaded
-    assert not loaded & {"stvsr_jax.data.sources", "grain", "orbax", "orbax.checkpoint", "optax", "tensorflow", "torch", "cv2"}
+    assert not loaded & {
+        "stvsr_jax.data.sources",
+        "grain",
+        "orbax",
+        "orbax.checkpoint",
+        "optax",
+        "tensorflow",
+        "torch",
+        "cv2",
+    }
 
 
 def test_the_names_of_the_pipeline_are_there():

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 
 from stvsr_jax.inference import early_start
 from stvsr_jax.runtime import compilation, program_store
+
+VARIABLE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 
 
 @pytest.fixture
@@ -53,6 +56,18 @@ def test_the_next_job_like_it_finds_its_programs_under_way(kept, video):
     program = double()
     assert program.prepare(jnp.arange(3.0)) is loaded and not program_store._begun
     np.testing.assert_array_equal(program(jnp.arange(3.0)), [0.0, 2.0, 4.0])
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "false"), ("true", "true")])
+def test_memory_is_taken_as_it_is_needed_unless_the_environment_says_otherwise(
+    monkeypatch, video, given, expected
+):
+    monkeypatch.setenv(VARIABLE, "")  # restored afterwards
+    monkeypatch.delenv(VARIABLE)
+    if given:
+        monkeypatch.setenv(VARIABLE, given)
+    with early_start.begun(arguments(video, "out.mp4")):
+        assert os.environ[VARIABLE] == expected
 
 
 def test_another_job_finds_none(kept, video, tmp_path, write_video):
