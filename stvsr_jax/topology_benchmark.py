@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> None:
         "compile_seconds": report.compile_seconds,
         "memory_gigabytes": report.memory_bytes / 1e9,
         "temporary_gigabytes": report.temporary_bytes / 1e9,
-        "device_gigabytes": chip.memory / chip.devices / 1e9,
+        "device_gigabytes": chip.memory / 1e9,
         "xla_gigabytes_accessed": report.xla_bytes / 1e9,
         "hbm_gigabytes": report.cost.hbm_bytes / 1e9,
         "vmem_gigabytes": report.cost.vmem_bytes / 1e9,

@@ -27,7 +27,7 @@ class Chip:
       bandwidth: of the HBM, bytes per second.
       source: where the vendor says so.
       device_kinds: what JAX calls the chip.
-      devices: of JAX that share the chip, in a described topology.
+      options: of the topology's description. Both cores of a v4 are one device of JAX only where it is asked for.
     """
 
     teraflops: float
@@ -35,12 +35,14 @@ class Chip:
     bandwidth: float
     source: str
     device_kinds: tuple[str, ...]
-    devices: int = 1
+    options: tuple[tuple[str, str], ...] = ()
 
 
 _DOCUMENTS = "https://docs.cloud.google.com/tpu/docs"
 CHIPS = {
-    "v4": Chip(275.0, 32 * 2**30, 1200e9, f"{_DOCUMENTS}/v4", ("TPU v4",), devices=2),
+    "v4": Chip(
+        275.0, 32 * 2**30, 1200e9, f"{_DOCUMENTS}/v4", ("TPU v4",), (("chip_config_name", "megacore"),)
+    ),
     "v5e": Chip(197.0, 16e9, 819e9, f"{_DOCUMENTS}/v5e", ("TPU v5 lite", "TPU v5e")),
     "v5p": Chip(459.0, 95e9, 2765e9, f"{_DOCUMENTS}/v5p", ("TPU v5", "TPU v5p")),
     "v6e": Chip(918.0, 32e9, 1638e9, f"{_DOCUMENTS}/v6e", ("TPU v6 lite", "TPU v6e")),
@@ -57,7 +59,7 @@ _ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What is known of a compiled program, of one device: a chip, on v4 half of one.
+    """What is known of a compiled program, of one device: a chip.
 
     Attributes:
       compile_seconds: tracing not included.
@@ -109,13 +111,13 @@ def describe_devices(topology: str) -> list[Any]:
       ValueError: unknown chip, or a shape that the chip does not come in.
       NotImplementedError: libtpu is not installed.
     """
-    chip_of(topology)
+    options = dict(chip_of(topology).options)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
     try:
-        return list(topologies.get_topology_desc(topology, platform="tpu").devices)
+        return list(topologies.get_topology_desc(topology, platform="tpu", **options).devices)
     except (jax.errors.JaxRuntimeError, RuntimeError, FileNotFoundError) as error:
         if not is_available():
             raise NotImplementedError(
@@ -155,7 +157,7 @@ def compile_for(traced: jax.stages.Traced, chip: Chip) -> Report:
         temporary_bytes=memory.temp_size_in_bytes,
         xla_bytes=compiled.cost_analysis()["bytes accessed"],
         cost=cost,
-        memory_milliseconds=chip.devices * cost.hbm_bytes / chip.bandwidth * 1e3,
-        matrix_milliseconds=chip.devices * cost.padded_flops / chip.teraflops / 1e9,
+        memory_milliseconds=cost.hbm_bytes / chip.bandwidth * 1e3,
+        matrix_milliseconds=cost.padded_flops / chip.teraflops / 1e9,
         text=text,
     )
