@@ -189,9 +189,10 @@ class _Program:
                 size = 0.0
             read.append((size, in_vmem))
         root = next(x for x in inner.values() if x.is_root)
-        if root.opcode == "dynamic-update-slice":
-            written = [(_size(inner[root.operands[1]].type), written[0][1])]
-        return read + written
+        if root.opcode == "tuple":
+            return read + [part for name in root.operands for part in _written(inner, name)]
+        is_update = _updater(inner, root.name).opcode == "dynamic-update-slice"
+        return read + (_written(inner, root.name) if is_update else written)
 
     def _flops(self, i, instructions, calls):
         """Returns the FLOPs of the products in an operation, as they are and with channels rounded up."""
@@ -233,6 +234,21 @@ def _count_pairs(size, taps, out_size, window):
         places = range(start + tap * dilation, start + tap * dilation + out_size * stride, stride)
         pairs += sum(1 for place in places if place % spread == 0 and 0 <= place < size * spread)
     return pairs
+
+
+def _written(instructions, name):
+    """Returns (bytes, whether in VMEM) of what a result of a fusion writes: of an array updated in place, the update."""
+    parts, i = _parts(instructions[name].type), _updater(instructions, name)
+    if i.opcode != "dynamic-update-slice":
+        return parts
+    return [(_size(instructions[i.operands[1]].type), parts[0][1])]
+
+
+def _updater(instructions, name):
+    """Returns the instruction that makes a result, past those that only rename it."""
+    while instructions[name].opcode == "bitcast":
+        name = instructions[name].operands[0]
+    return instructions[name]
 
 
 def _called(i):

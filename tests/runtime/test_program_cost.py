@@ -126,6 +126,30 @@ def test_a_fusion_reads_of_an_operand_what_it_slices_and_may_read_nothing():
     assert program_cost.count(text).hbm_bytes == pytest.approx(3 * 8 * 128 * 4, abs=4)  # and the index
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_fusion_writes_of_an_array_what_it_updates(count):
+    whole, row, index = "f32[800,128]{1,0:T(8,128)}", "f32[8,128]{1,0:T(8,128)}", "s32[]"
+    result = whole if count == 1 else f"({whole}, {whole})"
+    root = "ROOT " if count == 1 else ""
+    text = entry(
+        f"  %x = {whole} parameter(0)",
+        f"  %r = {row} parameter(1)",
+        f"  %i = {index} constant(3)",
+        f"  ROOT %y = {result} fusion(%x, %r, %i), kind=kLoop, calls=%update",
+    )
+    text += f"""
+%update (p: f32[800,128], q: f32[8,128], j: s32[]) -> {result} {{
+  %p = {whole} parameter(0)
+  %q = {row} parameter(1)
+  %j = {index} parameter(2)
+  %u = {whole} dynamic-update-slice(%p, %q, %j, %j)
+  {root}%v = {whole} bitcast(%u)
+  {"" if count == 1 else f"ROOT %t = {result} tuple(%u, %v)"}
+}}
+"""
+    assert program_cost.count(text).hbm_bytes == pytest.approx((1 + count) * 8 * 128 * 4, abs=4)
+
+
 def test_collectives_are_listed_with_their_bytes():
     text = entry(
         "  %x = f32[1024]{0:T(1024)} parameter(0)",
