@@ -51,7 +51,6 @@ def get_config(variant: str = "") -> ConfigDict:
                     "lr_crop": 32,
                     "hr_reduce": 1,
                     "time_stride": 1,
-                    "candidates": 1,
                     "num_times": 1,
                     "stage2_step": config_dict.placeholder(int),
                     "stage2_scale": (2.0, 4.0),

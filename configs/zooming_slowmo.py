@@ -48,7 +48,6 @@ def get_config(variant: str = "") -> ConfigDict:
                     "lr_crop": 32,
                     "hr_reduce": 1,
                     "time_stride": 1,
-                    "candidates": 1,
                 },
                 "degrade": "",
                 "batch_size": 16,

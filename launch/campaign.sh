@@ -15,7 +15,6 @@
 #   STEPS    length of the one cosine cycle
 #   RATE     learning rate at its start (4e-4)
 #   BATCH    samples of a step on each GPU (16 for zooming_slowmo and video, 24 for videoinr)
-#   CANDIDATES  windows of real video, with a crop of each, that are drawn for a sample; where most moves is taken (1)
 #   WORKERS  processes that make samples for each GPU (13)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -31,22 +30,21 @@ if [ -z "$DEVICES" ]; then
 fi
 IFS=, read -ra devices <<< "$DEVICES"
 
-config=${NETWORK:-} recipe=() candidates="'candidates': ${CANDIDATES:-1}"
+config=${NETWORK:-} recipe=()
 case ${NETWORK:-} in
   zooming_slowmo | video)
     BATCH=${BATCH:-16}
     # At stride 2 twice as much moves between given frames, as in clips of fast motion.
-    path="[('$CLIPS', 1, {'time_stride': (1, 2), $candidates}), ('layers:$PHOTOS', 1)]"
+    path="[('$CLIPS', 1, {'time_stride': (1, 2)}), ('layers:$PHOTOS', 1)]"
     if [ "$NETWORK" = video ]; then
       config=zooming_slowmo recipe=(--config.data.degrade=video)
     fi
     ;;
   videoinr)
     BATCH=${BATCH:-24}
-    # Video of 240 frames a second, as the published recipe has, is not at hand: short windows too, and slow layers.
-    path="[('$CLIPS', 1, {'window': 3, 'time_stride': (1, 2, 3), $candidates}),"
-    path+=" ('$CLIPS', 1, {'window': 5, 'time_stride': (1, 2), $candidates}), ('$CLIPS', 1, {$candidates}),"
-    path+=" ('layers:$PHOTOS', 3, {'speed': (0.125, 1.0)})]"
+    # Video of 240 frames a second, as the published recipe has, is not at hand: short windows, and slow layers.
+    path="[('$CLIPS', 2, {'window': 3, 'time_stride': (1, 2, 3)}), ('$CLIPS', 1, {'window': 5, 'time_stride': (1, 2)}),"
+    path+=" ('$CLIPS', 1), ('layers:$PHOTOS', 4, {'speed': (0.125, 1.0)})]"
     recipe=(--config.data.recipe.hr_reduce=1 --config.data.recipe.num_times=3 --config.data.recipe.num_scales=3
       --config.data.recipe.reverse_time=True)
     ;;

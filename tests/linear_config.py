@@ -65,7 +65,6 @@ def get_config() -> ConfigDict:
                     "lr_crop": 4,
                     "hr_reduce": 1,
                     "time_stride": 1,
-                    "candidates": 1,
                 },
                 "degrade": "",
                 "batch_size": 2,

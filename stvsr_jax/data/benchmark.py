@@ -68,26 +68,24 @@ def time_parts(clips: Sequence[Clip], spec: WindowSpec, *, seed: int) -> dict[st
     degrade, other, and total.
     """
     windows, watch = list_windows(clips, ((0, spec),)), _Stopwatch()
-    chosen = np.random.default_rng(seed).integers(len(windows), size=(_TIMED_SAMPLES, spec.candidates))
+    chosen = np.random.default_rng(seed).integers(len(windows), size=_TIMED_SAMPLES)
     draws = [np.random.default_rng((seed, i)) for i in range(2 * _TIMED_SAMPLES)]
 
     def draw(numbers):
         for number in numbers:
-            places = [windows[int(n)] for n in chosen[number]]
+            clip, start = windows[int(chosen[number])]
             rng, batch_rng = draws[2 * number : 2 * number + 2]
-            samples.draw_sample(
-                [(timed[i], start) for i, start in places], spec, rng=rng, batch_rng=batch_rng
-            )
+            samples.draw_sample(timed_clips[clip], start, spec, rng=rng, batch_rng=batch_rng)
 
-    timed = {i: _TimedClip(clips[i], watch) for i in {windows[int(n)][0] for n in chosen.flat}}
+    timed_clips = {i: _TimedClip(clips[i], watch) for i in {windows[int(n)][0] for n in chosen}}
     with ExitStack() as stack:
         for module, function, part in (
             (reduction, "reduce_crop", "reduce"),
             (transforms, "augment", "augment"),
             (degradations, "degrade", "degrade"),
         ):
-            replaced = watch.timed(part, getattr(module, function))
-            stack.enter_context(mock.patch.object(module, function, replaced))
+            timed = watch.timed(part, getattr(module, function))
+            stack.enter_context(mock.patch.object(module, function, timed))
         warm = _TIMED_SAMPLES // 8
         draw(range(warm))  # opens files and fills tables
         watch.seconds = dict.fromkeys(watch.seconds, 0.0)

@@ -52,7 +52,7 @@ def make_train_dataset(
     num_threads: int | None = None,
     buffer_size: int | None = None,
 ) -> "TrainBatches":
-    """Returns endless shuffled batches; all windows of a part are equally likely, but for `WindowSpec.candidates`.
+    """Returns endless shuffled batches; all windows of a part are equally likely.
 
     Args:
       parts: what to cut windows from, how, and how often. Their recipes must make arrays of the same shapes.
@@ -74,22 +74,22 @@ def make_train_dataset(
         raise ValueError(f"seed={seed} must be at least 0")
     if num_workers < 0:
         raise ValueError(f"num_workers={num_workers} must be at least 0")
-    windows = tuple(list_windows(part.clips, part.recipe) for part in parts)
     numbered = [
         _number_windows(number, part, seed=seed + number, batch_size=process_count * batch_size)
-        for number, part in enumerate(windows)
+        for number, part in enumerate(parts)
     ]
     dataset = numbered[0]
     if len(parts) > 1:
         dataset = grain.MapDataset.mix(numbered, weights=[part.share for part in parts])
-    dataset = dataset.map_with_index(_TrainSample(tuple(parts), windows, seed, process_count * batch_size))
+    dataset = dataset.map_with_index(_TrainSample(tuple(parts), seed, process_count * batch_size))
     # Whole batches are the unit that threads and workers share out, so their content depends on neither.
     batches = dataset[process_index::process_count].batch(batch_size)
     return TrainBatches(batches, _read_options(num_threads, buffer_size), num_workers)
 
 
-def _number_windows(number: int, windows: Windows, *, seed: int, batch_size: int) -> grain.MapDataset:
+def _number_windows(number: int, part: Part, *, seed: int, batch_size: int) -> grain.MapDataset:
     """Returns the shuffled windows of a part, as (part number, clip number, first frame), endlessly."""
+    windows = list_windows(part.clips, part.recipe)
     if len(windows) < batch_size:
         logging.warning(
             "only %d windows for batches of %d: they repeat within a batch", len(windows), batch_size
@@ -202,21 +202,18 @@ class _TrainSample:
     """Makes sample number `index` from a window."""
 
     parts: tuple[Part, ...]
-    windows: tuple[Windows, ...]
     seed: int
     global_batch: int
 
     def __call__(self, index: int, window: tuple[int, int, int]) -> dict[str, np.ndarray]:
-        number, *window = window
-        part, windows = self.parts[number], self.windows[number]
+        number, clip, start = window
+        part = self.parts[number]
         batch = index // self.global_batch
-        spec = stage_at(part.recipe, batch)
-        rng = np.random.default_rng((self.seed, _PER_SAMPLE, index))
-        others = [windows[i] for i in rng.integers(len(windows), size=spec.candidates - 1)]
         return samples.draw_sample(
-            [(part.clips[clip], start) for clip, start in (window, *others)],
-            spec,
-            rng=rng,
+            part.clips[clip],
+            start,
+            stage_at(part.recipe, batch),
+            rng=np.random.default_rng((self.seed, _PER_SAMPLE, index)),
             batch_rng=np.random.default_rng((self.seed, _PER_BATCH, batch)),
         )
 

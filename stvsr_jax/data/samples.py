@@ -5,7 +5,6 @@ A sample is a dict of float32 arrays: `frames` [N, h, w, 3], the input, and `tar
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,17 +13,15 @@ from stvsr_jax.data import degradations, reduction, transforms
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.windows import WindowSpec
 
-# A window of a clip: the clip and the window's first frame.
-Place = tuple[Clip, int]
-
 
 def draw_sample(
-    places: Sequence[Place], spec: WindowSpec, *, rng: np.random.Generator, batch_rng: np.random.Generator
+    clip: Clip, start: int, spec: WindowSpec, *, rng: np.random.Generator, batch_rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Makes a training sample.
 
     Args:
-      places: the windows to choose from; usually one, see `choose_place`.
+      clip: where from.
+      start: first frame of the window.
       spec: how.
       rng: makes the sample's own choices: times, position, augmentation.
       batch_rng: makes the choices that all samples of a batch share; must be in the same state for each of
@@ -35,8 +32,13 @@ def draw_sample(
       target: float32 [T, H', W', 3] RGB in [0, 1].
       times: float32 [T] in [0, 1], from the first to the last frame of the window.
     """
-    scale = draw_scale(batch_rng, spec) if isinstance(spec.scale, tuple) else spec.scale
-    clip, start, corner = choose_place(places, spec, scale, rng)
+    if isinstance(spec.scale, tuple):
+        scale = draw_scale(batch_rng, spec)
+        full = math.floor(spec.hr_reduce * spec.lr_crop * scale)
+        corner = transforms.draw_corner(rng, (clip.height, clip.width), (full, full))
+    else:
+        scale = spec.scale
+        corner = transforms.draw_corner(rng, lr_size(clip, spec), (spec.lr_crop, spec.lr_crop))
     times = np.arange(spec.window)
     if spec.num_times is not None:
         times = transforms.draw_times(rng, spec.window, spec.num_times)
@@ -58,9 +60,9 @@ def centre_sample(
     """Makes a validation sample: centre crop, all frames as targets; of a range the largest scale.
 
     Args:
-      clip: where from.
-      start: first frame of the window.
-      spec: how.
+      clip: as for `draw_sample`.
+      start: as for `draw_sample`.
+      spec: as for `draw_sample`.
       rng: makes the choices of `spec.degradation`.
     """
     if isinstance(spec.scale, tuple):
@@ -80,38 +82,6 @@ def _degrade(sample, spec, rng):
         return sample
     frames = degradations.degrade(sample["frames"], spec.degradation, rng=rng, quantize=spec.quantize)
     return sample | {"frames": frames}
-
-
-def choose_place(
-    places: Sequence[Place], spec: WindowSpec, scale: float, rng: np.random.Generator
-) -> tuple[Clip, int, tuple[int, int]]:
-    """Draws a crop of each window and returns the (clip, first frame, corner) in which most moves.
-
-    What stands still teaches no motion, and most of a video stands still. Of two candidates, the liveliest of all
-    windows is taken twice as often as one drawn at random, and one that stands still almost never. Motion is the mean
-    difference of the first two inputs, so a moving plain area counts little.
-    """
-    drawn = [(clip, start, _draw_corner(clip, spec, scale, rng)) for clip, start in places]
-    if len(drawn) == 1:
-        return drawn[0]
-    return max(drawn, key=lambda place: _measure_motion(*place, spec, scale))
-
-
-def _draw_corner(clip, spec, scale, rng):
-    """Draws where a crop lies: in pixels of the input for a fixed scale, of the full frame for a range."""
-    if isinstance(spec.scale, tuple):
-        full = math.floor(spec.hr_reduce * spec.lr_crop * scale)
-        return transforms.draw_corner(rng, (clip.height, clip.width), (full, full))
-    return transforms.draw_corner(rng, lr_size(clip, spec), (spec.lr_crop, spec.lr_crop))
-
-
-def _measure_motion(clip, start, corner, spec, scale):
-    """Returns the mean absolute difference of a crop's first two inputs, in levels of 255."""
-    pixels = math.floor(spec.hr_reduce * spec.lr_crop * scale)
-    step = 1 if isinstance(spec.scale, tuple) else spec.hr_reduce * spec.scale
-    numbers = [start + spec.strides[0] * position for position in spec.inputs[:2]]
-    first, second = clip.read(numbers, (step * corner[0], step * corner[1], pixels, pixels)).astype(np.int16)
-    return float(np.abs(second - first).mean())
 
 
 def draw_scale(rng: np.random.Generator, spec: WindowSpec) -> float:
@@ -150,9 +120,9 @@ def cut_sample(
     """Reads a window and reduces it; see `draw_sample`.
 
     Args:
-      clip: where from.
-      start: first frame of the window.
-      spec: how.
+      clip: as for `draw_sample`.
+      start: as for `draw_sample`.
+      spec: as for `draw_sample`.
       scale: the scale to use, out of `spec.scale`.
       corner: (top, left) of the crop, in pixels of the input for a fixed scale, of the full frame for a
         range.

@@ -38,8 +38,6 @@ class WindowSpec:
       hr_reduce: how much the full frame is reduced for the target.
       time_stride: frames of the clip per frame of the window; of a tuple, one is drawn for each sample, among those
         with which the window still lies in its scene.
-      candidates: windows, with a crop of each, that are drawn for a sample; the one in which most moves is taken
-        (see `samples.choose_place`). 1 takes all alike.
       augment: mirror and transpose at random.
       reverse_time: also play backwards at random.
       augment_per_batch: draw all of that once per batch instead of per sample.
@@ -55,7 +53,6 @@ class WindowSpec:
     lr_crop: int = 32
     hr_reduce: int = 1
     time_stride: int | tuple[int, ...] = 1
-    candidates: int = 1
     augment: bool = True
     reverse_time: bool = False
     augment_per_batch: bool = False
@@ -77,8 +74,6 @@ class WindowSpec:
             raise ValueError(f"hr_reduce={self.hr_reduce} must be a whole number from 1")
         if not self.strides or any(stride != int(stride) or stride < 1 for stride in self.strides):
             raise ValueError(f"time_stride={self.time_stride} must be a whole number from 1, or several")
-        if self.candidates != int(self.candidates) or self.candidates < 1:
-            raise ValueError(f"candidates={self.candidates} must be a whole number from 1")
         if self.lr_crop < 4 or self.lr_crop % 4:
             raise ValueError(f"lr_crop={self.lr_crop} must be a positive multiple of 4, as the encoder needs")
         if isinstance(self.scale, tuple):
@@ -123,7 +118,6 @@ def zooming_slowmo(
     lr_crop: int = 32,
     hr_reduce: int = 1,
     time_stride: int | tuple[int, ...] = 1,
-    candidates: int = 1,
 ) -> Recipe:
     """Every second frame of `window` in, all of them out, as published in arXiv 2002.11616.
 
@@ -140,7 +134,6 @@ def zooming_slowmo(
         lr_crop=lr_crop,
         hr_reduce=hr_reduce,
         time_stride=time_stride,
-        candidates=candidates,
         reverse_time=True,
     )
     return ((0, spec),)
@@ -153,7 +146,6 @@ def videoinr(
     lr_crop: int = 32,
     hr_reduce: int = 1,
     time_stride: int | tuple[int, ...] = 1,
-    candidates: int = 1,
     num_times: int = 1,
     stage2_step: int | None = 450_000,
     stage2_scale: tuple[float, float] = (2.0, 4.0),
@@ -174,7 +166,6 @@ def videoinr(
         "lr_crop": lr_crop,
         "hr_reduce": hr_reduce,
         "time_stride": time_stride,
-        "candidates": candidates,
         "reverse_time": reverse_time,
         "quantize": quantize,
     }

@@ -254,22 +254,6 @@ def test_parts_come_by_their_shares(array_clip):
     assert (values == 200).sum() == 60
 
 
-def test_candidates_come_from_all_clips_of_their_part_and_the_livelier_is_taken(array_clip):
-    """Of two windows, one still and one moving, the still one is taken only where both candidates are still."""
-    moving = array_clip("moving", 20, seed=3)
-    still = dataclasses.replace(moving, name="still", frames=np.zeros_like(moving.frames))
-    other = Part([_constant_clip(array_clip, "other", 200)], zooming_slowmo(lr_crop=4, candidates=2))
-    parts = [Part([still, moving], zooming_slowmo(lr_crop=4, candidates=2)), other]
-    dataset = make_train_dataset(parts, batch_size=8, seed=0)
-    batches = _take(dataset, 24)
-    deviations = np.concatenate([b["target"].std(axis=(1, 2, 3, 4)) for b in batches])
-    means = np.concatenate([b["target"].mean(axis=(1, 2, 3, 4)) for b in batches])
-    assert (np.abs(means - 200 / 255) < 1e-3).sum() == 96, "candidates stay in their part"
-    assert 12 <= (means == 0).sum() <= 36  # a quarter of 96
-    assert (deviations > 0.1).sum() == 96 - (means == 0).sum()
-    _assert_same(_take_from(dataset, 20, 4), batches[20:])
-
-
 def test_mixtures_are_entered_anywhere_and_shared_out_as_one_source_is(array_clip):
     parts = [Part([array_clip("a", seed=1)], _RECIPE, 0.7), Part([array_clip("b", seed=2)], _RECIPE, 0.3)]
     whole = _take(make_train_dataset(parts, batch_size=4, seed=0), 6)

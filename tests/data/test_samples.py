@@ -9,7 +9,7 @@ import pytest
 from stvsr_jax import bicubic
 from stvsr_jax.data import degradations
 from stvsr_jax.data.degradations import DEGRADATIONS
-from stvsr_jax.data.samples import centre_sample, choose_place, cut_sample, draw_sample, draw_stride
+from stvsr_jax.data.samples import centre_sample, cut_sample, draw_sample, draw_stride
 from stvsr_jax.data.windows import videoinr, zooming_slowmo
 
 
@@ -19,7 +19,7 @@ def _unit(frames, reduce):
 
 def _draw(clip, start, spec, seed=0, batch=0):
     rng, batch_rng = np.random.default_rng((seed, 0)), np.random.default_rng((batch, 1))
-    return draw_sample([(clip, start)], spec, rng=rng, batch_rng=batch_rng)
+    return draw_sample(clip, start, spec, rng=rng, batch_rng=batch_rng)
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (3, 5), (17, 21)])
@@ -153,25 +153,6 @@ def test_strides_are_drawn_among_those_that_stay_in_the_scene(array_clip):
     assert drawn == {0: {1, 2}, 2: {1, 2}, 3: {1}, 15: {1, 2, 3}, 21: {1, 2, 3}, 22: {1, 2}, 33: {1}}
 
 
-@pytest.mark.parametrize("stage2_step", [None, 0])
-def test_of_several_candidates_the_one_that_moves_most_is_taken(array_clip, stage2_step):
-    # Only the right half of the second clip's frames 0 and 8, the first two inputs, differ; noise that stands still
-    # has no motion.
-    spec = videoinr(lr_crop=4, stage2_step=stage2_step, candidates=40)[0][1]
-    still = np.broadcast_to(array_clip().frames[:1], (20, 48, 64, 3))
-    moving = still.copy()
-    moving[8:, :, 48:] = 255 - moving[8:, :, 48:]
-    clips = [dataclasses.replace(array_clip(name), frames=f) for name, f in (("a", still), ("b", moving))]
-    places = [(clips[i % 2], i % 3) for i in range(40)]
-    clip, start, (_, left) = choose_place(places, spec, 4, np.random.default_rng(0))
-    assert clip is clips[1] and 0 <= start <= 2
-    pixels = left * (1 if stage2_step == 0 else 4)
-    assert pixels > 38  # of at most 48, so that most of the 16 pixels move
-    rng = np.random.default_rng(0)
-    first = choose_place(places[:1], spec, 4, rng)
-    assert first[:2] == places[0], "a single one is taken as it is"
-
-
 def test_drawn_stride_is_that_of_the_frames(array_clip):
     spec = zooming_slowmo(lr_crop=4, time_stride=(2, 3))[0][1]
     frames = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None, None], (40, 24, 24, 3))
@@ -179,7 +160,7 @@ def test_drawn_stride_is_that_of_the_frames(array_clip):
     seen = set()
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        sample = draw_sample([(clip, 5)], spec, rng=rng, batch_rng=np.random.default_rng(0))
+        sample = draw_sample(clip, 5, spec, rng=rng, batch_rng=np.random.default_rng(0))
         values = np.round(sample["target"][:, 0, 0, 0] * 255).astype(int)
         steps = set(np.abs(np.diff(values)))
         assert len(steps) == 1 and min(values) == 5

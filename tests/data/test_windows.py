@@ -106,8 +106,6 @@ def test_wrong_numbers_are_named():
         zooming_slowmo(window=8)
     with pytest.raises(ValueError, match="time_stride=0"):
         zooming_slowmo(time_stride=0)
-    with pytest.raises(ValueError, match="candidates=0 must be a whole number from 1"):
-        videoinr(candidates=0)
     with pytest.raises(ValueError, match="num_times=10"):
         videoinr(num_times=10, hr_reduce=2)
     with pytest.raises(ValueError, match=r"scale=\(4.0, 2.0\)"):
