@@ -69,7 +69,10 @@ def read_json(path: Path) -> dict | None:
 def write_array(path: Path, value: np.ndarray) -> None:
     """Writes `value` to `path`, a .npy file, in one step."""
     with replacing(path) as draft:
-        np.save(draft, value)
+        try:
+            np.save(draft, value)
+        except OSError as error:  # on a full disk NumPy names neither the file nor the reason
+            raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def read_array(path: Path) -> np.ndarray | None:

@@ -1,5 +1,7 @@
 """Files that appear whole or not at all, the entries of the cache, lists of images and names that fit."""
 
+import resource
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,17 @@ def test_entries_are_read_as_written_and_damaged_ones_are_none(tmp_path):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:5])
         assert read(tmp_path / name) is None
         assert read(tmp_path / f"no {name}") is None
+
+
+def test_an_array_that_the_disk_has_no_room_for_is_named(tmp_path):
+    path, (soft, hard) = tmp_path / "a.npy", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # of each file, as if the disk were full
+    try:
+        with pytest.raises(OSError, match=f"{path} cannot be written: "):
+            files.write_array(path, np.zeros(5000, np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_entries_of_other_facts_have_other_names(tmp_path, monkeypatch):

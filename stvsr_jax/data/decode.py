@@ -20,7 +20,7 @@ from stvsr_jax import command_line
 from stvsr_jax.data.array_file import SUFFIX
 from stvsr_jax.data.clip import Clip
 from stvsr_jax.data.sources import find_clips, open_path
-from stvsr_jax.files import replacing
+from stvsr_jax.files import write_array
 from stvsr_jax.stages import count_cores
 from stvsr_jax.video.scene_cuts import REPEATED, frame_change
 
@@ -86,8 +86,7 @@ def decode_clip(
                 or len(frames := scene_frames(clip, (start, end), factor)) < min_frames
             ):
                 continue
-            with replacing(path) as draft:
-                np.save(draft, frames)
+            write_array(path, frames)
         written.append(path)
     return written
 
