@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -14,12 +15,19 @@ from PIL import Image
 
 from tests import media_files
 
-# Tests spend their time compiling: LLVM's optimisation is left out, in the processes that they start as well. JAX and XLA
-# do all that they do otherwise. XLA_FLAGS, if set, is taken as it is.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+JAX_MINOR = int(importlib.metadata.version("jax").split(".")[1])
+# Tests spend their time compiling: LLVM's optimisation is left out, in the processes that they start as well, and jax 0.10
+# emits fusions without MLIR, which halves the time; later versions cannot. JAX and XLA do all that they do otherwise.
+# XLA_FLAGS, if set, is taken as it is.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0" + (" --xla_cpu_use_fusion_emitters=false" if JAX_MINOR < 11 else ""),
+)
+# Tracing makes millions of objects, and most of them stay: looking for cycles among them less often takes a third off it.
+gc.set_threshold(100_000, 20, 20)
 # From jax 0.11 on, kernels of Hopper GPUs are interpreted. Warpgroups that wait for a barrier hold threads of XLA, as many as
 # there are cores: on two cores the one that all wait for may get none.
-if int(importlib.metadata.version("jax").split(".")[1]) >= 11:
+if JAX_MINOR >= 11:
     os.environ.setdefault("NPROC", str(max(8, os.cpu_count())))
 
 LINEAR_CONFIG = pathlib.Path(__file__).with_name("linear_config.py")

@@ -39,7 +39,8 @@ class Thirds(nn.Module):
     @nn.compact
     def encode(self, frames):
         gain = self.param("gain", nn.initializers.ones, (3,))
-        return (gain * blend(frames)).repeat(2, axis=2).repeat(2, axis=3).astype(jnp.float32)
+        colours = gain.astype(self.dtype) * blend(frames.astype(self.dtype))
+        return colours.repeat(2, axis=2).repeat(2, axis=3).astype(jnp.float32)
 
     def decode(self, encoded, times, *, out_size, chunk_rows=None, grid=None):
         return choose_instants(encoded, times)

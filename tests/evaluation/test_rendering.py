@@ -1,7 +1,6 @@
 """Windows over devices, and what makes them fail."""
 
 import dataclasses
-import os
 import pathlib
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from stvsr_jax.evaluation import datasets, methods, rendering
 from stvsr_jax.evaluation.protocols import PROTOCOLS
 from stvsr_jax.inference import predictor
 from tests.limits import HANG
+from tests.virtual_devices import environment_with
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -142,14 +142,10 @@ for a, b in zip(*runs, strict=True):
 
 def test_every_device_is_used_and_gives_the_same_numbers(tmp_path, write_clip):
     write_clip(tmp_path / "clips" / "long", 73, 28, 36)
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-    }
     done = subprocess.run(
         [sys.executable, "-c", DEVICES, str(tmp_path / "clips")],
         cwd=ROOT,
-        env=environment,
+        env=environment_with(4),
         capture_output=True,
         text=True,
         timeout=HANG,

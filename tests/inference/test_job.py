@@ -20,6 +20,7 @@ from stvsr_jax.inference import job, request, work_folder
 from stvsr_jax.inference.__main__ import main
 from stvsr_jax.video import codecs, sequential_reader
 from tests.limits import HANG
+from tests.virtual_devices import environment_with
 
 SCRIPT = pathlib.Path(__file__).with_name("interrupted.py")
 SIZE = (32, 48)
@@ -56,7 +57,7 @@ def start(*args, limit=None, cores=16, devices=1):
 
     return subprocess.Popen(
         [sys.executable, SCRIPT, *map(str, args), "--segment", "16", str(cores)],
-        env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        env=environment_with(devices),
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=set_limit if limit else None,

@@ -1,6 +1,5 @@
 """Networks on windows: padding, rounding, tiles, memory."""
 
-import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -14,6 +13,8 @@ import pytest
 from stvsr_jax import models
 from stvsr_jax.inference import predictor, programs
 from stvsr_jax.inference.predictor import Predictor
+from tests.third_network import NAME, Thirds
+from tests.virtual_devices import environment_with
 
 
 def window(count, height, width, seed=0):
@@ -194,22 +195,15 @@ def test_windows_together_are_windows_one_by_one(fake_models, monkeypatch, name,
         np.testing.assert_array_equal(result, expected)
 
 
-def draw_params(model):
-    """Returns small random parameters; the initialisers of a network take ten seconds to compile."""
-    shapes = jax.eval_shape(lambda key: models.init_params(model, key), jax.random.key(0))
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.normal(0, 0.02, x.shape).astype(np.float32), shapes)
-
-
-def test_another_number_format_shares_the_parameters():
-    model = models.build("videoinr", features=8, front_blocks=1, back_blocks=1, groups=2, hidden=(8, 8, 8))
-    network = Predictor("videoinr", model, draw_params(model), tile=0)
+def test_another_number_format_shares_the_parameters(monkeypatch):
+    monkeypatch.setitem(models.MODELS, NAME, Thirds)
+    network = Predictor(NAME, models.build(NAME), {"gain": np.float32([0.9, 0.7, 0.5])}, tile=0)
     before = network.identity
     half = network.with_dtype("float16")
     assert (network.dtype, half.dtype) == ("float32", "float16") and network.with_dtype("float32") is network
     assert half.identity != before == network.identity and half._params is network._params
-    frames = window(2, 8, 8)
-    exact, rounded = (one.predict(frames, [0.5], space=2, rounded=False) for one in (network, half))
+    frames = window(3, 8, 8)
+    exact, rounded = (one.predict(frames, [1], space=2, rounded=False) for one in (network, half))
     assert 0 < np.abs(exact - rounded).max() < 0.01
 
 
@@ -349,8 +343,7 @@ np.testing.assert_array_equal(*videos)
 
 
 def test_windows_on_eight_devices_give_the_video_of_one():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     done = subprocess.run(
-        [sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", EIGHT_DEVICES], env=environment_with(8), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,5 @@
 """Where hand-written kernels may run (on a single device, or on one device's part), and loops written out."""
 
-import os
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from stvsr_jax.ops.devices import allows_kernels, count_hopper_sms, loop_unroll, takes_tpu_kernels
+from tests.virtual_devices import environment_with
 
 PROGRAM = """
 import jax, jax.numpy as jnp
@@ -40,11 +40,9 @@ def test_one_device_is_single():
 
 
 def test_of_several_devices_only_a_part_or_a_mesh_of_one_is_single():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-    }
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment_with(4), capture_output=True, text=True
+    )
     assert done.stdout.strip() == "[False, False, True, True, True]", done.stderr
 
 

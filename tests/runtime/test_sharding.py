@@ -1,6 +1,5 @@
 """Batches over devices. What needs several devices runs in a process of its own with eight virtual ones."""
 
-import os
 import subprocess
 import sys
 import types
@@ -12,6 +11,7 @@ from jax.sharding import PartitionSpec
 
 from stvsr_jax.runtime import sharding
 from tests.limits import HANG
+from tests.virtual_devices import environment_with
 
 
 class Eight:
@@ -99,7 +99,7 @@ spec = importlib.util.spec_from_file_location("linear_config", sys.argv[1])
 spec.loader.exec_module(importlib.util.module_from_spec(spec))
 assert len(jax.devices()) == 8
 rng = np.random.default_rng(0)
-shapes = {"frames": (16, 2, 4, 8, 3), "target": (16, 3, 16, 32, 3), "times": (16, 3)}
+shapes = {"frames": (16, 2, 2, 4, 3), "target": (16, 3, 8, 16, 3), "times": (16, 3)}
 batches = [{k: rng.uniform(size=s).astype(np.float32) for k, s in shapes.items()} for _ in range(3)]
 sharding._MIN_SPLIT_SIZE = 4096
 model = models.build("linear", features=2048)
@@ -168,9 +168,7 @@ for number, source in enumerate(meshes):
 def run_on_eight_devices(pytestconfig, script, *arguments):
     run = subprocess.run(
         [sys.executable, "-c", script, str(pytestconfig.rootpath / "tests" / "linear_config.py"), *arguments],
-        env=os.environ
-        | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-        | {"PYTHONPATH": str(pytestconfig.rootpath)},
+        env=environment_with(8) | {"PYTHONPATH": str(pytestconfig.rootpath)},
         capture_output=True,
         text=True,
         timeout=HANG,
