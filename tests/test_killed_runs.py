@@ -17,7 +17,7 @@ from stvsr_jax import checkpoint
 from tests.limits import HANG
 
 ROOT = pathlib.Path(__file__).parents[1]
-STEPS = 40
+STEPS = 24
 
 
 def start(clips, workdir):
@@ -25,7 +25,7 @@ def start(clips, workdir):
         *("--config", "tests/linear_config.py", f"--config.data.path={clips}", "--workdir", workdir),
         *(f"--config.train.num_steps={STEPS}", "--config.train.checkpoint_every=3"),
         *(
-            "--config.train.eval_every=10",
+            "--config.train.eval_every=8",
             "--config.optimizer.ema_decay=0.9",
             "--config.train.keep_checkpoints=2",
         ),

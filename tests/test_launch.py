@@ -87,6 +87,8 @@ def world(tmp_path):
     (tmp_path / "bin").mkdir()
     for name, rest in (("gcloud", TPU), ("kubectl", ""), ("sbatch", ""), ("srun", ""), ("scontrol", "")):
         write_program(tmp_path / "bin" / name, STAND_IN + rest)
+    # Of the source, which is archived for the workers, a small part stands for all.
+    write_program(tmp_path / "bin" / "git", f'#!/bin/sh\nexec "{shutil.which("git")}" "$@" launch\n')
     write_program(tmp_path / "uv", UV)
     write_program(tmp_path / "python", PYTHON)
     return tmp_path

@@ -9,6 +9,12 @@ from stvsr_jax import stages
 from stvsr_jax.inference import speed
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """The network alone is timed for a moment, not for seconds."""
+    monkeypatch.setattr(speed, "_ALONE_SECONDS", 0.1)
+
+
 def clip(write_video, path, count=12):
     return write_video(path, np.random.default_rng(0).integers(0, 256, (count, 32, 48, 3), np.uint8))
 

@@ -68,17 +68,22 @@ def naive_direction(params, x, order):
     return states
 
 
-def test_bidirectional_equals_loop_in_both_directions(sequence):
+@pytest.mark.parametrize("is_stacked", [False, True])
+def test_bidirectional_equals_loop_in_both_directions(sequence, monkeypatch, is_stacked):
     x, params = sequence
     forward = naive_direction(params, x, range(TIMES))
     backward = naive_direction(params, x, reversed(range(TIMES)))
     want = np.stack([conv(params["merge"], forward[t], backward[t]) for t in range(TIMES)], axis=1)
+    monkeypatch.setattr(
+        stacks, "prefers_stacks", lambda dtype: is_stacked
+    )  # all alignments in one stack, or one by one
     got = jit(BidirectionalConvLSTM(FEATURES, GROUPS).apply)({"params": params}, x)
     assert got.shape == x.shape
     np.testing.assert_allclose(got, want, atol=2e-5)
 
 
-def test_a_stack_of_all_alignments_equals_one_after_the_other(sequence, monkeypatch):
+@pytest.mark.heavy  # two gradients of the whole scan to compile
+def test_a_stack_of_all_alignments_has_the_gradient_of_one_after_the_other(sequence, monkeypatch):
     x, params = sequence
 
     def value_and_gradient():
