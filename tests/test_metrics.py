@@ -139,4 +139,5 @@ def test_8_bit_frames_score_as_the_same_numbers_in_float(frames):
     eight_bit = metrics.score_frames(*map(jnp.array, frames))
     unit = metrics.score_frames(*(jnp.array(image.astype(np.float32) / 255) for image in frames))
     for name in metrics.METRICS:
-        np.testing.assert_allclose(eight_bit[name], unit[name], rtol=2e-5)
+        # SSIM takes the small variance of a flat image from large squares: float32 leaves it four digits.
+        np.testing.assert_allclose(eight_bit[name], unit[name], rtol=2e-5, atol=3e-5)
