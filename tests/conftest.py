@@ -33,6 +33,18 @@ if JAX_MINOR >= 11:
 LINEAR_CONFIG = pathlib.Path(__file__).with_name("linear_config.py")
 
 
+@pytest.fixture(autouse=True)
+def restore_cache_settings():
+    """JAX's settings are those of the process: tests of kept programs must not leave theirs to the others."""
+    import jax
+
+    names = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture(scope="session")
 def write_frames():
     """Return a function that writes a folder of PNG frames: noise, every frame different."""

@@ -1,12 +1,14 @@
 """Compiles programs and finds compiled ones again. A training step takes a minute to compile and two seconds to load."""
 
 import collections
+import contextlib
 import functools
+import gc
 import os
 import pathlib
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import filelock
@@ -121,15 +123,19 @@ class Program:
         arrays, statics = self._split(args, kwargs)
         entry = self._find(arrays, statics) if self._is_kept and program_store.is_on() else None
         if entry is None:
-            return self._make(self.jitted.lower(*args, **kwargs))
+            return self._make(self._lower(*args, **kwargs))
         compiled = entry.load(arrays)
         if compiled is not None:
             return compiled
-        lowered = self.jitted.lower(*args, **kwargs)
+        lowered = self._lower(*args, **kwargs)
         with program_store.without_jax_cache():
             compiled = self._make(lowered)
         entry.save(compiled)
         return compiled
+
+    def _lower(self, *args, **kwargs):
+        with _rare_garbage_searches():
+            return self.jitted.lower(*args, **kwargs)
 
     def _find(self, arrays, statics):
         """Returns where the program is kept, None if nothing tells it from others."""
@@ -160,6 +166,28 @@ class Program:
         named = {name: a for name, a in kwargs.items() if name not in self._static_argnames}
         places = tuple(args[number] for number in self._static_argnums)
         return (arrays, named), (places, tuple(sorted((k, v) for k, v in kwargs.items() if k not in named)))
+
+
+@contextlib.contextmanager
+def _rare_garbage_searches() -> Iterator[None]:
+    """Inside, Python searches for garbage less often: tracing makes many objects, and the searches take a third of its time."""
+    global _tracing, _thresholds
+    with _COUNTING:  # several threads may trace
+        if not _tracing:
+            _thresholds = gc.get_threshold()
+            gc.set_threshold(100_000, *_thresholds[1:])
+        _tracing += 1
+    try:
+        yield
+    finally:
+        with _COUNTING:
+            _tracing -= 1
+            if not _tracing:
+                gc.set_threshold(*_thresholds)
+
+
+_COUNTING = threading.Lock()
+_tracing, _thresholds = 0, gc.get_threshold()
 
 
 def _describe(arrays):

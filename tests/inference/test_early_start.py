@@ -31,10 +31,7 @@ def kept(monkeypatch, tmp_path):
     monkeypatch.setattr(compilation, "options", dict)
     monkeypatch.setattr(program_store, "_used", {})
     monkeypatch.setattr(program_store, "_begun", {})
-    before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
 
 
 def arguments(*paths, **others):

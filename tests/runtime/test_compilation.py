@@ -1,5 +1,6 @@
 """How programs are compiled and where they are kept."""
 
+import gc
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ import types
 import filelock
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from stvsr_jax.runtime import compilation
@@ -15,13 +17,8 @@ from tests.limits import HANG
 
 
 @pytest.fixture(autouse=True)
-def restore_config():
-    names = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
-    before = {name: getattr(jax.config, name) for name in names}
+def no_directory():
     jax.config.update("jax_compilation_cache_dir", None)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def test_accelerators_keep_programs_in_the_cache_directory(monkeypatch, tmp_path):
@@ -179,3 +176,32 @@ def test_jit_takes_static_arguments_and_looks_at_devices_late(monkeypatch):
     power = compilation.jit(lambda x, *, n: x**n, static_argnames="n")
     monkeypatch.setattr(compilation, "options", dict)
     assert power(jnp.float32(3.0), n=2) == 9.0
+
+
+@pytest.fixture
+def thresholds():
+    """Python's own, which these tests raise."""
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    yield 700, 10, 10
+    gc.set_threshold(*before)
+
+
+def test_python_searches_for_garbage_less_often_while_it_traces(thresholds):
+    seen = []
+
+    def double(x):
+        seen.append(gc.get_threshold()[0])
+        if x.ndim == 2:
+            raise ValueError("two dimensions")
+        if x.ndim:
+            compilation.jit(double).prepare(np.float32(1))  # another one ends before this one
+            seen.append(gc.get_threshold()[0])
+        return 2 * x
+
+    program = compilation.jit(double)
+    assert program(jnp.ones(3))[0] == 2
+    assert seen == [100_000] * 3 and gc.get_threshold() == thresholds
+    with pytest.raises(ValueError, match="two dimensions"):
+        program(jnp.ones((3, 3)))
+    assert gc.get_threshold() == thresholds
