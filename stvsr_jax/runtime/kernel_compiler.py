@@ -87,6 +87,7 @@ def find_kernels(lowered: jax.stages.Lowered) -> list[Kernel]:
     found = {}
     with module.context:
         for operation in _walk(module.operation):
+            # A GPU kernel is one custom call: its attributes hold the whole kernel, as MLIR, and the hash of it.
             if operation.name == "stablehlo.custom_call":
                 if ir.StringAttr(operation.attributes["call_target_name"]).value == _TARGET:
                     kernel = _describe(operation)

@@ -160,6 +160,7 @@ def _lock(workdir, stack):
 
 def _first_state(run, manager):
     """Returns the state to begin with, and where it is from."""
+    # A run that has saved anything goes on, whatever `init_from` names: the same command begins and resumes.
     if manager.latest_step() is not None:
         state = checkpoints.restore_latest(manager, run.describe_state(), run.spec)
         checkpoints.remove_surplus(manager, keep=run.loop.keep_checkpoints, keep_every=run.loop.keep_every)

@@ -82,6 +82,7 @@ def make_train_step(
     def step(state, batch):
         (value, mse), grads, grad_norm = grad_fn(state.params, batch)
         finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+        # Made even where the step is skipped: which state goes on is chosen at the end, by the device.
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         # The learning rate shrinks with each rollback. The state counts them, so a resumed run goes on with the same rate.
         factor = jnp.float32(rollback_rate) ** state.rollbacks

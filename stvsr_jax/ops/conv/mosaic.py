@@ -107,6 +107,7 @@ def _pad_last(x, missing):
 def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, sms, plan, interpret):
     """Runs the kernel on channels whose weights fit into shared memory."""
     p = Problem.of(sources, kernel, addend, slope, shuffles, sms, plan, interpret)
+    # Weights stay. Windows are a ring for each consumer: `full` if TMA has written a stage, `empty` if it has been read.
     smem = {
         "weights": plgpu.SMEM((p.taps * p.count, CHUNK, CHUNK), p.dtype, transforms=AS_TILES),
         "windows": plgpu.SMEM(
@@ -130,7 +131,7 @@ def _run_sources(sources, kernel, bias, addend, *, slope, shuffles, sms, plan, i
             held = Smem(**dict(zip(smem, held, strict=True)))
             compute = functools.partial(_compute_wg, p, refs, held, number, block, cta, wg)
             memory = functools.partial(_memory_wg, p, refs, held, number, block, cta)
-            lax.switch(lax.div(wg, p.consumers), [compute, memory])
+            lax.switch(lax.div(wg, p.consumers), [compute, memory])  # the last warpgroup fetches
 
         pl.run_scoped(scope, *smem.values(), collective_axes="wg")
 
@@ -226,7 +227,7 @@ def _compute_wg(p, refs, smem, number, block, cta, wg):
     """Multiplies and stores every `consumers`-th window of the CTA; it is consumer `wg`."""
     if p.consumers == 2:
         plgpu.set_max_registers(232, action="increase")
-    for stage in range(p.stages):
+    for stage in range(p.stages):  # at first all are empty
         plgpu.barrier_arrive(smem.empty.at[wg * p.stages + stage])
     bias = plgpu.load(
         refs.bias.at[number, pl.ds(block * CHUNK, CHUNK)],
@@ -260,7 +261,7 @@ def _compute_wg(p, refs, smem, number, block, cta, wg):
             plgpu.barrier_arrive(smem.empty.at[stage])
             return acc
 
-        acc = lax.fori_loop(0, p.count, add_chunk, zeros())
+        acc = lax.fori_loop(0, p.count, add_chunk, zeros())  # stays in registers over all taps and chunks
         if p.interpret is None:
             acc = plgpu.layout_cast(acc, plgpu.Layout.WGMMA)
         acc += lax.broadcast_in_dim(bias.astype(jnp.float32), acc.shape, [1])
@@ -277,9 +278,10 @@ def _compute_wg(p, refs, smem, number, block, cta, wg):
         target = _result_at(p, refs.out, number, block, cta, wg, step, p.shuffles)
         plgpu.copy_smem_to_gmem(result_lines.at[wg], target)
         if p.has_addend:
+            # The next window's addend arrives while its products are made.
             _if_positive(p.count_windows(wg, cta) - step - 1, functools.partial(fetch_addend, step + 1))
 
-    plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+    plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # shared memory must outlive the last store
 
 
 def _result_at(p, ref, number, block, cta, consumer, step, shuffles=False):

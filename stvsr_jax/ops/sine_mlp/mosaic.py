@@ -174,13 +174,15 @@ def _call(problem, weights, operands, out_types, run_block, totals=None):
     def body(*refs):
         weight_refs, refs = refs[: len(weights.arrays)], refs[len(weights.arrays) :]
         cta, wg = lax.axis_index("cta"), lax.axis_index("wg")
+        # One CTA on each SM takes blocks until all are done, so its weights are fetched once. No warpgroup waits for another
+        # after that: each gathers, multiplies and stores blocks of its own.
         first, all_warpgroups = cta * problem.warpgroups + wg, ctas * problem.warpgroups
 
         def scope(held, full, *totals_refs):
             mine = [ref.at[wg] for ref in totals_refs]
             for ref in mine:
                 ref[...] = jnp.zeros(shape[1:], jnp.float32)
-                plgpu.commit_smem()
+                plgpu.commit_smem()  # all threads have written before any goes on
             weights.fetch(weight_refs, held, full, wg)
             layers = weights.split(held)
 
