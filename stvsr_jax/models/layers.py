@@ -133,4 +133,4 @@ class ResidualStack(nn.Module):
             unroll=unroll,
         )
         blocks = block(self.features, dtype=self.dtype, name="blocks")
-        return ops.fold_image(scan, lambda block, x: block(x), blocks, x.astype(self.dtype))
+        return ops.scan_layers(scan, lambda block, x: block(x), blocks, x.astype(self.dtype))

@@ -11,7 +11,7 @@ from stvsr_jax.ops.sampling import (
     interpolate_frames,
     nearest_sample,
 )
-from stvsr_jax.ops.scan import ConvWeights, fold_image, scan
+from stvsr_jax.ops.scan import ConvWeights, scan, scan_layers
 from stvsr_jax.ops.shuffle import pixel_shuffle
 from stvsr_jax.ops.sine import sine
 from stvsr_jax.ops.sine_mlp import sine_mlp
@@ -25,7 +25,7 @@ __all__ = [
     "deform_columns",
     "deform_conv2d",
     "deform_conv2d_of_head",
-    "fold_image",
+    "scan_layers",
     "grid_sample",
     "imresize",
     "interpolate_frames",

@@ -135,7 +135,7 @@ def _unpack(packed, shapes):
     return jax.tree.map(unpack, packed, shapes)
 
 
-def fold_image(
+def scan_layers(
     lift: Callable[[Callable[..., Any]], Callable[..., Any]],
     layer: Callable[[Any, jax.Array], jax.Array],
     weights: Any,

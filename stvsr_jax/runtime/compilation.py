@@ -170,7 +170,7 @@ class Program:
 
 @contextlib.contextmanager
 def _rare_garbage_searches() -> Iterator[None]:
-    """Inside, Python searches for garbage less often: tracing makes many objects, and the searches take a third of its time."""
+    """Inside, Python searches for garbage less often: tracing makes many objects, and the searches take a quarter of its time."""
     global _tracing, _thresholds
     with _COUNTING:  # several threads may trace
         if not _tracing:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from stvsr_jax.ops import ConvWeights, fold_image, scan
+from stvsr_jax.ops import ConvWeights, scan, scan_layers
 
 
 def step(weights, carry, x):
@@ -94,7 +94,7 @@ def test_an_image_goes_through_all_layers():
         return lambda gains, carry, _: jax.lax.scan(lambda c, gain: body(gain, c, None), carry, gains)
 
     def run(gains, image):
-        return fold_image(lift, lambda gain, x: gain * x + x[:1, :1, :1], gains, image)
+        return scan_layers(lift, lambda gain, x: gain * x + x[:1, :1, :1], gains, image)
 
     np.testing.assert_array_equal(run(gains, image), np.full(image.shape, 2.0 * 3.0 * 4.0))
     with jax.sharding.use_abstract_mesh(TPU):
