@@ -6,12 +6,15 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image
 
+from stvsr_jax import stages
 from stvsr_jax.video import colour, scene_cuts
 from stvsr_jax.video.sequential_reader import TimedFrame
 
 # The detector looks at the changes of eight frames on each side of a place.
 _BEHIND = 9
 _AHEAD = 8
+# Frames that are reduced for it at a time.
+_WORKERS = 2
 
 
 def mark_scene_ends(frames: Iterable[TimedFrame], *, threshold: float) -> Iterator[tuple[TimedFrame, bool]]:
@@ -35,12 +38,12 @@ def mark_scene_ends(frames: Iterable[TimedFrame], *, threshold: float) -> Iterat
         cuts = scene_cuts.find_cuts(np.stack(thumbnails), threshold=threshold, is_flash_cut=True)
         return place in cuts
 
-    for frame in frames:
+    for frame, small in _reduce(frames) if threshold else ((frame, None) for frame in frames):
         waiting.append(frame)
         count += 1
         if threshold:
             number_of_first += len(thumbnails) == thumbnails.maxlen
-            thumbnails.append(thumbnail(colour.to_8_bits(frame.image)))
+            thumbnails.append(small)
         if len(waiting) > (_AHEAD + 1 if threshold else 1):
             next_index = count - len(waiting) + 1
             yield waiting.popleft(), bool(threshold) and begins_scene(next_index)
@@ -49,6 +52,13 @@ def mark_scene_ends(frames: Iterable[TimedFrame], *, threshold: float) -> Iterat
         yield waiting.popleft(), bool(threshold) and begins_scene(next_index)
     if waiting:
         yield waiting.popleft(), True
+
+
+def _reduce(frames):
+    """Yields every frame with its thumbnail."""
+    return stages.map_ahead(
+        lambda frame: (frame, thumbnail(colour.to_8_bits(frame.image))), frames, workers=_WORKERS, ahead=_WORKERS
+    )
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
