@@ -26,6 +26,8 @@ from stvsr_jax.video.scene_cuts import REPEATED, frame_change
 
 # Frames read at a time.
 _CHUNK = 32
+# Scenes are read from their first frame to their last: no frame is decoded for nothing, wherever keyframes are.
+_ANY_KEYFRAME_GAP = 2**31
 
 
 def choose_reduction(height: int, width: int, *, reduce: int, max_side: int) -> int:
@@ -99,7 +101,8 @@ def decode_path(path: Path, out: Path, *, cache_dir: str | None, **options) -> t
     """
     faults = []
     written = []
-    for clip in open_path(path, cache_dir=cache_dir, faults=faults):
+    clips = open_path(path, cache_dir=cache_dir, faults=faults, max_keyframe_gap=_ANY_KEYFRAME_GAP)
+    for clip in clips:
         written += decode_clip(clip, out, **options)
     return written, faults
 

@@ -22,6 +22,7 @@ from stvsr_jax.data.video_file import open_video
 from stvsr_jax.evaluation.coded import CodedClip, VideoCache
 from stvsr_jax.evaluation.protocols import Protocol, Window
 from stvsr_jax.files import VIDEO_SUFFIXES
+from stvsr_jax.video.index import IN_ORDER_KEYFRAME_GAP
 
 VID4_FRAMES = {"calendar": 41, "city": 34, "foliage": 49, "walk": 47}
 VIMEO_CLIPS = {"fast": 1225, "medium": 4977, "slow": 1613}
@@ -192,7 +193,10 @@ def _check(clip: EvaluationClip) -> None:
 
 
 def _folder(path: Path, clip_list: Path | None, is_low_resolution: bool) -> Mapping[str, Clip]:
-    return {clip.name: clip for clip in open_path(path, cut_threshold=None)}
+    return {
+        clip.name: clip
+        for clip in open_path(path, cut_threshold=None, max_keyframe_gap=IN_ORDER_KEYFRAME_GAP)
+    }
 
 
 def _vid4(path: Path, clip_list: Path | None, is_low_resolution: bool) -> Mapping[str, Clip]:
@@ -276,7 +280,7 @@ def _find_folders(path: Path, places: Sequence[str], names: Sequence[str], title
 def _open_frames(item: Path, name: str) -> Clip:
     if item.is_dir():
         return open_frame_folder(item, name=name, cut_threshold=None)
-    return open_video(item, name=name, cut_threshold=None)
+    return open_video(item, name=name, cut_threshold=None, max_keyframe_gap=IN_ORDER_KEYFRAME_GAP)
 
 
 # From a folder, the list of clips (or None) and whether it is low resolution to {name: clip}.

@@ -22,6 +22,8 @@ from av import CodecContext, VideoFormat, VideoFrame
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from stvsr_jax.video import frame_parts
+
 # ISO/IEC 23091-2 code points, as FFmpeg numbers them.
 UNSPECIFIED = 2
 BT709 = 1
@@ -43,20 +45,6 @@ MATRICES = {
 _EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 _TO_CHROMA = _EXACT | Interpolation.FULL_CHR_H_INP  # which does not average columns beforehand
 _AVERAGE = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
-# Formats whose planes can be cropped before converting, with the (y, x) subsampling of chroma.
-_PLANAR = {
-    "yuv420p": (2, 2),
-    "yuvj420p": (2, 2),
-    "yuv422p": (1, 2),
-    "yuvj422p": (1, 2),
-    "yuv444p": (1, 1),
-    "yuvj444p": (1, 1),
-}
-# A crop is widened by this before it is converted, and aligned to it, so that interpolated chroma is the
-# same.
-_MARGIN = 16
-# Sizes of part frames kept for reuse.
-_MAX_PARTS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,19 +110,16 @@ class RgbConverter:
 
     Args:
       tags: from `read_tags`.
-      like: a frame of the original stream, when the frames to convert come from a copy of it that has not
-        kept where chroma is sited.
       threads: of the converter, 0 for as many as there are processors.
     """
 
-    def __init__(self, tags: ColourTags, *, like: VideoFrame | None = None, threads: int = 1):
+    def __init__(self, tags: ColourTags, *, threads: int = 1):
         self._colour = {"dst_color_range": ColorRange.JPEG, "threads": threads}
         if tags.matrix != RGB:
             self._colour["src_colorspace"] = MATRICES[tags.matrix]
             self._colour["src_color_range"] = ColorRange.JPEG if tags.is_full_range else ColorRange.MPEG
-        self._like = like
         self._reformatter = VideoReformatter()
-        self._parts: dict[tuple[int, int], VideoFrame] = {}
+        self._parts = frame_parts.PartFrames()
 
     def to_rgb(
         self,
@@ -157,18 +142,25 @@ class RgbConverter:
         """
         whole = (0, 0, frame.height, frame.width)
         top, left, height, width = crop or whole
-        if frame.format.name in _PLANAR and size in (None, whole[2:]):
-            # Chroma of an odd side is stretched a little over the whole of it.
-            is_even = not any(
-                side % step for side, step in zip(whole[2:], _PLANAR[frame.format.name], strict=True)
-            )
-            is_small = is_even and height * width < 0.5 * frame.height * frame.width
-            row, column, rows, columns = _widen(crop, frame) if is_small else whole
-            if self._like is not None or (rows, columns) != (frame.height, frame.width):
-                frame = self._copy_part(frame, (row, column, rows, columns))
-                top, left = top - row, left - column
+        if frame.format.name in frame_parts.PLANAR and size in (None, whole[2:]):
+            part = frame_parts.needed_part(crop, whole[2:], frame.format.name)
+            if part != whole:
+                planes = frame_parts.cut_planes(frame, part)
+                frame = self._parts.fill(planes, frame.format.name, frame)
+                top, left = top - part[0], left - part[1]
         rgb = self._reformat(frame, size or (frame.height, frame.width), _EXACT, is_deep)
         return rgb if crop is None else rgb[top : top + height, left : left + width]
+
+    def planes_to_rgb(self, planes: Sequence[np.ndarray], pixel_format: str, like: VideoFrame) -> np.ndarray:
+        """Returns uint8 [h, w, 3] of the planes of a frame, or of a part of one.
+
+        Args:
+          planes: uint8 [h, w] and what chroma has.
+          pixel_format: one of `frame_parts.PLANAR`.
+          like: a frame of the original stream, where chroma is sited as in it.
+        """
+        frame = self._parts.fill(planes, pixel_format, like)
+        return self._reformat(frame, (frame.height, frame.width), _EXACT, False)
 
     def shrink(self, frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
         """Returns `frame` averaged down to uint8 [*size, 3] RGB."""
@@ -186,41 +178,6 @@ class RgbConverter:
         image = converted.to_ndarray()
         image = on_black(image) if image.shape[-1] == 4 else image
         return image if is_deep else to_8_bits(image)
-
-    def _copy_part(self, frame: VideoFrame, part: tuple[int, int, int, int]) -> VideoFrame:
-        """Returns the (row, column, rows, columns) part of `frame` as a frame that later calls overwrite."""
-        row, column, rows, columns = part
-        if (rows, columns) not in self._parts:
-            if len(self._parts) >= _MAX_PARTS:
-                self._parts.clear()
-            self._parts[rows, columns] = self._blank_frame(frame, rows, columns)
-        target = self._parts[rows, columns]
-        for i, (source, plane) in enumerate(zip(frame.planes, target.planes, strict=True)):
-            sub_y, sub_x = _PLANAR[frame.format.name] if i else (1, 1)
-            pixels = np.frombuffer(source, np.uint8).reshape(-1, source.line_size)
-            pixels = pixels[
-                row // sub_y : -(-(row + rows) // sub_y), column // sub_x : -(-(column + columns) // sub_x)
-            ]
-            lines = np.zeros((plane.height, plane.line_size), np.uint8)
-            lines[:, : pixels.shape[1]] = pixels
-            plane.update(lines)
-        return target
-
-    def _blank_frame(self, frame: VideoFrame, height: int, width: int) -> VideoFrame:
-        """Returns a new frame of the given size in `frame`'s format, chroma sited as in the original stream.
-
-        A resized frame inherits that; a frame made from nothing cannot be told.
-        """
-        return _resize(self._like or frame, height, width, frame.format.name)
-
-
-def _widen(crop: tuple[int, int, int, int], frame: VideoFrame) -> tuple[int, int, int, int]:
-    """Returns `crop` with a margin, aligned to it and kept inside `frame`."""
-    top, left, height, width = crop
-    row, column = max(0, top - _MARGIN) // _MARGIN * _MARGIN, max(0, left - _MARGIN) // _MARGIN * _MARGIN
-    bottom = min(frame.height, -(-(top + height + _MARGIN) // _MARGIN) * _MARGIN)
-    right = min(frame.width, -(-(left + width + _MARGIN) // _MARGIN) * _MARGIN)
-    return row, column, bottom - row, right - column
 
 
 class FrameMaker:
@@ -248,7 +205,7 @@ class FrameMaker:
         kind = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
         height, width, _ = rgb.shape
         if self._given is None or (height, width, kind) != _kind_of(self._given):
-            self._given = _resize(_sited_frame(), height, width, kind)
+            self._given = frame_parts.resize_like(_sited_frame(), height, width, kind)
             self._given.pict_type, self._given.pts = PictureType.NONE, None  # an encoder would obey them
         lines = np.frombuffer(self._given.planes[0], rgb.dtype).reshape(height, -1)  # with room at their ends
         lines[:, : 3 * width].reshape(rgb.shape)[:] = rgb
@@ -268,21 +225,6 @@ def _sited_frame() -> VideoFrame:
     packets = [*encoder.encode(VideoFrame(16, 16, "yuv420p")), *encoder.encode(None)]
     decoder = CodecContext.create("mpeg4", "r")
     return [frame for packet in [*packets, None] for frame in decoder.decode(packet)][0]
-
-
-def _resize(like: VideoFrame, height: int, width: int, pixel_format: str) -> VideoFrame:
-    """Returns a new frame of any content, with the chroma siting of another."""
-    # Two steps, since a conversion that changes nothing would hand back `like` itself.
-    for size in ((height + 2, width + 2), (height, width)):
-        like = VideoReformatter().reformat(
-            like,
-            height=size[0],
-            width=size[1],
-            format=pixel_format,
-            interpolation=Interpolation.POINT,
-            threads=1,
-        )
-    return like
 
 
 def rgb_to_frame(rgb: np.ndarray, pixel_format: str, tags: ColourTags) -> VideoFrame:

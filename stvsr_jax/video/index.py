@@ -3,17 +3,15 @@
 A video is decoded in full the first time it is seen. Only that gives its exact number of frames, and the scene cuts need
 every frame anyway. The cache holds a JSON file and the thumbnails.
 
-Many videos cannot be read at random in place: with one keyframe in 300 frames, a window of 7 costs the decoding of 150 on
-average. If keyframes are far apart, pts do not identify frames, or frames are interlaced, the cache holds a lossless
-copy as well, in which every frame is a keyframe: Ut Video in AVI. It decodes eight times faster than FFV1 and takes 1.4 to
-1.8 times the space. Frames read from it have the same values, bit for bit.
+Few videos can be read at random in place: with one keyframe in 250 frames, a window of 7 costs the decoding of 130 on
+average. If keyframes are too far apart, pts do not identify frames, or frames are interlaced, the cache holds the frames
+as well, in tiles (`tile_store`). Frames read from them have the same values, bit for bit.
 """
 
 import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -22,16 +20,18 @@ from absl import logging
 from tqdm import tqdm
 
 from stvsr_jax import files, locks
-from stvsr_jax.video import colour, decoding, deinterlacing, media, scene_cuts
+from stvsr_jax.video import colour, decoding, deinterlacing, frame_parts, media, scene_cuts, tile_store
 from stvsr_jax.video.errors import OUT_OF_RESOURCES, ClipError
 from stvsr_jax.video.random_reader import VideoIndex, VideoReader, shrink_upright
 
 # Part of the cache's file names: raise it if the meaning of an entry changes.
-_VERSION = 3
-# Reading in place decodes half of this many frames for nothing, on average.
-DEFAULT_MAX_KEYFRAME_GAP = 32
-# Formats that Ut Video stores as they are; everything else is stored as the RGB it will be read as.
-_COPIED_AS = {"yuv420p": "yuv420p", "yuvj420p": "yuv420p", "yuv422p": "yuv422p", "yuvj422p": "yuv422p"}
+_VERSION = 4
+# A sample from tiles costs a tenth of the whole frames that are decoded for one in place.
+DEFAULT_MAX_KEYFRAME_GAP = 1
+# Where windows are read in order, few of the frames that are decoded in place are for nothing.
+IN_ORDER_KEYFRAME_GAP = 32
+# Formats whose planes are stored as they are; everything else is stored as the RGB it will be read as.
+_STORED_AS = {name: name.replace("yuvj", "yuv") for name in frame_parts.PLANAR}
 # Keyframes around which reading in place is tried out before it is relied on.
 _PROBES = 8
 
@@ -53,7 +53,7 @@ def load_index(
 
     Args:
       path: a video in any container and codec that PyAV reads.
-      cache_dir: for the index, and the copy if one is needed; see `stvsr_jax.files`.
+      cache_dir: for the index, and the tiles if they are needed; see `stvsr_jax.files`.
       max_keyframe_gap: videos with keyframes at most this many frames apart are read in place.
 
     Returns:
@@ -79,7 +79,7 @@ def load_index(
     with locks.in_turn(entry.with_suffix(".lock"), "another process that scans a video"):
         if (known := _read_entry(entry)) is not None:  # by now
             return known
-        index, thumbnails = _scan(path, entry.with_suffix(".avi"), max_keyframe_gap)
+        index, thumbnails = _scan(path, entry.with_suffix(".tiles"), max_keyframe_gap)
         files.write_array(entry.with_suffix(".npy"), thumbnails)
         files.write_json(entry.with_suffix(".json"), index.to_json())
         return index, thumbnails
@@ -96,7 +96,7 @@ def _read_entry(entry: Path) -> tuple[VideoIndex, np.ndarray] | None:
     return (index, thumbnails) if is_whole else None
 
 
-def _scan(path: Path, copy: Path, max_keyframe_gap: int) -> tuple[VideoIndex, np.ndarray]:
+def _scan(path: Path, tiles: Path, max_keyframe_gap: int) -> tuple[VideoIndex, np.ndarray]:
     """Decodes a video once, or twice if reading it in place turns out not to be exact."""
     pts, keyframes, declared = _read_packets(path)
     ends = [*keyframes, len(pts)]
@@ -106,10 +106,10 @@ def _scan(path: Path, copy: Path, max_keyframe_gap: int) -> tuple[VideoIndex, np
         if index.pts == pts and not is_interlaced and _reads_exactly(index, thumbnails):
             return index, thumbnails
         logging.info("%s cannot be read in place frame by frame", path)
-    with files.replacing(copy) as draft:
+    with files.replacing(tiles) as draft:
         index, thumbnails, _ = _decode(path, draft, declared, ())
-        logging.info("%s: lossless copy of %.0f MB in %s", path, draft.stat().st_size / 1e6, copy)
-    return dataclasses.replace(index, media=str(copy)), thumbnails
+        logging.info("%s: %.0f MB of tiles in %s", path, draft.stat().st_size / 1e6, tiles)
+    return dataclasses.replace(index, media=str(tiles)), thumbnails
 
 
 @contextlib.contextmanager
@@ -165,9 +165,9 @@ def _read_packets(path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:
 
 
 def _decode(
-    path: Path, copy: Path | None, expected: int, keyframes: tuple[int, ...]
+    path: Path, tiles: Path | None, expected: int, keyframes: tuple[int, ...]
 ) -> tuple[VideoIndex, np.ndarray, bool]:
-    """Decodes every frame of a video, writing a lossless copy, deinterlaced, to `copy` if that is not None.
+    """Decodes every frame of a video, writing its tiles, deinterlaced, to `tiles` if that is not None.
 
     Returns:
       The index, the thumbnails, and whether a frame that was not deinterlaced is interlaced.
@@ -182,14 +182,14 @@ def _decode(
             tqdm(total=expected, desc=f"scanning {path.name}", unit="frame", leave=False, disable=None)
         )
         frames = decoding.decode(container.demux(stream), stream)
-        for frame in frames if copy is None else deinterlacing.deinterlace(frames, stream.time_base):
+        for frame in frames if tiles is None else deinterlacing.deinterlace(frames, stream.time_base):
             if converter is None:
                 size = (frame.height, frame.width)
                 tags = colour.read_tags(frame)
                 converter = colour.RgbConverter(tags)
                 orientation = decoding.read_orientation(frame)
-                if copy is not None:
-                    writer = stack.enter_context(_CopyWriter(copy, frame, converter, tags))
+                if tiles is not None:
+                    writer = stack.enter_context(_TileCopy(tiles, frame, converter))
             if (frame.height, frame.width) != size:
                 raise ClipError(
                     f"{path} changes size from {size[1]}x{size[0]} to {frame.width}x{frame.height} "
@@ -208,8 +208,6 @@ def _decode(
         logging.warning("%s: %d of %d frames are damaged", path, damaged, len(pts))
     if len(pts) < 0.95 * expected:
         logging.warning("%s: only %d of %d frames could be decoded", path, len(pts), expected)
-    if copy is not None:
-        pts, keyframes = range(len(pts)), range(len(pts))
     height, width = size[::-1] if orientation[0] else size
     index = VideoIndex(
         path=str(path),
@@ -217,8 +215,8 @@ def _decode(
         num_frames=len(pts),
         height=height,
         width=width,
-        pts=tuple(pts),
-        keyframes=tuple(keyframes),
+        pts=tuple(pts) if tiles is None else (),
+        keyframes=keyframes,
         matrix=tags.matrix,
         is_full_range=tags.is_full_range,
         orientation=orientation,
@@ -226,53 +224,30 @@ def _decode(
     return index, np.stack(thumbnails), is_interlaced
 
 
-class _CopyWriter:
-    """Writes frames to a lossless AVI in which frame i has pts i and is a keyframe."""
+class _TileCopy:
+    """Writes the frames of a video as tiles."""
 
-    def __init__(
-        self, path: Path, like: av.VideoFrame, converter: colour.RgbConverter, tags: colour.ColourTags
-    ):
-        is_even = like.width % 2 == 0 and like.height % 2 == 0
-        self._format = _COPIED_AS.get(like.format.name, "gbrp") if is_even else "gbrp"
+    def __init__(self, path: Path, like: av.VideoFrame, converter: colour.RgbConverter):
+        size, steps = (like.height, like.width), frame_parts.PLANAR.get(like.format.name, (1, 1))
+        is_whole = not any(side % step for side, step in zip(size, steps, strict=True))
+        self._format = _STORED_AS.get(like.format.name, "rgb") if is_whole else "rgb"
         self._converter = converter
-        self._range = colour.FULL_RANGE if tags.is_full_range else colour.LIMITED_RANGE
-        self._count = 0
-        self._path = path
-        with self._failing_itself():
-            self._container = media.open_to_write(path, format="avi")
-            self._stream = self._container.add_stream("utvideo", rate=25, options={"pred": "left"})
-        self._stream.width, self._stream.height, self._stream.pix_fmt = like.width, like.height, self._format
+        self._writer = tile_store.TileWriter(path, self._format, size)
 
     def add(self, frame: av.VideoFrame) -> None:
-        if self._format == "gbrp":
-            copy = av.VideoFrame.from_ndarray(self._converter.to_rgb(frame), format="rgb24").reformat(
-                format="gbrp"
-            )
+        if self._format == "rgb":
+            planes = self._converter.to_rgb(frame).transpose(2, 0, 1)
         else:
-            # Naming the same range twice keeps `yuvj` samples as they are.
-            same = {"src_color_range": self._range, "dst_color_range": self._range}
-            copy = frame.reformat(format=self._format, **same)
-        copy.pts, copy.time_base = self._count, Fraction(1, 25)
-        copy.pict_type = av.video.frame.PictureType.NONE
-        self._count += 1
-        with self._failing_itself():
-            self._container.mux(self._stream.encode(copy))
+            planes = frame_parts.cut_planes(frame, (0, 0, frame.height, frame.width))
+        self._writer.add(planes)
 
-    def __enter__(self) -> "_CopyWriter":
+    def __enter__(self) -> "_TileCopy":
         return self
 
     def __exit__(self, *exception) -> None:
-        with self._failing_itself(), contextlib.closing(self._container):
+        with contextlib.closing(self._writer):
             if exception[0] is None:
-                self._container.mux(self._stream.encode(None))
-
-    @contextlib.contextmanager
-    def _failing_itself(self) -> Iterator[None]:
-        """Keeps errors of writing, say on a full disk, apart from those of the video that is read."""
-        try:
-            yield
-        except av.error.FFmpegError as error:
-            raise OSError(error.errno, error.strerror or str(error), str(self._path)) from error
+                self._writer.finish()
 
 
 def _reads_exactly(index: VideoIndex, thumbnails: np.ndarray) -> bool:

@@ -10,7 +10,7 @@ from absl import logging
 
 from stvsr_jax import files
 from stvsr_jax.data.video_file import open_video
-from stvsr_jax.video import index
+from stvsr_jax.video import index, random_reader, tile_store
 from stvsr_jax.video.colour import RgbConverter, read_tags
 
 _B_FRAMES = {"bf": "3", "b-adapt": "0"}
@@ -33,12 +33,13 @@ def _decode_all(path):
     return np.stack([converter.to_rgb(frame) for frame in frames])
 
 
+@pytest.mark.parametrize("gap", [1, 32], ids=["tiles", "in place where keyframes are close"])
 @pytest.mark.parametrize("case", _CASES)
-def test_random_reads_equal_sequential_decoding(case, tmp_path, draw_frames, write_video):
+def test_random_reads_equal_sequential_decoding(case, gap, tmp_path, draw_frames, write_video):
     name, codec, options = _CASES[case]
     path = write_video(tmp_path / name, draw_frames(60, 48, 64), codec=codec, options=options)
     expected = _decode_all(path)
-    clip = open_video(path, cache_dir=tmp_path / "cache")
+    clip = open_video(path, cache_dir=tmp_path / "cache", max_keyframe_gap=gap)
     assert (clip.num_frames, clip.height, clip.width) == (len(expected), 48, 64)
     order = np.random.default_rng(0).permutation(len(expected))
     for n in order:
@@ -77,23 +78,23 @@ def test_empty_packets_are_frames(tmp_path, draw_frames, write_video):
     np.testing.assert_array_equal(clip.read(range(8)), expected)
 
 
-def test_short_gops_are_read_in_place_and_long_ones_copied(tmp_path, draw_frames, write_video):
+def test_keyframes_decide_whether_a_video_is_read_in_place(tmp_path, draw_frames, write_video):
     frames = draw_frames(60, 48, 64)
     short = write_video(tmp_path / "short.mp4", frames, options=_CASES["short_gop"][2])
-    long = write_video(tmp_path / "long.mp4", frames, options=_CASES["one_keyframe"][2])
     cache = tmp_path / "cache"
-    assert open_video(short, cache_dir=cache).index.media == str(short)
-    assert not list(cache.rglob("*.avi"))
-    clip = open_video(long, cache_dir=cache)
-    assert clip.index.media != str(long) and list(cache.rglob("*.avi"))
-    assert clip.index.keyframes == tuple(range(60))
-    assert open_video(long, cache_dir=cache, max_keyframe_gap=60).index.media == str(long)
+    assert open_video(short, cache_dir=cache, max_keyframe_gap=8).index.media == str(short)
+    assert not list(cache.rglob("*.tiles"))
+    clip = open_video(short, cache_dir=cache)
+    assert [clip.index.media] == [str(path) for path in cache.rglob("*.tiles")]
+    assert clip.index.keyframes == clip.index.pts == ()
+    all_keyframes = write_video(tmp_path / "all.mp4", frames, options={"g": "1"})
+    assert open_video(all_keyframes, cache_dir=cache).index.media == str(all_keyframes)
 
 
 @pytest.mark.parametrize(
     "pixel_format, size", [("yuvj420p", (48, 64)), ("yuv444p", (48, 64)), ("yuv422p", (50, 66))]
 )
-def test_copies_have_the_same_values(pixel_format, size, tmp_path, draw_frames, write_video):
+def test_tiles_have_the_same_values(pixel_format, size, tmp_path, draw_frames, write_video):
     options = _CASES["one_keyframe"][2]
     path = write_video(tmp_path / "a.mp4", draw_frames(40, *size), pix_fmt=pixel_format, options=options)
     clip = open_video(path, cache_dir=tmp_path / "cache")
@@ -103,16 +104,16 @@ def test_copies_have_the_same_values(pixel_format, size, tmp_path, draw_frames, 
     np.testing.assert_array_equal(clip.read([20], (8, 16, 10, 12)), expected[[20], 8:18, 16:28])
 
 
-def test_odd_size_is_copied_exactly(tmp_path, draw_frames, write_video):
+def test_odd_size_is_stored_exactly(tmp_path, draw_frames, write_video):
     path = write_video(tmp_path / "a.mkv", draw_frames(40, 49, 65), pix_fmt="yuv444p", options={"g": "300"})
     clip = open_video(path, cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(clip.read(range(40)), _decode_all(path))
 
 
-def test_inexact_seeking_falls_back_to_a_copy(tmp_path, draw_frames, write_video, monkeypatch):
+def test_inexact_seeking_falls_back_to_tiles(tmp_path, draw_frames, write_video, monkeypatch):
     path = write_video(tmp_path / "a.mp4", draw_frames(40, 48, 64), options=_CASES["short_gop"][2])
     monkeypatch.setattr(index, "_reads_exactly", lambda index, thumbnails: False)
-    clip = open_video(path, cache_dir=tmp_path / "cache")
+    clip = open_video(path, cache_dir=tmp_path / "cache", max_keyframe_gap=8)
     assert clip.index.media != str(path)
     np.testing.assert_array_equal(clip.read([17]), _decode_all(path)[[17]])
 
@@ -133,22 +134,22 @@ def test_an_edited_video_is_scanned_anew(tmp_path, draw_frames, write_video):
     assert open_video(path, cache_dir=tmp_path / "cache").num_frames == 30
 
 
-def test_lost_copy_is_made_again(tmp_path, draw_frames, write_video):
+def test_lost_tiles_are_made_again(tmp_path, draw_frames, write_video):
     path = write_video(tmp_path / "a.mp4", draw_frames(40, 48, 64), options=_CASES["one_keyframe"][2])
     cache = tmp_path / "cache"
     expected = open_video(path, cache_dir=cache).read([11])
-    for copy in cache.rglob("*.avi"):
-        copy.unlink()
+    (tiles,) = cache.rglob("*.tiles")
+    tiles.unlink()
     np.testing.assert_array_equal(open_video(path, cache_dir=cache).read([11]), expected)
 
 
 def test_failure_leaves_nothing_in_the_cache(tmp_path, draw_frames, write_video, monkeypatch):
     path = write_video(tmp_path / "a.mp4", draw_frames(40, 48, 64), options=_CASES["one_keyframe"][2])
 
-    def fail(self, frame):
+    def fail(self, planes):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(index._CopyWriter, "add", fail)
+    monkeypatch.setattr(tile_store.TileWriter, "add", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         open_video(path, cache_dir=tmp_path / "cache")
     left = [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.suffix != ".lock"]
@@ -162,9 +163,10 @@ def test_finds_the_cut_between_two_scenes(tmp_path, draw_frames, write_video):
     assert open_video(path, cache_dir=tmp_path / "cache", cut_threshold=None).scenes == ((0, 35),)
 
 
-def test_many_threads_and_a_pickled_clip_read_the_same(tmp_path, draw_frames, write_video):
+@pytest.mark.parametrize("gap", [1, 8], ids=["tiles", "in place"])
+def test_many_threads_and_a_pickled_clip_read_the_same(gap, tmp_path, draw_frames, write_video):
     path = write_video(tmp_path / "a.mp4", draw_frames(40, 48, 64), options=_CASES["short_gop"][2])
-    clip = open_video(path, cache_dir=tmp_path / "cache")
+    clip = open_video(path, cache_dir=tmp_path / "cache", max_keyframe_gap=gap)
     expected = _decode_all(path)
     twin = pickle.loads(pickle.dumps(clip))
     order = np.random.default_rng(1).integers(0, 40, 120).tolist()
@@ -245,13 +247,22 @@ def test_a_file_that_ends_early_is_warned_about(tmp_path, draw_frames, warnings)
 
 def test_a_full_disk_is_no_fault_of_the_video(tmp_path, draw_frames, write_video, monkeypatch):
     path = write_video(tmp_path / "a.mp4", draw_frames(40, 48, 64), options=_CASES["one_keyframe"][2])
-    real = av.open
+    real = tile_store.TileWriter
     # Everything written to this device fails as on a full disk.
-    monkeypatch.setattr(
-        av, "open", lambda file, *args, **kw: real("/dev/full" if args else file, *args, **kw)
-    )
+    monkeypatch.setattr(tile_store, "TileWriter", lambda path, *args: real("/dev/full", *args))
     with pytest.raises(OSError, match="No space left on device"):
         open_video(path, cache_dir=tmp_path / "cache")
+
+
+def test_a_video_whose_reader_was_closed_is_not_decoded_again_to_know_its_chroma(
+    tmp_path, draw_frames, write_video, monkeypatch
+):
+    path = write_video(tmp_path / "a.mp4", draw_frames(10, 48, 64))
+    clip = open_video(path, cache_dir=tmp_path / "cache")
+    first = clip.read([4])
+    monkeypatch.setattr(random_reader, "_open", None)
+    monkeypatch.setattr(random_reader, "_POOL", random_reader._Pool())
+    np.testing.assert_array_equal(clip.read([4]), first)
 
 
 def test_wrong_reads_are_named(tmp_path, draw_frames, write_video):

@@ -66,7 +66,12 @@ def test_a_process_that_wants_the_same_videos_waits_and_finds_everything(
         waiting.join(timeout=0.3)
         assert waiting.is_alive()
         scan_all(videos[2:4], **options)  # others do not wait
-        assert [scan._is_known(path, cache, 32) for path in videos[:4]] == [False, False, True, True]
+        assert [scan._is_known(path, cache, index.DEFAULT_MAX_KEYFRAME_GAP) for path in videos[:4]] == [
+            False,
+            False,
+            True,
+            True,
+        ]
         for path in videos[:2]:
             index.load_index(path, cache_dir=cache)
         del scanned[:]
