@@ -24,7 +24,16 @@ from PIL import Image
 import stvsr_jax
 from stvsr_jax import models, stages
 from stvsr_jax.files import fit_name
-from stvsr_jax.inference import compare, pipeline, planes, predictor, saving, tile_size, work_folder
+from stvsr_jax.inference import (
+    compare,
+    host_memory,
+    pipeline,
+    planes,
+    predictor,
+    saving,
+    tile_size,
+    work_folder,
+)
 from stvsr_jax.inference.pipeline import Output
 from stvsr_jax.inference.request import Plan, check_outputs
 from stvsr_jax.video import encoding, packet_store, segment_encoder, sequential_reader, writers
@@ -307,12 +316,14 @@ def _open_sink(plan, file, folder, number, mark, timers):
     elif isinstance(file, pathlib.Path):
         writer = writers.PictureWriter(file, folder / "pictures", mark)
     else:
-        side_by_side = segment_encoder.choose_workers(file.video, plan.segment)
+        memory = host_memory.available_memory()
+        side_by_side = segment_encoder.choose_workers(file.video, plan.segment, memory=memory)
         writer = writers.VideoWriter(
             file,
             folder / f"{number}.packets",
             mark,
             side_by_side=side_by_side,
+            segment=plan.segment,
             timer=timers.add("compare" if number else "encode", side_by_side),
         )
     if number:  # the first is the output, the second the comparison

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from stvsr_jax import command_line, models, stages
-from stvsr_jax.inference import job, number_format, request
+from stvsr_jax.inference import host_memory, job, number_format, request
 from stvsr_jax.inference.predictor import Predictor
 from stvsr_jax.parsers.speed import make_parser
 from stvsr_jax.runtime import compilation
@@ -212,9 +212,12 @@ def _encode_alone(plan, file):
             size = sum(plane.buffer_size for plane in frame.planes)
             if len(frames) * size > _ALONE_BYTES:
                 break
-    workers = segment_encoder.choose_workers(plan.video, plan.segment)
+    memory = host_memory.available_memory()
+    workers = segment_encoder.choose_workers(plan.video, plan.segment, memory=memory)
     timer = stages.Timer("encode", workers)
-    encoder = segment_encoder.SegmentEncoder(plan.video, has_global_header=True, workers=workers, timer=timer)
+    encoder = segment_encoder.SegmentEncoder(
+        plan.video, has_global_header=True, workers=workers, segment=plan.segment, timer=timer
+    )
     began = time.perf_counter()
     segments = []
     for number, frame in enumerate(frames):

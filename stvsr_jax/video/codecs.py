@@ -25,6 +25,9 @@ class Codec:
       parameters: name of the option that holds the encoder's own parameters, or None.
       smallest_parameters: more of them where a side has no more than `smallest`, or None.
       side_by_side: how many encoders may run at a time: they keep many cores busy, or take much memory.
+      cores_each: where there are more than `side_by_side` times so many cores and memory enough, one encoder runs for so
+        many; None where that has not been measured.
+      frames_held: memory of a running encoder, in frames as it is given them.
       threads: of an encoder; 0 is FFmpeg's choice, by the number of cores.
       quality: name of the option for `crf`.
       presets: values of the option "preset", the fastest and the slowest among them.
@@ -42,6 +45,8 @@ class Codec:
     parameters: str | None = None
     smallest_parameters: str | None = None
     side_by_side: int = 2
+    cores_each: int | None = None
+    frames_held: int = 200
     threads: int = 0
     quality: str = "crf"
     presets: tuple[str, ...] = ()
@@ -109,6 +114,8 @@ CODECS = {
         {"preset": "faster", "x264-params": "mbtree=0"},
         parameters="x264-params",
         side_by_side=4,
+        cores_each=8,
+        frames_held=110,
         threads=8,
         presets=tuple(_X26X),
     ),
@@ -121,6 +128,8 @@ CODECS = {
         {"preset": "medium", "x265-params": "log-level=error"},
         "hvc1",
         parameters="x265-params",
+        cores_each=16,
+        frames_held=200,
         smallest=64,  # below that x265 writes past its memory, which ends the process, or not
         # Beside a single row or column of coding tree units (64 pixels each) x265 4.2 predicts from memory that it has
         # not set: the packets depend on what was there before.

@@ -10,22 +10,38 @@ from stvsr_jax import stages
 from stvsr_jax.video import codecs, encoding
 from stvsr_jax.video.encoding import VideoFormat
 
-# Bytes of frames that wait for their encoder.
+# Bytes of frames that wait for their encoder, at least.
 _WAITING_BYTES = 2**27
-# An encoder holds the frames of its segment: all of them together have at most so many pixels.
+# Frames of segments that are encoded at a time, in pixels, whatever the machine.
 _ENCODED_PIXELS = 2**28
+# Part of the memory that can be had for encoders beyond that.
+_SHARE = 1 / 16
 _POLL_SECONDS = 0.1
 
 
-def choose_workers(video: VideoFormat, segment: int, *, cores: int | None = None) -> int:
+def choose_workers(video: VideoFormat, segment: int, *, memory: int = 0, cores: int | None = None) -> int:
     """Returns how many segments of so many frames to encode at a time.
 
     An encoder looks ahead before it begins and ends alone: in between it keeps many cores busy, but not then.
+
+    Args:
+      video: what to make.
+      segment: frames of a segment.
+      memory: bytes that can be had, for more encoders on many cores.
+      cores: of the machine, by default those that this process may use.
     """
-    cores = cores or stages.count_cores()
-    pixels = segment * video.height * video.width
-    most = codecs.CODECS[video.codec].side_by_side
-    return max(1, min(most, cores // 4, _ENCODED_PIXELS // pixels))
+    cores, codec = cores or stages.count_cores(), codecs.CODECS[video.codec]
+    usual = min(codec.side_by_side, cores // 4, _ENCODED_PIXELS // (segment * video.height * video.width))
+    if codec.cores_each is None:
+        return max(1, usual)
+    frames_each = codec.frames_held + segment // 2
+    room = int(_SHARE * memory) // (frames_each * _frame_bytes(video))
+    return max(1, usual, min(cores // codec.cores_each, room))
+
+
+def _frame_bytes(video):
+    height, width = video.encoded_size
+    return max(1, height * width * av.VideoFormat(video.encoded_format).padded_bits_per_pixel // 8)
 
 
 class SegmentEncoder:
@@ -35,15 +51,18 @@ class SegmentEncoder:
       video: what to make.
       has_global_header: whether the file's format keeps what a decoder needs in its header.
       workers: segments at a time.
+      segment: frames of a segment, at most.
       timer: of encoding.
     """
 
-    def __init__(self, video: VideoFormat, *, has_global_header: bool, workers: int, timer: stages.Timer):
+    def __init__(
+        self, video: VideoFormat, *, has_global_header: bool, workers: int, segment: int, timer: stages.Timer
+    ):
         self._video, self._has_global_header, self._timer = video, has_global_header, timer
         self._pool = concurrent.futures.ThreadPoolExecutor(workers)
-        height, width = video.encoded_size
-        frame_bytes = height * width * av.VideoFormat(video.encoded_format).padded_bits_per_pixel // 8
-        self._room = threading.Semaphore(max(8, _WAITING_BYTES // max(1, frame_bytes)))
+        # Frames come in order, so the last of the encoders runs dry unless half a segment waits for each of the others.
+        waiting = max(8, _WAITING_BYTES // _frame_bytes(video), segment * (workers - 1) // 2)
+        self._room = threading.Semaphore(waiting)
         self._frames: queue.SimpleQueue | None = None  # of the segment that is being filled
         self._packets: concurrent.futures.Future | None = None
         self._failure: BaseException | None = None

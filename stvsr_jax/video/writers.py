@@ -75,6 +75,7 @@ class VideoWriter:
       store: path of the packets.
       mark: of `store`, to go on from there; None starts anew.
       side_by_side: how many segments are encoded at a time.
+      segment: frames of a segment, at most.
       timer: of encoding.
     """
 
@@ -85,6 +86,7 @@ class VideoWriter:
         mark: dict[str, Any] | None = None,
         *,
         side_by_side: int = 1,
+        segment: int = 1,
         timer: stages.Timer | None = None,
     ):
         self._file = file
@@ -94,6 +96,7 @@ class VideoWriter:
             file.video,
             has_global_header=file.has_global_header,
             workers=side_by_side,
+            segment=segment,
             timer=timer or stages.Timer("encode", side_by_side),
         )
         self._last_pts = mark["last_pts"] if mark else None
