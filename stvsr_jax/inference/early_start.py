@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 
 # Arguments that decide nothing about the programs.
-_IGNORED = ("paths", "overwrite", "crf", "preset", "segment", "max_frames", "preview", "input_fps", "shard")
+_IGNORED = "paths overwrite crf preset segment max_frames preview input_fps shard decoder".split()
 
 
 @contextlib.contextmanager

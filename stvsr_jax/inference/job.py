@@ -148,7 +148,9 @@ def run(
 def windows_of(plan: Plan, network: predictor.Predictor):
     """Streams the windows of a plan."""
     request = plan.request
-    frames = sequential_reader.read_frames(plan.info, limit=request.max_frames, seconds=request.preview)
+    frames = sequential_reader.read_frames(
+        plan.info, limit=request.max_frames, seconds=request.preview, decoder=request.decoder
+    )
     return pipeline.plan(
         frames,
         window_size=network.window_size,
@@ -209,7 +211,7 @@ def identify(plan: Plan, network: predictor.Predictor) -> dict[str, Any]:
     settings = {
         key: value if isinstance(value, (bool, int, type(None))) else str(value)
         for key, value in dataclasses.asdict(request).items()
-        if key not in ("overwrite", "input", "output", "as_pictures")
+        if key not in ("overwrite", "input", "output", "as_pictures", "decoder")
     }
     files = plan.info.pictures or (request.input,)
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]

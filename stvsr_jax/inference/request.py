@@ -7,7 +7,16 @@ from fractions import Fraction
 
 from stvsr_jax import models
 from stvsr_jax.inference import predictor, tile_size, work_folder
-from stvsr_jax.video import codecs, encoding, hdr, scene_cuts, sequential_reader, timecode, writers
+from stvsr_jax.video import (
+    codecs,
+    encoding,
+    hardware_decoding,
+    hdr,
+    scene_cuts,
+    sequential_reader,
+    timecode,
+    writers,
+)
 
 DEFAULT_SPACE = 4.0
 DEFAULT_TIME = 2
@@ -46,6 +55,7 @@ class Request:
       segment: output frames after which what is done is safe; None chooses.
       compare: also write input and output side by side, as .png or video.
       batch: windows that go to a device together; None chooses by their size.
+      decoder: of a video, a name in `hardware_decoding.DECODERS`; the output is the same with each.
     """
 
     input: pathlib.Path
@@ -68,6 +78,7 @@ class Request:
     segment: int | None = None
     compare: pathlib.Path | None = None
     batch: int | None = None
+    decoder: str = hardware_decoding.SOFTWARE
 
     @property
     def makes_pictures(self) -> bool:
@@ -126,6 +137,7 @@ def check(request: Request) -> None:
     if not 0 <= request.scene_threshold <= 255:
         raise ValueError(f"scene_threshold={request.scene_threshold} must lie in [0, 255]")
     tile_size.check_tile(request.tile)
+    hardware_decoding.check_decoder(request.decoder)
     codecs.check_codec(request.codec, request.crf, request.pixel_format, request.preset)
 
 
@@ -155,6 +167,7 @@ def make_plan(request: Request, model_name: str) -> Plan:
     """
     check(request)
     info = sequential_reader.probe(request.input, rate=request.input_fps)
+    hardware_decoding.check_input(request.input, info.stream_index, request.decoder, has_alpha=info.has_alpha)
     space = DEFAULT_SPACE if request.space is None else request.space
     fps = request.fps
     time = (DEFAULT_TIME if request.time is None else request.time) if fps is None else None

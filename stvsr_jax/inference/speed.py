@@ -57,7 +57,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     loaded = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder) / f"out{_SUFFIXES.get(args.codec, '.mp4')}"
-        names = ("space", "time", "max_frames", "batch", "tile", "codec", "crf", "preset", "input_fps")
+        names = (
+            "space",
+            "time",
+            "max_frames",
+            "batch",
+            "tile",
+            "codec",
+            "crf",
+            "preset",
+            "input_fps",
+            "decoder",
+        )
         given = {name: value for name in names if (value := getattr(args, name)) is not None}
         plan = request.make_plan(request.Request(args.input, target, overwrite=True, **given), network.name)
         first = _run(plan, network, args.sink)

@@ -132,7 +132,7 @@ def add_overwrite(parser: argparse._ActionsContainer) -> None:
 
 
 def add_running(parser: argparse._ActionsContainer) -> None:
-    """Adds --tile, --dtype and --batch, by which users say how the network runs on a video."""
+    """Adds --tile, --dtype, --batch and --decoder, by which users say how the network runs on a video."""
     add = parser.add_argument
     add("--tile", type=int, help="longest tile side in input pixels; 0: whole frames; default: by memory")
     add(
@@ -143,3 +143,10 @@ def add_running(parser: argparse._ActionsContainer) -> None:
         help="number format of the network; auto, the default: float16 on GPUs, bfloat16 on TPUs, float32 on CPUs",
     )
     add("--batch", type=int, metavar="WINDOWS", help="that go to a device together; default: by their size")
+    add(
+        "--decoder",
+        type=one_of("stvsr_jax.video.hardware_decoding", "DECODERS", default="software"),
+        default="software",
+        metavar="{software,cuda}",
+        help="of the input video; cuda: NVDEC, for H.264, HEVC, VP9 and AV1; the output is the same; default: software",
+    )

@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 import av
+from av.codec.hwaccel import HWAccel
 
 # Formats that open other files, addresses or devices.
 _PLAYLISTS = "applehttp concat concatf dash dvdvideo hls imf ipmovie mlv sdp vobsub webm_dash_manifest"
@@ -31,8 +32,12 @@ def _decode_as_windows_1252(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_TEXT_ERRORS, _decode_as_windows_1252)
 
 
-def open_to_read(path: str | os.PathLike) -> av.container.InputContainer:
+def open_to_read(path: str | os.PathLike, *, hwaccel: HWAccel | None = None) -> av.container.InputContainer:
     """Opens a media file.
+
+    Args:
+      path: of the file.
+      hwaccel: hardware that decodes its video.
 
     Raises:
       av.FFmpegError: it cannot be read, or is a playlist or something else that leads to other files.
@@ -43,8 +48,10 @@ def open_to_read(path: str | os.PathLike) -> av.container.InputContainer:
         "pattern_type": "none",  # "a%d.png" is one picture, not all that it could stand for
     }
     try:
-        return av.open(_address(path), options=options, metadata_errors=_TEXT_ERRORS)
+        return av.open(_address(path), options=options, metadata_errors=_TEXT_ERRORS, hwaccel=hwaccel)
     except av.error.ArgumentError as error:  # what FFmpeg answers if a format is not on the list
+        if hwaccel is not None:
+            raise
         reason = "not a media file, or one that leads to others (a playlist), which is not followed"
         raise av.error.InvalidDataError(error.errno, reason, os.fspath(path)) from error
 

@@ -20,7 +20,16 @@ from PIL import Image
 
 from stvsr_jax import stages
 from stvsr_jax.files import IMAGE_SUFFIXES
-from stvsr_jax.video import animated_webp, colour, decoding, deinterlacing, media, picture_folder, timing
+from stvsr_jax.video import (
+    animated_webp,
+    colour,
+    decoding,
+    deinterlacing,
+    hardware_decoding,
+    media,
+    picture_folder,
+    timing,
+)
 from stvsr_jax.video.hdr import Hdr, read_hdr
 from stvsr_jax.video.timeline import Timeline, scan_packets
 
@@ -216,7 +225,7 @@ def probe_video(path: pathlib.Path, *, rate: Fraction | None = None) -> VideoInf
         is_constant_rate=constant is not None,
         usual_step=1 / constant if constant else timing.usual_step(scan.pts, time_base),
         frame_count=scan.count + (_repeats(scan.last_duration * time_base, constant) if scan.pts else 0),
-        origin=_find_origin(start_time, scan.first * time_base),
+        origin=timing.find_origin(start_time, scan.first * time_base),
         timeline=scan.timeline,
         unread_files=scan.unread_files,
         colour_tags=colour.read_tags(first),
@@ -248,21 +257,12 @@ def _read_timecode(*tagged) -> str:
     return next(texts, "")
 
 
-def _find_origin(start: Fraction, first: Fraction) -> Fraction:
-    """Returns which time of the file's clock is 0.
-
-    Args:
-      start: when a file begins, in whole microseconds.
-      first: when its picture begins.
-    """
-    if abs(first - start) < Fraction(1, 10**6):
-        return first
-    # Sound may begin before the clock's zero to be ready there; a picture does where the counter begins again.
-    return start if start > 0 or first < 0 else Fraction(0)
-
-
 def read_frames(
-    info: VideoInfo, *, limit: int | None = None, seconds: Fraction | None = None
+    info: VideoInfo,
+    *,
+    limit: int | None = None,
+    seconds: Fraction | None = None,
+    decoder: str = hardware_decoding.SOFTWARE,
 ) -> Iterator[TimedFrame]:
     """Streams the frames of an input.
 
@@ -270,13 +270,14 @@ def read_frames(
       info: from `probe`.
       limit: stop after this many frames.
       seconds: stop at this time after the first frame.
+      decoder: of a video, a name in `hardware_decoding.DECODERS`.
 
     Yields:
       Frames in order. The clip's last frame is held as long as the file says, or one frame.
     """
     pending = None
     first_time = None
-    for number, (image, time, own_duration) in enumerate(_hold_last(_timed_images(info), info)):
+    for number, (image, time, own_duration) in enumerate(_hold_last(_timed_images(info, decoder), info)):
         if pending is not None:
             duration = time - pending[1]
             yield TimedFrame(*pending[:2], duration, timing.still_time(duration, info.usual_step))
@@ -304,7 +305,7 @@ def _hold_last(images, info):
             yield image, time + n * info.usual_step, info.usual_step
 
 
-def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fraction]]:
+def _timed_images(info: VideoInfo, decoder: str) -> Iterator[tuple[np.ndarray, Fraction, Fraction]]:
     """Yields ([H, W, 3], time, duration claimed by the file); several are converted at a time."""
     if info.stream_index is None and not info.pictures:
         time, durations = Fraction(0), animated_webp.read_durations(info.path)
@@ -312,7 +313,7 @@ def _timed_images(info: VideoInfo) -> Iterator[tuple[np.ndarray, Fraction, Fract
             yield image, time, duration * info.time_base
             time += duration * info.time_base
         return
-    items = _decode(info)
+    items = _decode(info, decoder)
     if info.pictures:
         items = ((file, n / info.rate, 1 / info.rate) for n, file in enumerate(info.pictures))
     own = threading.local()  # converters are for one thread
@@ -333,14 +334,11 @@ def _convert(info, own, item):
     return decoding.make_upright(rgb, info.orientation), time, duration
 
 
-def _decode(info):
+def _decode(info, decoder):
     """Yields (frame, time, duration claimed by the file)."""
     clock = timing.Clock(info.time_base, info.usual_step, info.is_constant_rate, info.origin)
-    with media.open_to_read(info.path) as container:
-        stream = container.streams[info.stream_index]
-        stream.thread_type = "AUTO"
-        packets = info.timeline.move(container.demux(stream))
-        decoded = decoding.decode(packets, stream, skip_damaged=True)
+    with hardware_decoding.open_stream(info.path, info.stream_index, decoder) as (container, stream):
+        decoded = hardware_decoding.decode(info.timeline.move(container.demux(stream)), stream, decoder)
         frames = ((f.pts, f) for f in deinterlacing.deinterlace(decoded, info.time_base))
         for pts, frame in timing.restore_pts(frames):
             duration = info.usual_step

@@ -60,6 +60,19 @@ def find_constant_rate(
     return None
 
 
+def find_origin(start: Fraction, first: Fraction) -> Fraction:
+    """Returns which time of the file's clock is 0.
+
+    Args:
+      start: when a file begins, in whole microseconds.
+      first: when its picture begins.
+    """
+    if abs(first - start) < Fraction(1, 10**6):
+        return first
+    # Sound may begin before the clock's zero to be ready there; a picture does where the counter begins again.
+    return start if start > 0 or first < 0 else Fraction(0)
+
+
 def mean_rate(pts: Sequence[int], time_base: Fraction) -> Fraction | None:
     """Returns the frames per second of ascending pts, None if there are too few."""
     if len(pts) < 2 or pts[-1] == pts[0]:

@@ -218,6 +218,8 @@ def test_segments_of_other_settings_of_the_encoder_are_not_gone_on_with(tmp_path
     plan = request.make_plan(request.Request(source, tmp_path / "out.mp4"), "zooming_slowmo")
     before = job.identify(plan, network)
     assert json.loads(json.dumps(before)) == before == job.identify(plan, network)
+    decoded = dataclasses.replace(plan, request=dataclasses.replace(plan.request, decoder="cuda"))
+    assert job.identify(decoded, network) == before  # the frames are the same
     other = dataclasses.replace(codecs.CODECS["h264"], options={"preset": "slow"})
     monkeypatch.setitem(codecs.CODECS, "h264", other)
     after = job.identify(plan, network)

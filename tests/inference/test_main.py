@@ -164,6 +164,7 @@ def test_comparisons(tmp_path, write_video, checkpoints, capsys):
 
 def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkpoints, capsys):
     good, out = write_video(tmp_path / "in.mp4", moving_bar(3)), tmp_path / "out.mp4"
+    old = write_video(tmp_path / "old.mp4", moving_bar(3), codec="mpeg4")
     empty, text, taken = tmp_path / "empty.mp4", tmp_path / "text.mp4", tmp_path / "taken.mp4"
     empty.touch()
     taken.touch()
@@ -201,6 +202,7 @@ def test_bad_requests_are_one_line_and_exit_code_2(tmp_path, write_video, checkp
         ((good, out, *other, "--size", "0x20"), "size=0x20"),
         ((good, out, *model, "--codec", "ffv1", "--crf", 9), "crf=9"),
         ((good, out, *model, "--codec", "prores", "--pixel_format", "yuv420p"), "pixel_format=yuv420p"),
+        ((old, out, *model, "--decoder", "cuda"), "decoder=cuda: "),
         ((good, out, *model, "--model", "videoinr"), "--checkpoint and --model exclude each other"),
         ((good, out, *model, "--shard", "0/2"), "needs several inputs"),
         ((good, out, *model, "--shard", "2/2"), "shard=2/2"),
@@ -234,6 +236,7 @@ def test_unknown_flags_are_exit_code_2(capsys):
     for value in ("1", "a/b", "1/2/3"):
         assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--shard", value)[0] == 2
     assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--codec", "none")[0] == 2
+    assert run(capsys, "in.mp4", "out.mp4", "--checkpoint", "x", "--decoder", "none")[0] == 2
 
 
 def test_decimal_rates_end_in_files_of_that_rate(tmp_path, write_video, checkpoints, capsys):

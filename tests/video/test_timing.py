@@ -83,3 +83,16 @@ def test_a_picture_stands_still_until_one_step_before_the_end_of_a_pause():
     assert (
         timing.still_time(Fraction(5), Fraction(1)) == 0 and timing.still_time(Fraction(6), Fraction(1)) == 5
     )
+
+
+@pytest.mark.parametrize(
+    ("start", "first", "origin"),
+    [
+        (Fraction(1_400_000, 10**6), Fraction(126_000, 90_000), Fraction(7, 5)),  # rounded to microseconds
+        (Fraction(1, 3), Fraction(2), Fraction(1, 3)),  # sound begins before the picture
+        (Fraction(-1, 50), Fraction(0), 0),  # sound that begins early to be ready
+        (Fraction(-1), Fraction(-1, 2), -1),  # the counter begins again
+    ],
+)
+def test_origin_is_where_the_clock_is_zero(start, first, origin):
+    assert timing.find_origin(start, first) == origin
