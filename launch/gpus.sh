@@ -4,7 +4,7 @@
 #   launch/gpus.sh [--dry-run] -- ARGUMENTS
 #
 # ARGUMENTS are those of stvsr_jax.main: --config configs/videoinr.py --config.data.path=CLIPS ...
-# Waits for all processes; only the first one reports. SIGTERM and Ctrl-C are handed on: the run saves its state and ends
+# Waits for all processes; only the first one reports. If one fails the others are ended. SIGTERM and Ctrl-C are handed on: the run saves its state and ends
 # with exit code 143. --dry-run prints the commands.
 #
 # Settings, from the environment:
@@ -54,13 +54,23 @@ done
 # Processes in the background do not see Ctrl-C; a run of several asks for SIGTERM anyway.
 trap 'kill -TERM ${processes[@]+"${processes[@]}"} 2> /dev/null || true' TERM INT
 code=0
-for process in ${processes[@]+"${processes[@]}"}; do
-  while true; do
-    status=0
-    wait "$process" || status=$?
-    # A signal ends the waiting before the process ends.
-    kill -0 "$process" 2> /dev/null || break
+while [ ${#processes[@]} -gt 0 ]; do
+  wait -n "${processes[@]}" || true # or until a signal comes
+  running=()
+  for process in "${processes[@]}"; do
+    if kill -0 "$process" 2> /dev/null; then
+      running+=("$process")
+    else
+      status=0
+      wait "$process" || status=$?
+      [ "$code" -ne 0 ] || code=$status
+    fi
   done
-  [ "$code" -ne 0 ] || code=$status
+  processes=(${running[@]+"${running[@]}"})
+  # The others would wait for one that failed, in their next step. After a signal (128 and more) all end by themselves.
+  if [ "$code" -ne 0 ] && [ "$code" -lt 128 ] && [ ${#processes[@]} -gt 0 ]; then
+    echo "a process failed with exit code $code: ending the others" >&2
+    kill -KILL "${processes[@]}" 2> /dev/null || true
+  fi
 done
 exit "$code"

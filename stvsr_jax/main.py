@@ -29,13 +29,15 @@ _MODE = flags.DEFINE_enum(
 def main(argv: Sequence[str]) -> int:
     """Runs the config and returns the exit code; SIGTERM ends it with a saved state."""
     config_flag.set_verbosity()
-    return command_line.guard(lambda: _run(argv))
+    from stvsr_jax.runtime import distributed  # imports JAX, which takes a second: not for --help
+
+    return distributed.guard(lambda: _run(argv))
 
 
 def _run(argv):
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}")
-    import jax  # takes a second: not for --help
+    import jax
 
     from stvsr_jax.runtime import compilation, distributed
     from stvsr_jax.training import train

@@ -313,11 +313,12 @@ import json, os, pathlib, signal, sys, time
 world, index = pathlib.Path(os.environ["WORLD"]), os.environ.get("PROCESS_ID", "alone")
 names = ("CUDA_VISIBLE_DEVICES", "COORDINATOR_ADDRESS", "NUM_PROCESSES")
 (world / f"process{index}").write_text(json.dumps([*(os.environ.get(n) for n in names), *sys.argv[1:]]))
-if (world / "wait").exists():
+fails = index == "2" and (world / "fail").exists()
+if (world / "wait").exists() and not fails:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     (world / f"ready{index}").touch()
     time.sleep(30)
-sys.exit(int((world / "fail").read_text()) if index == "2" and (world / "fail").exists() else 0)
+sys.exit(int((world / "fail").read_text()) if fails else 0)
 """
 
 
@@ -401,6 +402,15 @@ def test_dry_run_prints_the_commands_of_all_gpus(world):
 def test_failure_of_one_gpu_is_that_of_the_run(world):
     (world / "fail").write_text("7")
     assert gpus(world, *TRAIN, DEVICES="0,1,2").returncode == 7
+
+
+def test_others_end_when_one_fails(world):
+    (world / "fail").write_text("7")
+    (world / "wait").touch()
+    began = time.monotonic()
+    done = gpus(world, *TRAIN, DEVICES="0,1,2")
+    assert done.returncode == 7 and "a process failed with exit code 7: ending the others" in done.stderr
+    assert time.monotonic() - began < 20  # they would sleep for 30 s
 
 
 def test_signal_reaches_all_gpus(world):

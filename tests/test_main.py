@@ -212,18 +212,27 @@ def test_incomplete_description_of_the_processes_ends_with_one_line(start, clip_
     assert_one_line(command, "NUM_PROCESSES, PROCESS_ID is set but not COORDINATOR_ADDRESS: .* all of them")
 
 
+def of_two(address, index):
+    """Return the variables of one process of two."""
+    return {"COORDINATOR_ADDRESS": address, "NUM_PROCESSES": "2", "PROCESS_ID": str(index)}
+
+
+def test_one_of_two_processes_that_fails_ends_at_once(start, clip_folder, tmp_path):
+    """JAX would let it wait for the other one for five minutes."""
+    arguments = endless(clip_folder, tmp_path / "run")
+    address = f"localhost:{free_port()}"
+    start(*arguments, environment=of_two(address, 0))
+    broken = start(*arguments, "--config.loss.name=l3", environment=of_two(address, 1))
+    code, _, err = finish(broken, timeout=120)
+    assert code == 2 and "error: loss: 'l3' is not one of" in err
+
+
 def test_two_processes_killed_and_resumed_equal_one(start, clip_folder, tmp_path):
     """Over gloo: SIGKILL after a checkpoint, resumed, SIGTERM, resumed to the end."""
 
     def start_two(*arguments):
         address = f"localhost:{free_port()}"
-        return [
-            start(
-                *arguments,
-                environment={"COORDINATOR_ADDRESS": address, "NUM_PROCESSES": "2", "PROCESS_ID": str(index)},
-            )
-            for index in range(2)
-        ]
+        return [start(*arguments, environment=of_two(address, index)) for index in range(2)]
 
     common = ("--config.train.log_every=10", "--config.train.eval_every=100000")
     run = tmp_path / "two"

@@ -57,7 +57,10 @@ def mark_scene_ends(frames: Iterable[TimedFrame], *, threshold: float) -> Iterat
 def _reduce(frames):
     """Yields every frame with its thumbnail."""
     return stages.map_ahead(
-        lambda frame: (frame, thumbnail(colour.to_8_bits(frame.image))), frames, workers=_WORKERS, ahead=_WORKERS
+        lambda frame: (frame, thumbnail(colour.to_8_bits(frame.image))),
+        frames,
+        workers=_WORKERS,
+        ahead=_WORKERS,
     )
 
 

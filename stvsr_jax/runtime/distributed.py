@@ -1,10 +1,12 @@
 """Several processes as one run, and the request to stop that pre-emptible machines send."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -40,6 +42,27 @@ def initialize(environment: Mapping[str, str] = os.environ) -> None:
     if not address.rpartition(":")[2].isdigit():
         raise ValueError(f"COORDINATOR_ADDRESS={address} must be host:port")
     jax.distributed.initialize(address, int(count), int(index))
+
+
+def guard(work: Callable[[], int | None]) -> int:
+    """Does some work and returns the exit code as `command_line.guard` does; of several processes, one that fails ends here.
+
+    The others wait for it in their next step, and JAX would let it wait for them at its exit, five minutes.
+    """
+    try:
+        code = command_line.guard(work)
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        code = command_line.FAILED
+    if code in (command_line.FAILED, command_line.WRONG_INPUT) and jax.distributed.is_initialized():
+        for child in multiprocessing.active_children():
+            child.kill()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    return code
 
 
 class StopRequest:
