@@ -22,6 +22,8 @@ _FREE = (
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
     "optimization-barrier",
 )  # fmt: skip
+# A Pallas kernel says what it does.
+_ESTIMATE = re.compile(r'"cost_estimate":\{"flops":"(\d+)".*?"bytes_accessed":"(\d+)"')
 _LANES = 128  # inputs and outputs of a matrix unit
 
 
@@ -136,11 +138,9 @@ class _Program:
         kind = self._collective(i, calls)
         moved = collections.Counter({kind: _result_size(i)} if kind else {})
         ran = collections.Counter({kind: 1} if kind else {})
-        estimate = re.search(r'"cost_estimate":\{"flops":"(\d+)".*?"bytes_accessed":"(\d+)"', i.rest)
-        if estimate:  # a Pallas kernel says what it does
-            flops, moved_bytes = (float(x) for x in estimate.groups())
-            share = moved_bytes / max(hbm + vmem, 1.0)
-            return Cost(share * hbm, share * vmem, flops, flops, moved, ran)
+        if estimate := _ESTIMATE.search(i.rest):
+            share = float(estimate[2]) / max(hbm + vmem, 1.0)
+            hbm, vmem = share * hbm, share * vmem
         return Cost(hbm, vmem, *self._flops(i, instructions, calls), moved, ran)
 
     def _collective(self, i, calls):
@@ -175,27 +175,44 @@ class _Program:
         if i.opcode != "fusion":
             return read + written
         inner = self._computations[calls]
-        parameters = {int(x.operands[0]): x for x in inner.values() if x.opcode == "parameter"}
-        read = []
-        for number in range(len(i.operands)):
-            type = parameters[number].type
-            users = [x for x in inner.values() if parameters[number].name in x.operands]
-            size, in_vmem = _parts(type)[0] if _parts(type) else (0, False)
-            if users and all(x.opcode in ("dynamic-slice", "slice", "gather") for x in users):
-                size = min(size, sum(_size(x.type) for x in users))
-            elif users and all(
-                x.opcode == "dynamic-update-slice" and x.operands[0] == parameters[number].name for x in users
-            ):
-                size = 0.0
-            read.append((size, in_vmem))
+        read = [self._read(calls, number) for number in range(len(i.operands))]
         root = next(x for x in inner.values() if x.is_root)
         if root.opcode == "tuple":
             return read + [part for name in root.operands for part in _written(inner, name)]
         is_update = _updater(inner, root.name).opcode == "dynamic-update-slice"
         return read + (_written(inner, root.name) if is_update else written)
 
+    def _read(self, calls, number):
+        """Returns (bytes, whether in VMEM) of what a fusion reads of an operand."""
+        inner = self._computations[calls]
+        parameter = next(
+            x for x in inner.values() if x.opcode == "parameter" and int(x.operands[0]) == number
+        )
+        size, in_vmem = _parts(parameter.type)[0] if _parts(parameter.type) else (0, False)
+        return min(size, self._used(inner, parameter.name)), in_vmem
+
+    def _used(self, inner, name):
+        """Returns the bytes of the slices that a fusion takes of an array, infinity for another use."""
+        users = [x for x in inner.values() if name in x.operands]
+        total = 0.0 if users else math.inf
+        for x in users:
+            if x.opcode in ("dynamic-slice", "slice", "gather"):
+                total += _size(x.type)
+            elif x.opcode == "bitcast":
+                total += self._used(inner, x.name)
+            elif x.opcode == "fusion":
+                numbers = [n for n, operand in enumerate(x.operands) if operand == name]
+                total += sum(self._read(_called(x), n)[0] for n in numbers)
+            elif not (
+                x.opcode == "dynamic-update-slice" and x.operands[0] == name
+            ):  # what is updated is not read
+                total = math.inf
+        return total
+
     def _flops(self, i, instructions, calls):
         """Returns the FLOPs of the products in an operation, as they are and with channels rounded up."""
+        if estimate := _ESTIMATE.search(i.rest):
+            return (float(estimate[1]),) * 2
         if i.opcode == "fusion":
             inner = self._computations[calls]
             each = [self._flops(x, inner, _called(x)) for x in inner.values()]

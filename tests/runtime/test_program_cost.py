@@ -126,6 +126,48 @@ def test_a_fusion_reads_of_an_operand_what_it_slices_and_may_read_nothing():
     assert program_cost.count(text).hbm_bytes == pytest.approx(3 * 8 * 128 * 4, abs=4)  # and the index
 
 
+def test_a_fusion_in_a_fusion_reads_what_it_slices_and_its_kernel_counts():
+    whole, row, index = "f32[100,8,128]{2,1,0:T(8,128)}", "f32[8,128]{1,0:T(8,128)}", "s32[]"
+    text = entry(
+        f"  %x = {whole} parameter(0)",
+        f"  %i = {index} constant(3)",
+        f"  ROOT %y = {row} fusion(%x, %i), kind=kLoop, calls=%outer",
+    )
+    estimate = '{"cost_estimate":{"flops":"1000","transcendentals":"0","bytes_accessed":"99"}}'
+    text += f"""
+%rows (p: {whole}, q: s32[]) -> {row} {{
+  %p.1 = {whole} parameter(0)
+  %q.1 = {index} parameter(1)
+  %f.1 = f32[800,128]{{1,0:T(8,128)}} bitcast(%p.1)
+  ROOT %s.1 = {row} dynamic-slice(%f.1, %q.1, %q.1), dynamic_slice_sizes={{8,128}}
+}}
+
+%outer (p: {whole}, q: s32[]) -> {row} {{
+  %p.2 = {whole} parameter(0)
+  %q.2 = {index} parameter(1)
+  %s.2 = {row} fusion(%p.2, %q.2), kind=kLoop, calls=%rows
+  ROOT %k.2 = {row} custom-call(%s.2), custom_call_target="tpu_custom_call", backend_config={estimate}
+}}
+"""
+    cost = program_cost.count(text)
+    assert cost.hbm_bytes == pytest.approx(2 * 8 * 128 * 4, abs=4)
+    assert cost.flops == cost.padded_flops == 1000
+
+
+def test_an_array_of_which_a_fusion_reads_more_than_slices_counts_whole():
+    whole, row = "f32[800,128]{1,0:T(8,128)}", "f32[8,128]{1,0:T(8,128)}"
+    text = entry(f"  %x = {whole} parameter(0)", f"  ROOT %y = {row} fusion(%x), kind=kLoop, calls=%both")
+    text += f"""
+%both (p: {whole}) -> {row} {{
+  %p = {whole} parameter(0)
+  %s = {row} slice(%p), slice={{[0:8], [0:128]}}
+  %r = f32[128]{{0:T(128)}} reduce(%p), dimensions={{0}}
+  ROOT %m = {row} add(%s, %r)
+}}
+"""
+    assert program_cost.count(text).hbm_bytes == (800 + 8) * 128 * 4
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_fusion_writes_of_an_array_what_it_updates(count):
     whole, row, index = "f32[800,128]{1,0:T(8,128)}", "f32[8,128]{1,0:T(8,128)}", "s32[]"
