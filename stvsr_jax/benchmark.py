@@ -29,6 +29,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from stvsr_jax import command_line, models, topology_benchmark
+from stvsr_jax.inference import programs
 from stvsr_jax.ops import devices
 from stvsr_jax.parsers.benchmark import make_parser
 from stvsr_jax.runtime import compilation, distributed, sharding
@@ -105,7 +106,8 @@ def make_job(args: argparse.Namespace) -> Job:
     compiler_options = {} if args.profile else compilation.options(concurrent=args.concurrent_kernels)
     if not args.train:
         # VideoINR renders one instant after the other, as for a video.
-        options = dict(out_size=out_size, chunk_rows=out_size[0])
+        rows = programs.chunk_rows(out_size, jax.default_backend())
+        options = dict(out_size=out_size, chunk_rows=rows)
         run = sharding.on_each_device(
             lambda params, b: models.render(model, params, b["frames"], b["times"], **options),
             mesh,

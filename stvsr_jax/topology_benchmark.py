@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from stvsr_jax import models
+from stvsr_jax.inference import programs
 from stvsr_jax.runtime import program_cost, sharding, topology
 from stvsr_jax.training import optim, train_state, train_step
 
@@ -82,9 +83,10 @@ def make_job(
         step = train_step.make_train_step(model, optimizer, loss, mesh, ema_decay=0.999, compiler_options={})
         state = train_state.describe(model, optimizer, mesh, has_ema=True)
         return Job(step.jitted, (state, given), str(shape))
+    rows_at_a_time = programs.chunk_rows(out_size, "tpu")
     run = sharding.on_each_device(
         lambda params, b: models.render(
-            model, params, b["frames"], b["times"], out_size=out_size, chunk_rows=out_size[0]
+            model, params, b["frames"], b["times"], out_size=out_size, chunk_rows=rows_at_a_time
         ),
         mesh,
         in_specs=(sharding.WHOLE, sharding.ROWS),

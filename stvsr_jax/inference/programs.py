@@ -16,9 +16,9 @@ from stvsr_jax.models.contract import Contract
 from stvsr_jax.ops.devices import on_one_device
 from stvsr_jax.runtime import compilation
 
-# An instant is decoded in rows of about this many output pixels: small on a CPU, whose caches are; elsewhere a 720p
-# frame at a time.
-_CHUNK_PIXELS = {"cpu": 2**18}
+# An instant is decoded in rows of about this many output pixels: small on a CPU, whose caches are, and on a TPU, so that
+# what is made of them stays in VMEM; elsewhere a 720p frame at a time.
+_CHUNK_PIXELS = {"cpu": 2**18, "tpu": 2**14}
 _MOST_CHUNK_PIXELS = 2**20
 # Output pixels of one program, whose float RGB is held together.
 _PROGRAM_PIXELS = 2**25
@@ -47,7 +47,11 @@ def padded_out_size(
 def chunk_rows(out_size: tuple[int, int], platform: str) -> int:
     """Returns how many rows of an instant of (H', W') are decoded at a time."""
     pixels = _CHUNK_PIXELS.get(platform, _MOST_CHUNK_PIXELS)
-    return min(max(1, pixels // out_size[1]), out_size[0])
+    most = min(max(1, pixels // out_size[1]), out_size[0])
+    if platform != "tpu":
+        return most
+    # A last chunk that is not full takes copies of all rows.
+    return next((rows for rows in range(most, most // 2, -1) if out_size[0] % rows == 0), most)
 
 
 def most_instants(out_size: tuple[int, int], windows: int, platform: str) -> int:

@@ -289,11 +289,12 @@ def _map_rows(render, inputs, chunk_rows):
 
     def split(x):  # the row axis becomes [chunks, chunk_rows]; the last chunk repeats the last row
         axis = 0 if x.ndim == 1 else 2
-        index = np.minimum(np.arange(chunks * chunk_rows), count - 1)
-        x = jnp.take(x, index, axis=axis)
+        if count % chunk_rows:
+            index = np.minimum(np.arange(chunks * chunk_rows), count - 1)
+            x = jnp.take(x, index, axis=axis)
         x = x.reshape(*x.shape[:axis], chunks, chunk_rows, *x.shape[axis + 1 :])
         return jnp.moveaxis(x, axis, 0)
 
-    out = jax.lax.map(render, jax.tree.map(split, inputs))  # [chunks, B, T, chunk_rows, W', ...]
+    out = ops.map_steps(render, jax.tree.map(split, inputs))  # [chunks, B, T, chunk_rows, W', ...]
     out = jnp.moveaxis(out, 0, 2)
     return out.reshape(*out.shape[:2], chunks * chunk_rows, *out.shape[4:])[:, :, :count]

@@ -11,7 +11,7 @@ from stvsr_jax.ops.sampling import (
     interpolate_frames,
     nearest_sample,
 )
-from stvsr_jax.ops.scan import ConvWeights, scan, scan_layers
+from stvsr_jax.ops.scan import ConvWeights, map_steps, scan, scan_layers
 from stvsr_jax.ops.shuffle import pixel_shuffle
 from stvsr_jax.ops.sine import sine
 from stvsr_jax.ops.sine_mlp import sine_mlp
@@ -29,6 +29,7 @@ __all__ = [
     "grid_sample",
     "imresize",
     "interpolate_frames",
+    "map_steps",
     "nearest_sample",
     "pixel_shuffle",
     "scan",

@@ -114,6 +114,13 @@ def scan(
     return _scan(step, weights, carry, xs)
 
 
+def map_steps(step: Callable[[Any], Any], xs: Any) -> Any:
+    """Loops like `jax.lax.map`: returns the stacked results of a step for each of xs, a pytree of arrays [T, ...]."""
+    if not takes_tpu_kernels():
+        return jax.lax.map(step, xs)
+    return _scan_packed(lambda weights, carry, x: (carry, step(x)), (), (), xs, False)[1]
+
+
 def _scan_packed(step, weights, carry, xs, remat):
     """The scan by `jax.lax.scan`, with the images of steps, [.., B, H, W, C], as `lanes.pack` says."""
     shapes = jax.tree.map(jnp.shape, carry), jax.tree.map(lambda x: x.shape[1:], xs)

@@ -38,6 +38,9 @@ def test_what_is_done_at_a_time_is_bounded():
     assert programs.chunk_rows((720, 1280), "gpu") == 720
     assert programs.chunk_rows((720, 1280), "cpu") == 204
     assert programs.chunk_rows((4, 2**20), "cpu") == 1
+    assert programs.chunk_rows((720, 1280), "tpu") == 12  # of which 60 are a frame
+    assert programs.chunk_rows((1080, 1920), "tpu") == 8
+    assert programs.chunk_rows((719, 1280), "tpu") == 12  # 719 is prime
     assert programs.most_instants((720, 1280), 1, "cpu") == 1
     assert programs.most_instants((720, 1280), 2, "gpu") == 18
     assert programs.most_instants((8192, 8192), 1, "gpu") == 1

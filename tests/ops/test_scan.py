@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from stvsr_jax.ops import ConvWeights, scan, scan_layers
+from stvsr_jax.ops import ConvWeights, map_steps, scan, scan_layers
 
 
 def step(weights, carry, x):
@@ -101,6 +101,23 @@ def test_an_image_goes_through_all_layers():
         jaxpr = jax.make_jaxpr(run)(gains, image).jaxpr
     (loop,) = (e for e in jaxpr.eqns if e.primitive.name == "scan")
     assert loop.outvars[0].aval.shape == (4, 30)
+
+
+def test_a_tpu_maps_with_pixels_along_the_lanes_and_gets_the_same():
+    rng = np.random.default_rng(0)
+    xs = rng.standard_normal((3, 2, 1, 4, 5, 6)).astype(np.float32), np.arange(3.0, dtype=np.float32)
+
+    def run(xs):
+        return map_steps(lambda x: (x[1] * jnp.cumsum(x[0], axis=3), jnp.sum(x[0])), xs)
+
+    want = xs[1].reshape(-1, *[1] * 5) * np.cumsum(xs[0], axis=4), xs[0].sum((1, 2, 3, 4, 5))
+    with jax.sharding.use_abstract_mesh(TPU):
+        traced = jax.jit(run).trace(xs)
+    (loop,) = (e for e in traced.jaxpr.eqns if e.primitive.name == "scan")
+    assert [v.aval.shape for v in (*loop.invars, *loop.outvars)] == [(3, 2, 6, 20), (3,), (3, 2, 6, 20), (3,)]
+    on_tpu = traced.lower(lowering_platforms=("cpu",)).compile(device_assignment=(jax.devices()[0],))(xs)
+    for got in (on_tpu, jax.jit(run)(xs)):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), got, want)
 
 
 def loss(run, *operands):
