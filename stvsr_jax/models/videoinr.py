@@ -229,15 +229,17 @@ def _decode(weights, encoded, times, out_size, chunk_rows, grid, dtype, implemen
     for_space = siren.project(space, dtype, features=features, frames=frames)
     for_motion = siren.project(motion, dtype, features=features, frames=frames)
     for_colour = (
-        siren.project(colour, dtype, features1=features, frames1=frames),
-        siren.project(colour, dtype, features2=features, frames2=frames),
+        ops.SampledImage.of(siren.project(colour, dtype, features1=features, frames1=frames)),
+        ops.SampledImage.of(siren.project(colour, dtype, features2=features, frames2=frames)),
     )
     rows = axes.Axis.of(out_size[0], height, grid.base_y)
     columns = axes.Axis.of(out_size[1], width, grid.base_x)
 
     def render(times):  # [B, T, 1, 1, 1] -> [B, T, H', W', 3]
         feature = _map_rows(functools.partial(render_space, times), rows, chunk_rows)
-        flat_feature = feature.reshape(-1, *out_size, feature.shape[-1])  # [B*T, H', W', C]
+        flat_feature = ops.SampledImage.of(
+            feature.reshape(-1, *out_size, feature.shape[-1])
+        )  # [B*T, H', W', C]
         colour_of = functools.partial(render_colour, times, flat_feature)
         return _map_rows(colour_of, (rows, feature), chunk_rows)
 

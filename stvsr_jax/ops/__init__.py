@@ -5,6 +5,7 @@ from stvsr_jax.ops.conv import conv2d
 from stvsr_jax.ops.deform_conv import deform_columns, deform_conv2d, deform_conv2d_of_head
 from stvsr_jax.ops.resize import imresize, upsample_bilinear_2x
 from stvsr_jax.ops.sampling import (
+    SampledImage,
     Samples,
     bilinear_sample,
     grid_sample,
@@ -17,6 +18,7 @@ from stvsr_jax.ops.sine import sine
 from stvsr_jax.ops.sine_mlp import sine_mlp
 
 __all__ = [
+    "SampledImage",
     "Samples",
     "arrange",
     "bilinear_sample",

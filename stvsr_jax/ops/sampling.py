@@ -12,13 +12,32 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.layout import Layout, with_layout_constraint
 
+from stvsr_jax.ops.corners import corners_of
 from stvsr_jax.ops.devices import is_for_tpu
-from stvsr_jax.ops.lanes import from_lanes, to_lanes
+from stvsr_jax.ops.pixel_pairs import pair, sample_pairs
 
 
-def bilinear_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SampledImage:
+    """An image as samples are read from it: made once, where a loop reads it or several samples do.
+
+    Attributes:
+      pixels: [B, H, W, C].
+      table: on a TPU its `pixel_pairs.pair`, elsewhere None.
+    """
+
+    pixels: jax.Array
+    table: jax.Array | None
+
+    @classmethod
+    def of(cls, image: jax.Array) -> "SampledImage":
+        """Returns an image [B, H, W, C] for the device of the program that is traced."""
+        return cls(image, pair(image, 1) if is_for_tpu() else None)
+
+
+def bilinear_sample(image: jax.Array | SampledImage, coords: jax.Array) -> jax.Array:
     """Reads an image bilinearly; every corner outside the image counts as zero.
 
     The corners are floor and floor + 1 even at integer coordinates, so the gradient with respect to
@@ -34,10 +53,15 @@ def bilinear_sample(image: jax.Array, coords: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shapes do not fit.
     """
+    table = image.table if isinstance(image, SampledImage) else None
+    image = image.pixels if isinstance(image, SampledImage) else image
     _check_shapes("bilinear_sample", image, coords)
     batch, height, width, channels = image.shape
     points = coords.reshape(batch, -1, 1, 1, 2)
-    values = sample_groups(image.reshape(batch, height, width, 1, channels), points)
+    if table is None:
+        values = sample_groups(image.reshape(batch, height, width, 1, channels), points)
+    else:
+        values = sample_pairs(table, points)
     return values.reshape(*coords.shape[:-1], channels)
 
 
@@ -87,12 +111,13 @@ class Samples:
     weight: jax.Array
 
     @classmethod
-    def bilinear(cls, image: jax.Array, coords: jax.Array) -> "Samples":
+    def bilinear(cls, image: jax.Array | SampledImage, coords: jax.Array) -> "Samples":
         """Returns `bilinear_sample(image, coords)` in both forms; same arguments and errors."""
         values = bilinear_sample(image, coords)
+        image = image.pixels if isinstance(image, SampledImage) else image
         image, coords = jax.lax.stop_gradient((jnp.asarray(image), coords))
         batch, height, width, channels = image.shape
-        corners = _corners((batch, height, width, 1, channels), coords.reshape(batch, -1, 1, 1, 2))
+        corners = corners_of((batch, height, width, 1, channels), coords.reshape(batch, -1, 1, 1, 2))
         index, weight = (jnp.stack(a) for a in list(zip(*corners, strict=True))[:2])
         return cls(values, image.reshape(-1, channels), index, weight).reshape(coords.shape[:-1])
 
@@ -120,7 +145,6 @@ def _check_shapes(function, image, coords):
         )
 
 
-@jax.custom_vjp
 def sample_groups(image: jax.Array, coords: jax.Array) -> jax.Array:
     """Reads each channel group of an image bilinearly at its own coordinates.
 
@@ -131,120 +155,32 @@ def sample_groups(image: jax.Array, coords: jax.Array) -> jax.Array:
     Returns:
       [B, P, K, G, c] in the dtype of the image.
     """
-    image = jnp.asarray(image)
-    return _sample_in_parts(image, coords) if is_for_tpu() else _sample(image, coords)
+    if not is_for_tpu():
+        return _sample_groups(image, coords)
+    batch, height, width, groups, channels = image.shape
+    lines = jnp.asarray(image).reshape(batch, height, width * groups, channels)
+    return sample_pairs(pair(lines, groups), coords)
+
+
+@jax.custom_vjp
+def _sample_groups(image, coords):
+    return _sample(jnp.asarray(image), coords)
 
 
 def _sample(image, coords):
-    corners = _corners(image.shape, coords)
+    corners = corners_of(image.shape, coords)
     rows = image.reshape(-1, image.shape[-1])
     values = [rows[index].astype(jnp.float32) * weight[..., None] for index, weight, _ in corners]
     return functools.reduce(jnp.add, values).astype(image.dtype)
 
 
-# On a TPU so many samples are made at a time that what is gathered stays in VMEM: XLA fuses no gather and no scatter with
-# what is around them. It stores the four rows that each sample reads, padded to 128 channels. What enters and leaves the
-# loop has samples along the lanes, so that it is not padded.
-_TPU_SAMPLES = 2**14
-
-
-def _split(points, fill):
-    """Returns [B, P, K, G, n] as [B, parts, n, p K G], with `fill` after the last point."""
-    batch, count, *rest = points.shape
-    least = -(-count * rest[0] * rest[1] // _TPU_SAMPLES)
-    # Whole tiles: XLA is slow to compile other copies. None is filled if some number of parts divides.
-    parts = next((n for n in range(least, 2 * least + 1) if count % (128 * n) == 0), least)
-    each = -(-count // parts // 128) * 128
-    pads = ((0, 0), (0, each * parts - count), (0, 0), (0, 0), (0, 0))
-    points = jnp.pad(points, pads, constant_values=fill)
-    return points.reshape(batch, parts, -1, rest[-1]).swapaxes(2, 3)
-
-
-def _join(parts, shape):
-    """Undoes `_split`; `shape` is (B, P, K, G)."""
-    batch, count, *groups = shape
-    points = parts.swapaxes(2, 3).reshape(batch, -1, *groups, parts.shape[2])
-    return points[:, :count]
-
-
-def _fix_lanes(x):
-    """Returns `to_lanes(x)` in memory, too: XLA would store it as the gather makes it, padded."""
-    return with_layout_constraint(to_lanes(x), Layout((0, 1)))
-
-
-def _sample_in_parts(image, coords):
-    shape = coords.shape[:-1]
-
-    def of_image(args):
-        image, coords = args
-
-        def of_part(coords):
-            return _fix_lanes(_sample(image[None], from_lanes(coords, (1, -1, *shape[2:]))))
-
-        return jax.lax.map(of_part, coords)
-
-    values = jax.lax.map(of_image, (image, _split(coords, -2.0)))  # outside of the image
-    return _join(values, shape)
-
-
-def _differentiate_in_parts(image, coords, cotangent):
-    shape = coords.shape[:-1]
-
-    def of_image(args):
-        image, *parts = args
-
-        def add(total, part):
-            part = [from_lanes(x, (1, -1, *shape[2:])) for x in part]
-            d_image, d_coords = _differentiate(image[None], *part)
-            return total + d_image, to_lanes(d_coords)
-
-        total, d_coords = jax.lax.scan(add, jnp.zeros((1, *image.shape), jnp.float32), tuple(parts))
-        return _fix_lanes(total.astype(image.dtype)), d_coords
-
-    d_image, d_coords = jax.lax.map(of_image, (image, _split(coords, -2.0), _split(cotangent, 0.0)))
-    return d_image.swapaxes(1, 2).reshape(image.shape), _join(d_coords, shape)
-
-
-def _corners(shape, coords):
-    """Returns (row index, weight, d weight / d (y, x)) of the four corners, zero weight outside.
-
-    The index is into the image seen as rows [(b, y, x, g), c]; index and weight are [B, P, K, G].
-    """
-    batch, height, width, groups, _ = shape
-    coords = coords.astype(jnp.float32)
-    floor = jnp.floor(coords)
-    fraction = coords - floor
-    # Far-away or non-finite coordinates must not overflow the integer conversion.
-    floor = jnp.clip(floor, -2.0, jnp.array([height, width], jnp.float32) + 1.0).astype(jnp.int32)
-    base = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None] * (height * width * groups)
-    base = base + jnp.arange(groups, dtype=jnp.int32)
-    result = []
-    for step_y in (0, 1):
-        for step_x in (0, 1):
-            y, x = floor[..., 0] + step_y, floor[..., 1] + step_x
-            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-            index = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
-            weight_y = fraction[..., 0] if step_y else 1.0 - fraction[..., 0]
-            weight_x = fraction[..., 1] if step_x else 1.0 - fraction[..., 1]
-            slope_y, slope_x = (1.0 if step_y else -1.0), (1.0 if step_x else -1.0)
-            result.append(
-                (
-                    base + index * groups,
-                    jnp.where(inside, weight_y * weight_x, 0.0),
-                    (jnp.where(inside, slope_y * weight_x, 0.0), jnp.where(inside, slope_x * weight_y, 0.0)),
-                )
-            )
-    return result
-
-
 def _sample_groups_forward(image, coords):
-    return sample_groups(image, coords), (jnp.asarray(image), coords)
+    return _sample_groups(image, coords), (jnp.asarray(image), coords)
 
 
 def _sample_groups_backward(residuals, cotangent):
-    differentiate = _differentiate_in_parts if is_for_tpu() else _differentiate
     image, coords = residuals
-    d_image, d_coords = differentiate(image, coords, cotangent)
+    d_image, d_coords = _differentiate(image, coords, cotangent)
     return d_image.astype(image.dtype), d_coords
 
 
@@ -253,7 +189,7 @@ def _differentiate(image, coords, cotangent):
     cotangent = cotangent.astype(jnp.float32)
     rows = image.reshape(-1, image.shape[-1])
     d_y = d_x = 0.0
-    for index, _, (slope_y, slope_x) in _corners(image.shape, coords):
+    for index, _, (slope_y, slope_x) in corners_of(image.shape, coords):
         along = jnp.sum(cotangent * rows[index].astype(jnp.float32), axis=-1)  # [B, P, K, G]
         d_y, d_x = d_y + along * slope_y, d_x + along * slope_x
     d_coords = jnp.stack([d_y, d_x], axis=-1).astype(coords.dtype)
@@ -272,12 +208,12 @@ def spread_groups(values: jax.Array, coords: jax.Array, shape: tuple[int, ...]) 
       [B, H, W, G, c] float32.
     """
     rows = jnp.zeros((math.prod(shape[:-1]), shape[-1]), jnp.float32)
-    indices, weights, _ = zip(*_corners(shape, coords), strict=True)
+    indices, weights, _ = zip(*corners_of(shape, coords), strict=True)
     weighted = values.astype(jnp.float32) * jnp.stack(weights)[..., None]
     return rows.at[jnp.stack(indices)].add(weighted).reshape(shape)
 
 
-sample_groups.defvjp(_sample_groups_forward, _sample_groups_backward)
+_sample_groups.defvjp(_sample_groups_forward, _sample_groups_backward)
 
 
 def nearest_sample(image: jax.Array, coords: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from stvsr_jax.models import videoinr
 from stvsr_jax.models.videoinr import Encoded, VideoINR
@@ -303,3 +304,35 @@ def test_decode_names_wrong_arguments(small, times, kwargs, named):
     model, params, encoded = small
     with pytest.raises(ValueError, match=named):
         decode(model, params, encoded, jnp.zeros(times), **kwargs)
+
+
+def find_tables(jaxpr, loops=0):
+    """Yields, for each table of pixel pairs that a program makes, in how many loops it does."""
+    for equation in jaxpr.eqns:
+        shapes = [v.aval.shape for v in (*equation.invars[:1], *equation.outvars)]
+        if equation.primitive.name == "custom_vjp_call" and len(shapes) == 2:
+            if shapes[1] == (*shapes[0][:-1], 2 * shapes[0][-1] if shapes[0] else 0):
+                yield loops
+                continue
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from find_tables(inner, loops + (equation.primitive.name == "scan"))
+
+
+@pytest.mark.parametrize("chunk_rows", [4, 5])
+def test_a_tpu_decodes_the_same_and_makes_tables_once(small, unchunked, chunk_rows):
+    model, params, encoded = small
+    decoder = functools.partial(model.apply, method="decode", out_size=(12, 17), chunk_rows=chunk_rows)
+    device = AbstractDevice(device_kind="any", num_cores=None, platform="tpu")
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("device",), abstract_device=device)):
+        traced = jit(decoder).trace({"params": params}, encoded, TIMES)
+    assert sorted(find_tables(traced.jaxpr)) == [
+        0,
+        0,
+        1,
+    ]  # of low resolution; of each instant, not of its chunks
+    lowered = traced.lower(lowering_platforms=("cpu",))
+    got = lowered.compile(device_assignment=(jax.devices()[0],))({"params": params}, encoded, TIMES)
+    np.testing.assert_allclose(got, unchunked, atol=1e-5)

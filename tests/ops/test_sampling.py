@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh
 
-from stvsr_jax.ops import sampling
 from stvsr_jax.ops.sampling import (
     Samples,
     bilinear_sample,
@@ -383,25 +381,3 @@ def test_the_gradient_of_a_position_is_the_difference_of_its_neighbours():
 def test_frames_and_positions_of_other_batches_are_refused():
     with pytest.raises(ValueError, match="interpolate_frames: .* got"):
         interpolate_frames(jnp.zeros((2, 3, 4, 4, 3)), jnp.zeros((3, 1)))
-
-
-def test_tpus_sample_in_parts_and_get_the_same(monkeypatch):
-    monkeypatch.setattr(sampling, "_TPU_SAMPLES", 10)  # of 28 samples of an image: the last part is not full
-    rng = np.random.default_rng(0)
-    image = jnp.asarray(rng.normal(size=(3, 5, 6, 4)), jnp.float32)
-    coords = jnp.asarray(rng.uniform(-2, 7, size=(3, 4, 7, 2)), jnp.float32)
-
-    def run(image, coords):
-        y, vjp = jax.vjp(bilinear_sample, image, coords)
-        return y, *vjp(jnp.cos(y))
-
-    want = jax.jit(run)(image, coords)
-    device = AbstractDevice(device_kind="any", num_cores=None, platform="tpu")
-    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("device",), abstract_device=device)):
-        traced = jax.jit(run).trace(image, coords)
-    assert str(traced.jaxpr).count("scan[") == 4  # images and parts, forward and backward
-    found = traced.lower(lowering_platforms=("cpu",)).compile(device_assignment=(jax.devices()[0],))(
-        image, coords
-    )
-    for a, b in zip(found, want, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
