@@ -23,7 +23,8 @@ _FREE = (
     "optimization-barrier",
 )  # fmt: skip
 # A Pallas kernel says what it does.
-_ESTIMATE = re.compile(r'"cost_estimate":\{"flops":"(\d+)".*?"bytes_accessed":"(\d+)"')
+_ESTIMATE = re.compile(r'"cost_estimate":\s*\{([^}]*)\}')
+_ON_CHIP = re.compile(r"S\([13]\)")  # VMEM; of a v4, CMEM, 128 MB beside it
 _LANES = 128  # inputs and outputs of a matrix unit
 
 
@@ -33,7 +34,7 @@ class Cost:
 
     Attributes:
       hbm_bytes: read and written.
-      vmem_bytes: the same of what XLA keeps on the chip between operations.
+      vmem_bytes: the same of what XLA keeps on the chip between operations, in VMEM or in CMEM.
       flops: of convolutions and matrix products, two per multiply-add.
       padded_flops: the same with channels rounded up to 128, as the matrix units see them.
       collective_bytes: kind of collective -> bytes of its results.
@@ -138,8 +139,8 @@ class _Program:
         kind = self._collective(i, calls)
         moved = collections.Counter({kind: _result_size(i)} if kind else {})
         ran = collections.Counter({kind: 1} if kind else {})
-        if estimate := _ESTIMATE.search(i.rest):
-            share = float(estimate[2]) / max(hbm + vmem, 1.0)
+        if estimate := _estimate(i, "bytes_accessed"):
+            share = estimate / max(hbm + vmem, 1.0)
             hbm, vmem = share * hbm, share * vmem
         return Cost(hbm, vmem, *self._flops(i, instructions, calls), moved, ran)
 
@@ -211,8 +212,8 @@ class _Program:
 
     def _flops(self, i, instructions, calls):
         """Returns the FLOPs of the products in an operation, as they are and with channels rounded up."""
-        if estimate := _ESTIMATE.search(i.rest):
-            return (float(estimate[1]),) * 2
+        if estimate := _estimate(i, "flops"):
+            return estimate, estimate
         if i.opcode == "fusion":
             inner = self._computations[calls]
             each = [self._flops(x, inner, _called(x)) for x in inner.values()]
@@ -268,6 +269,12 @@ def _updater(instructions, name):
     return instructions[name]
 
 
+def _estimate(i, name):
+    """Returns what a kernel says that it moves or multiplies, None for another operation."""
+    found = _ESTIMATE.search(i.rest)
+    return float(re.search(rf'"{name}":"?(\d+)', found[1])[1]) if found else None
+
+
 def _called(i):
     found = re.search(r"calls=%([\w.\-]+)", i.rest)
     return found[1] if found else None
@@ -280,6 +287,7 @@ def _round_up(channels):
 def _parse(text):
     """Returns name -> instructions by name; None is the entry."""
     computations, current = {}, None
+    text = re.sub(r'\n(?=["}].)', "", text)  # what a kernel in a fusion says takes several lines
     for line in text.splitlines():
         head = re.match(r"^(ENTRY )?%([\w.\-]+) \(.*\{$", line)
         if head:
@@ -331,5 +339,5 @@ def _parts(type):
                 dimensions[axis] = -(-dimensions[axis] // int(n)) * int(n)
         digits = re.search(r"\d+$", kind)
         item = _ITEM_BYTES.get(kind, int(digits[0]) / 8 if digits else 0)
-        parts.append((math.prod(dimensions) * item, "S(1)" in layout))
+        parts.append((math.prod(dimensions) * item, bool(_ON_CHIP.search(layout))))
     return parts

@@ -65,10 +65,11 @@ def test_of_branches_the_one_with_less_traffic_counts():
     assert program_cost.count(BRANCHES).hbm_bytes == 2 * 8 * 128 * 4
 
 
-def test_padding_of_the_layout_counts_and_vmem_counts_apart():
+@pytest.mark.parametrize("space", [1, 3])
+def test_padding_of_the_layout_counts_and_vmem_counts_apart(space):
     text = entry(
         "  %x = bf16[2,5,64]{2,1,0:T(8,128)(2,1)} parameter(0)",
-        "  ROOT %y = bf16[2,5,64]{1,2,0:T(8,128)(2,1)S(1)} copy(%x)",
+        f"  ROOT %y = bf16[2,5,64]{{1,2,0:T(8,128)(2,1)S({space})}} copy(%x)",
     )
     cost = program_cost.count(text)
     assert cost.hbm_bytes == 2 * 8 * 128 * 2  # 5 rows of 64 lanes
@@ -133,7 +134,9 @@ def test_a_fusion_in_a_fusion_reads_what_it_slices_and_its_kernel_counts():
         f"  %i = {index} constant(3)",
         f"  ROOT %y = {row} fusion(%x, %i), kind=kLoop, calls=%outer",
     )
-    estimate = '{"cost_estimate":{"flops":"1000","transcendentals":"0","bytes_accessed":"99"}}'
+    estimate = (
+        '{"custom_call_config": {"cost_estimate": {\n"bytes_accessed":99,\n"flops":1000\n}, "other": 1}}'
+    )
     text += f"""
 %rows (p: {whole}, q: s32[]) -> {row} {{
   %p.1 = {whole} parameter(0)
