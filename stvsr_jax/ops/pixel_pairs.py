@@ -48,8 +48,14 @@ def _pair_forward(image, groups):
 
 
 def _pair_backward(groups, _, cotangent):
-    channels = cotangent.shape[-1] // 2  # nothing is beside the last pixel of a line
-    return (cotangent[..., :channels] + jnp.roll(cotangent[..., channels:], groups, axis=2),)
+    batch, height, width, channels = cotangent.shape
+
+    def of_image(table):  # nothing is beside the last pixel of a line
+        left, right = jnp.split(table.reshape(-1, channels), 2, axis=1)
+        return _fix_lanes(left + jnp.roll(right, groups, axis=0))
+
+    d_image = jax.lax.map(of_image, cotangent)  # [B, c, H W G]
+    return (d_image.swapaxes(1, 2).reshape(batch, height, width, channels // 2),)
 
 
 pair.defvjp(_pair_forward, _pair_backward)
@@ -73,8 +79,7 @@ def sample_pairs(table: jax.Array, coords: jax.Array) -> jax.Array:
 
         def of_part(coords):
             values = _sample(table, from_lanes(coords, (1, -1, *shape[2:])))
-            # XLA would store it as the gather makes it, padded.
-            return with_layout_constraint(to_lanes(values.astype(table.dtype)), Layout((0, 1)))
+            return _fix_lanes(values.astype(table.dtype))
 
         return jax.lax.map(of_part, coords)
 
@@ -136,6 +141,11 @@ def _size(table, coords):
     height, width, channels = table.shape
     groups = coords.shape[-2]
     return 1, height, width // groups, groups, channels // 2
+
+
+def _fix_lanes(x):
+    """Returns `to_lanes(x)` in memory, too: XLA would store it as the gather makes it, padded."""
+    return with_layout_constraint(to_lanes(x), Layout((0, 1)))
 
 
 def _split(points, fill):
