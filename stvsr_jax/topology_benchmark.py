@@ -104,6 +104,29 @@ def compile_job(job: Job, topology_name: str) -> topology.Report:
     return topology.compile_for(job.function.trace(*job.arguments), topology.chip_of(topology_name))
 
 
+def describe(job: Job, report: topology.Report, topology_name: str) -> dict[str, Any]:
+    """Returns what is known of a compiled job: numbers by names that say their unit."""
+    return {
+        "shapes": job.shapes,
+        "compile_seconds": report.compile_seconds,
+        "compile_cpu_seconds": report.compile_cpu_seconds,
+        "memory_gigabytes": report.memory_bytes / 1e9,
+        "temporary_gigabytes": report.temporary_bytes / 1e9,
+        "device_gigabytes": topology.chip_of(topology_name).memory / 1e9,
+        "xla_gigabytes_accessed": report.xla_bytes / 1e9,
+        "hbm_gigabytes": report.cost.hbm_bytes / 1e9,
+        "vmem_gigabytes": report.cost.vmem_bytes / 1e9,
+        "teraflops": report.cost.flops / 1e12,
+        "padded_teraflops": report.cost.padded_flops / 1e12,
+        "hbm_bound_milliseconds": report.memory_milliseconds,
+        "matrix_bound_milliseconds": report.matrix_milliseconds,
+        "collectives": {
+            kind: {"count": report.cost.collective_counts[kind], "megabytes": size / 1e6}
+            for kind, size in report.cost.collective_bytes.items()
+        },
+    }
+
+
 def run(args: argparse.Namespace) -> None:
     """Compiles what the arguments of `benchmark` ask for and prints the report."""
     devices = topology.describe_devices(args.topology)
@@ -117,36 +140,20 @@ def run(args: argparse.Namespace) -> None:
         **{key: getattr(args, key) for key in ("batch", "frames", "height", "width", "times")},
     )
     report = compile_job(job, args.topology)
-    chip = topology.chip_of(args.topology)
     record = {
         "model": args.model,
         "job": "training step" if args.train else "inference",
-        "shapes": job.shapes,
         "dtype": args.dtype,
         "topology": args.topology,
         "fsdp": args.fsdp,
         "jax": jax.__version__,
-        "compile_seconds": report.compile_seconds,
-        "memory_gigabytes": report.memory_bytes / 1e9,
-        "temporary_gigabytes": report.temporary_bytes / 1e9,
-        "device_gigabytes": chip.memory / 1e9,
-        "xla_gigabytes_accessed": report.xla_bytes / 1e9,
-        "hbm_gigabytes": report.cost.hbm_bytes / 1e9,
-        "vmem_gigabytes": report.cost.vmem_bytes / 1e9,
-        "teraflops": report.cost.flops / 1e12,
-        "padded_teraflops": report.cost.padded_flops / 1e12,
-        "hbm_bound_milliseconds": report.memory_milliseconds,
-        "matrix_bound_milliseconds": report.matrix_milliseconds,
-        "collectives": {
-            kind: {"count": report.cost.collective_counts[kind], "megabytes": size / 1e6}
-            for kind, size in report.cost.collective_bytes.items()
-        },
+        **describe(job, report, args.topology),
     }
     if args.json:
         print(json.dumps(record))
         return
     for key, value in record.items():
         print(f"{key:28} {value:.4g}" if isinstance(value, float) else f"{key:28} {value}")
-    print(f"computed, not measured; peaks of the chip: {chip.source}")
+    print(f"computed, not measured; peaks of the chip: {topology.chip_of(args.topology).source}")
     for name, size, runs in program_cost.list_operations(report.text)[: args.profile]:
         print(f"{size / 1e9:9.3f} GB {runs:6d} x  {name}")

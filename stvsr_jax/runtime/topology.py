@@ -63,6 +63,7 @@ class Report:
 
     Attributes:
       compile_seconds: tracing not included.
+      compile_cpu_seconds: the same of all cores.
       memory_bytes: arguments, results and temporaries.
       temporary_bytes: of it the temporaries.
       xla_bytes: memory accesses as XLA's cost analysis counts them: what stays in VMEM too, and of a loop one turn.
@@ -73,6 +74,7 @@ class Report:
     """
 
     compile_seconds: float
+    compile_cpu_seconds: float
     memory_bytes: int
     temporary_bytes: int
     xla_bytes: float
@@ -144,15 +146,20 @@ def compile_for(traced: jax.stages.Traced, chip: Chip) -> Report:
     Raises:
       jax.errors.JaxRuntimeError: the program does not fit into the chip's memory, or cannot be compiled.
     """
-    lowered = traced.lower(lowering_platforms=("tpu",))
-    began = time.perf_counter()
+    return compile_lowered(traced.lower(lowering_platforms=("tpu",)), chip)
+
+
+def compile_lowered(lowered: jax.stages.Lowered, chip: Chip) -> Report:
+    """Compiles what was lowered for a topology's devices; otherwise as `compile_for`."""
+    began, cpu_began = time.perf_counter(), time.process_time()
     compiled = lowered.compile()
-    seconds = time.perf_counter() - began
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
     memory, text = compiled.memory_analysis(), compiled.as_text()
     used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     cost = program_cost.count(text)
     return Report(
         compile_seconds=seconds,
+        compile_cpu_seconds=cpu_seconds,
         memory_bytes=used - memory.alias_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         xla_bytes=compiled.cost_analysis()["bytes accessed"],
