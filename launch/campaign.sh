@@ -36,8 +36,9 @@ case ${NETWORK:-} in
     BATCH=${BATCH:-16}
     # At stride 2 twice as much moves between given frames, as in clips of fast motion.
     path="[('$CLIPS', 1, {'time_stride': (1, 2)}), ('layers:$PHOTOS', 1)]"
+    recipe=(--config.loss.name=psnr)
     if [ "$NETWORK" = video ]; then
-      config=zooming_slowmo recipe=(--config.data.degrade=video)
+      config=zooming_slowmo recipe+=(--config.data.degrade=video)
     fi
     ;;
   videoinr)

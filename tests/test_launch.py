@@ -441,6 +441,7 @@ def test_campaign_trains_on_clips_and_photographs(world, network):
     assert flags["data.batch_size"] == {"zooming_slowmo": "32", "video": "32", "videoinr": "48"}[network]
     assert pathlib.Path(given[7]).stem == ("zooming_slowmo" if network == "video" else network)
     assert flags.get("data.degrade", "") == ("video" if network == "video" else "")
+    assert flags.get("loss.name", "charbonnier") == ("charbonnier" if network == "videoinr" else "psnr")
     assert (flags["train.num_steps"], flags["init_from"]) == ("9", "x y")
     # Every flag is a key of the config, and the sources fit each other.
     spec = importlib.util.spec_from_file_location("config", LAUNCH.parent / given[7])
