@@ -4,8 +4,8 @@
 #   launch/gpus.sh [--dry-run] -- ARGUMENTS
 #
 # ARGUMENTS are those of stvsr_jax.main: --config configs/videoinr.py --config.data.path=CLIPS ...
-# Waits for all processes; only the first one reports. If one fails the others are ended. SIGTERM and Ctrl-C are handed on: the run saves its state and ends
-# with exit code 143. --dry-run prints the commands.
+# Waits for all processes; only the first one reports. If one fails the others are ended. SIGTERM and Ctrl-C are handed on:
+# the run saves its state and ends with exit code 143. --dry-run prints the commands.
 #
 # Settings, from the environment:
 #   DEVICES   numbers of the GPUs, like 0,1,2,3 (CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists)
@@ -71,6 +71,8 @@ while [ ${#processes[@]} -gt 0 ]; do
   if [ "$code" -ne 0 ] && [ "$code" -lt 128 ] && [ ${#processes[@]} -gt 0 ]; then
     echo "a process failed with exit code $code: ending the others" >&2
     kill -KILL "${processes[@]}" 2> /dev/null || true
+    wait
+    break
   fi
 done
 exit "$code"
