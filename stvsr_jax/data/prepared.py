@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stvsr_jax.data import clip, tiles
+from stvsr_jax.data import clip
+from stvsr_jax.video import tile_codec
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -63,18 +64,25 @@ class PreparedClip:
     def read(self, indices: Sequence[int], crop: tuple[int, int, int, int] | None = None) -> np.ndarray:
         """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`."""
         clip.check_read(self, indices, crop)
-        found = {n: self._read_frame(n, crop) for n in sorted(set(indices))}
+        numbers, size = sorted(set(indices)), (self.height, self.width)
+        try:
+            frames = tile_codec.decode(
+                [self._read_record(n) for n in numbers], "rgb", size, crop or (0, 0, *size)
+            )
+            found = dict(zip(numbers, (np.stack(planes, axis=-1) for planes in frames), strict=True))
+        except (ValueError, IndexError, RuntimeError, OSError) as error:
+            where = f"{self.name} in {self.records.folder}, split {self.records.split}"
+            raise ValueError(f"one of the frames {numbers} of {where}, cannot be read: {error}") from error
         return np.stack([found[n] for n in indices])
 
-    def _read_frame(self, n: int, crop: tuple[int, int, int, int] | None) -> np.ndarray:
-        try:
-            record = self.records.read(self.first + n)
-            if (record["clip"].decode(), record["frame"]) != (self.name, n):
-                raise ValueError(f"its record is of frame {record['frame']} of {record['clip'].decode()}")
-            return tiles.decode(record["tiles"]["webp"], (self.height, self.width), crop)
-        except (ValueError, IndexError, RuntimeError, OSError) as error:
-            where = f"frame {n} of {self.name} in {self.records.folder}, split {self.records.split}"
-            raise ValueError(f"{where}, cannot be read: {error}") from error
+    def _read_record(self, n: int) -> bytes:
+        """Returns frame `n` as `tile_codec` coded it."""
+        record = self.records.read(self.first + n)
+        if (record["clip"].decode(), record["frame"]) != (self.name, n):
+            raise ValueError(
+                f"a record is of frame {record['frame']} of {record['clip'].decode()}, not of {n}"
+            )
+        return record["tiles"]
 
 
 def find_prepared(path: str | os.PathLike) -> Path | None:
@@ -126,6 +134,11 @@ def _read_metadata(path: str | os.PathLike) -> tuple[Path, dict[str, list]]:
         )
     folder = folder.absolute()
     metadata = _open_builder(folder).info.metadata
-    if not metadata or metadata.get("tile") != tiles.TILE or "clips" not in metadata:
-        raise ValueError(f"{folder} is a TFDS data set, but not one that this stvsr_jax.data.prepare made")
+    if not metadata or "clips" not in metadata:
+        raise ValueError(f"{folder} is a TFDS data set, but not one that stvsr_jax.data.prepare made")
+    if metadata.get("tiles") != tile_codec.VERSION:
+        raise ValueError(
+            f"{folder} was prepared by another version of this package, which stored frames otherwise; delete it and "
+            "prepare it again with: python -m stvsr_jax.data.prepare"
+        )
     return folder, metadata["clips"]

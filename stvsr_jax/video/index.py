@@ -25,7 +25,7 @@ from stvsr_jax.video.errors import OUT_OF_RESOURCES, ClipError
 from stvsr_jax.video.random_reader import VideoIndex, VideoReader, shrink_upright
 
 # Part of the cache's file names: raise it if the meaning of an entry changes.
-_VERSION = 4
+_VERSION = 5
 # A sample from tiles costs a tenth of the whole frames that are decoded for one in place.
 DEFAULT_MAX_KEYFRAME_GAP = 1
 # Where windows are read in order, few of the frames that are decoded in place are for nothing.

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from stvsr_jax.data import prepare, prepared, tiles
+from stvsr_jax.data import prepare, prepared
 from stvsr_jax.data.builders import Vimeo90k, shards
 from stvsr_jax.locks import only_one
+from stvsr_jax.video import tile_codec
 from tests.limits import HANG
 
 
@@ -56,7 +57,7 @@ def test_every_frame_of_every_clip_is_there(vimeo, tmp_path, capsys):
         np.testing.assert_array_equal(clip.read(range(7)), frames[name])
     assert "tensorflow" not in sys.modules
     # Nothing is left of the making.
-    assert {file.split("/")[0] for file in files_below(tmp_path / "data" / "vimeo90k")} == {".lock", "1.0.0"}
+    assert {file.split("/")[0] for file in files_below(tmp_path / "data" / "vimeo90k")} == {".lock", "2.0.0"}
 
 
 def test_archive_is_prepared_as_it_is(vimeo, tmp_path):
@@ -78,7 +79,7 @@ def test_several_processes_make_the_same(vimeo, tmp_path, small_shards):
     root, _ = vimeo
     for count in (1, 2):
         prepare.prepare("vimeo90k", source=root, data_dir=tmp_path / str(count), num_workers=count)
-    one, two = (tmp_path / name / "vimeo90k" / "1.0.0" for name in "12")
+    one, two = (tmp_path / name / "vimeo90k" / "2.0.0" for name in "12")
     assert files_below(one) == files_below(two)
     for split in ("train", "test"):
         for a, b in zip(prepared.open_split(one, split), prepared.open_split(two, split), strict=True):
@@ -88,21 +89,21 @@ def test_several_processes_make_the_same(vimeo, tmp_path, small_shards):
 
 def test_interrupted_it_goes_on_where_it_was(vimeo, tmp_path, small_shards, monkeypatch, capsys):
     root, frames = vimeo
-    encoded, real = [], tiles.encode
+    encoded, real = [], tile_codec.encode
 
-    def encode(frame, limit):
+    def encode(planes, pixel_format, limit):
         if len(encoded) == limit:
             raise KeyboardInterrupt
-        encoded.append(frame)
-        return real(frame)
+        encoded.append(planes)
+        return real(planes, pixel_format)
 
     # Two clips of seven frames are finished, the third is half-way.
-    monkeypatch.setattr(tiles, "encode", functools.partial(encode, limit=17))
+    monkeypatch.setattr(tile_codec, "encode", functools.partial(encode, limit=17))
     assert run(root, tmp_path / "data") == 130
     assert "goes on from here" in capsys.readouterr().err
     assert prepared.find_prepared(tmp_path / "data" / "vimeo90k") is None
     encoded.clear()
-    monkeypatch.setattr(tiles, "encode", functools.partial(encode, limit=None))
+    monkeypatch.setattr(tile_codec, "encode", functools.partial(encode, limit=None))
     assert run(root, tmp_path / "data") == 0
     assert len(encoded) == 3 * 7
     for clip in prepared.open_split(tmp_path / "data" / "vimeo90k", "train"):
@@ -116,9 +117,9 @@ def test_killed_nothing_looks_complete(vimeo, tmp_path):
     root, _ = vimeo
     folder = tmp_path / "data" / "vimeo90k"
     script = (
-        "import sys, time; from stvsr_jax.data import prepare, tiles; real = tiles.encode\n"
+        "import sys, time; from stvsr_jax.data import prepare; from stvsr_jax.video import tile_codec; real = tile_codec.encode\n"
         "from stvsr_jax.data.builders import Vimeo90k; Vimeo90k.CLIPS_PER_SHARD = 1\n"
-        "tiles.encode = lambda frame: (time.sleep(0.02), real(frame))[1]\n"
+        "tile_codec.encode = lambda *args: (time.sleep(0.02), real(*args))[1]\n"
         "sys.exit(prepare.main(sys.argv[1:]))"
     )
     command = [
@@ -142,17 +143,17 @@ def test_killed_nothing_looks_complete(vimeo, tmp_path):
         prepared.open_split(folder, "train")
     assert run(root, folder.parent) == 0
     assert [clip.name for clip in prepared.open_split(folder, "test")] == ["00001/0266", "00001/0268"]
-    assert {file.split("/")[0] for file in files_below(folder)} == {".lock", "1.0.0"}
+    assert {file.split("/")[0] for file in files_below(folder)} == {".lock", "2.0.0"}
 
 
 def test_death_while_linking_leaves_nothing_that_looks_complete(vimeo, tmp_path, monkeypatch):
     root, _ = vimeo
     folder = tmp_path / "data" / "vimeo90k"
-    (folder / "incomplete.ABC123_1.0.0").mkdir(parents=True)
-    (folder / "incomplete.ABC123_1.0.0" / "dataset_info.json").write_text("{}")
+    (folder / "incomplete.ABC123_2.0.0").mkdir(parents=True)
+    (folder / "incomplete.ABC123_2.0.0" / "dataset_info.json").write_text("{}")
     assert prepared.find_prepared(folder) is None
     assert run(root, folder.parent) == 0
-    assert not (folder / "incomplete.ABC123_1.0.0").exists()
+    assert not (folder / "incomplete.ABC123_2.0.0").exists()
 
 
 def test_damaged_frames_are_named_and_the_rest_is_kept(vimeo, tmp_path, small_shards, capsys, monkeypatch):
@@ -172,7 +173,8 @@ def test_damaged_frames_are_named_and_the_rest_is_kept(vimeo, tmp_path, small_sh
     for path, data in zip(bad, whole, strict=True):
         path.write_bytes(data)
     encoded = []
-    monkeypatch.setattr(tiles, "encode", lambda frame, real=tiles.encode: encoded.append(0) or real(frame))
+    real = tile_codec.encode
+    monkeypatch.setattr(tile_codec, "encode", lambda *args: encoded.append(0) or real(*args))
     assert run(root, tmp_path / "data") == 0
     assert len(encoded) == 2 * 7
 
@@ -230,7 +232,7 @@ def test_a_partial_set_is_not_taken_for_the_complete_one(vimeo, tmp_path, capsys
         message = "was prepared with --partial, without 1 clips that are there now: 00001/0266; delete it"
         assert message in capsys.readouterr().err
     assert files_below(folder) == before
-    shutil.rmtree(folder / "1.0.0")
+    shutil.rmtree(folder / "2.0.0")
     assert run(root, tmp_path / "data") == 0
     splits = prepared.list_splits(folder)
     assert {clip.name for s in splits for clip in prepared.open_split(folder, s)} == frames.keys()

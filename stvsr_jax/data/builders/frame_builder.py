@@ -1,6 +1,6 @@
 """What the builders share: a record per frame, shards of whole clips, a list of the clips beside them.
 
-A record is {clip, frame, tiles}: the clip's name, the frame's number in it, and the frame as in `tiles`. The
+A record is {clip, frame, tiles}: the clip's name, the frame's number in it, and the frame as in `tile_codec`. The
 frames of a clip follow each other in one shard, and `metadata.json` lists the clips of each split in order,
 so any frame of any clip is one random read.
 
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from stvsr_jax.data import tiles
 from stvsr_jax.data.builders import records, shards
 from stvsr_jax.data.builders.source_clip import SourceClip, first_few
+from stvsr_jax.video import tile_codec
 
 
 class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -32,8 +32,8 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       kwargs: of `tfds.core.DatasetBuilder`; `file_format` is always array_record.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {"2.0.0": "Tiles coded by zlib.", "1.0.0": "First version."}
     # Nothing is downloaded. To look for checksums TFDS would import a package that it does not require.
     url_infos = {}
     # Clips of one shard, which is what an interruption can cost.
@@ -117,7 +117,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._linker.shards = {
             (split, number): shard.path for split, found in made.items() for number, shard in enumerate(found)
         }
-        self.info.metadata["tile"] = tiles.TILE
+        self.info.metadata["tiles"] = tile_codec.VERSION
         self.info.metadata["is_partial"] = self._is_partial
         self.info.metadata["clips"] = {
             split: [dataclasses.astuple(clip) for shard in found for clip in shard.clips]

@@ -20,13 +20,13 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from tqdm import tqdm
 
 from stvsr_jax import files
-from stvsr_jax.data import tiles
 from stvsr_jax.data.builders import records
 from stvsr_jax.data.builders.source_clip import SourceClip, UnusableClip
 from stvsr_jax.data.workers import end_with_parent
+from stvsr_jax.video import tile_codec
 
 # Part of the names of shards: raise it when their content changes.
-_VERSION = 1
+_VERSION = 2
 # Problems that a message spells out.
 _SHOWN = 10
 # Frames between two reports of a worker.
@@ -73,7 +73,7 @@ def plan(clips: Sequence[SourceClip], clips_per_shard: int) -> list[ShardPlan]:
     starts = range(0, len(clips), clips_per_shard)
     for first in tqdm(starts, desc="looking at files", unit="shard", leave=False, disable=None):
         group = tuple(clips[first : first + clips_per_shard])
-        facts = json.dumps([_VERSION, tiles.TILE, [[clip.name, clip.facts()] for clip in group]])
+        facts = json.dumps([_VERSION, tile_codec.VERSION, [[clip.name, clip.facts()] for clip in group]])
         plans.append(ShardPlan(group, hashlib.sha256(facts.encode()).hexdigest()[:24]))
     return plans
 
