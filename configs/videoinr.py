@@ -43,6 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "path": "pip",
                 "strict": False,
                 "cache_dir": "",
+                "cache_gb": 0.0,
                 "cut_threshold": 10.0,
                 "recipe": {
                     "name": "videoinr",

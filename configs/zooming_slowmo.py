@@ -40,6 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "path": "pip",
                 "strict": False,
                 "cache_dir": "",
+                "cache_gb": 0.0,
                 "cut_threshold": 10.0,
                 "recipe": {
                     "name": "zooming_slowmo",

@@ -45,6 +45,15 @@ def restore_cache_settings():
         jax.config.update(name, value)
 
 
+@pytest.fixture(autouse=True)
+def forget_used_videos():
+    """A process holds a lock for each cache of videos that it uses; the tests use hundreds."""
+    from stvsr_jax.video import scan_cache
+
+    yield
+    scan_cache._users.clear()
+
+
 @pytest.fixture(scope="session")
 def write_frames():
     """Return a function that writes a folder of PNG frames: noise, every frame different."""

@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
                 "path": "",
                 "strict": False,
                 "cache_dir": "",
+                "cache_gb": 0.0,
                 "cut_threshold": 0.0,
                 "recipe": {
                     "name": "zooming_slowmo",

@@ -34,6 +34,7 @@ class DataConfig:
       strict: refuse to start if any clip cannot be used; otherwise those are left out, and one warning says
         which and why.
       cache_dir: where the scan of each clip is kept; '' for `files.default_cache_dir()`.
+      cache_gb: what the scans of videos may take there, see `scan_cache.tidy`; 0 for a share of the free disk.
       cut_threshold: of the scene cut detector; 0 looks for no cuts.
       recipe: a name in `windows.RECIPES` under 'name', and the options of that function.
       degrade: what befalls the input of training and of validation: '' for nothing but the reduction, as published, a
@@ -49,6 +50,7 @@ class DataConfig:
     path: str
     strict: bool
     cache_dir: str
+    cache_gb: float
     cut_threshold: float
     recipe: Mapping[str, Any]
     degrade: str
@@ -65,6 +67,8 @@ class DataConfig:
         if not self.path:
             raise ValueError(f"data: path is empty; give a video, a folder or one of {sorted(SOURCES)}")
         parse_degradation(self.degrade)
+        if self.cache_gb < 0:
+            raise ValueError(f"data: cache_gb={self.cache_gb} must be at least 0")
         if self.validation_windows < 1:
             raise ValueError(f"data: validation_windows={self.validation_windows} must be at least 1")
         if self.validation_crop < 4 or self.validation_crop % 4:
@@ -209,7 +213,8 @@ def _open_own(config: DataConfig, source: Source, recipe: Recipe, span: int) -> 
         clips = open_source(source.path, cache_dir=cache_dir, faults=faults, **_own_options(source))
     else:
         threshold = config.cut_threshold or _NO_CUTS
-        clips = open_source(source.path, cache_dir=cache_dir, cut_threshold=threshold, faults=faults)
+        options = {"cache_gb": config.cache_gb, "cut_threshold": threshold}
+        clips = open_source(source.path, cache_dir=cache_dir, faults=faults, **options)
     clips, unfit = sort_out(clips, recipe)  # before the split, so that messages speak of whole clips
     faults += unfit
     if not clips:

@@ -50,6 +50,7 @@ def open_path(
     path: str | os.PathLike | Sequence[str | os.PathLike],
     *,
     cache_dir: str | os.PathLike | None = None,
+    cache_gb: float = 0.0,
     cut_threshold: float | None = DEFAULT_THRESHOLD,
     max_keyframe_gap: int = DEFAULT_MAX_KEYFRAME_GAP,
     faults: list[str] | None = None,
@@ -61,6 +62,7 @@ def open_path(
         such files and folders of images in it, up to two levels down; or a list of these.
       cache_dir: where to keep what was found about each clip, by default `files.default_cache_dir()`.
       cut_threshold: see `scene_cuts.find_cuts`; None looks for no cuts.
+      cache_gb: see `video.index.load_index`.
       max_keyframe_gap: see `video.index.load_index`.
       faults: gets a sentence about each clip that cannot be used, which is then left out; None raises the
         first one's.
@@ -85,7 +87,8 @@ def open_path(
             found.setdefault(os.path.realpath(item), (root, item))
     found = list(found.values())
     videos = [item for _, item in found if item.is_file() and item.suffix.lower() != array_file.SUFFIX]
-    scan_all(videos, cache_dir=cache_dir, max_keyframe_gap=max_keyframe_gap)
+    scanning = {"cache_gb": cache_gb, "max_keyframe_gap": max_keyframe_gap}
+    scan_all(videos, cache_dir=cache_dir, **scanning)
     clips = []
     for (_, item), name in zip(found, _names(found), strict=True):
         shared = {"name": name, "cache_dir": cache_dir, "cut_threshold": cut_threshold}
@@ -95,7 +98,7 @@ def open_path(
             elif item.suffix.lower() == array_file.SUFFIX:
                 clips.append(array_file.open_array_file(item, name=name))
             else:
-                clips.append(open_video(item, max_keyframe_gap=max_keyframe_gap, **shared))
+                clips.append(open_video(item, **scanning, **shared))
     return clips
 
 

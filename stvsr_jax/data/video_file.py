@@ -54,6 +54,7 @@ def open_video(
     *,
     name: str | None = None,
     cache_dir: str | os.PathLike | None = None,
+    cache_gb: float = 0.0,
     max_keyframe_gap: int = DEFAULT_MAX_KEYFRAME_GAP,
     cut_threshold: float | None = scene_cuts.DEFAULT_THRESHOLD,
 ) -> VideoFile:
@@ -63,10 +64,13 @@ def open_video(
       path: any container and codec that PyAV reads.
       name: the clip's name, by default the file's.
       cache_dir: where to keep what was found; see `files.default_cache_dir`.
+      cache_gb: see `video.index.load_index`.
       max_keyframe_gap: see `video.index.load_index`.
       cut_threshold: see `scene_cuts.find_cuts`; None takes the whole video as one scene.
     """
-    index, thumbnails = load_index(path, cache_dir=cache_dir, max_keyframe_gap=max_keyframe_gap)
+    index, thumbnails = load_index(
+        path, cache_dir=cache_dir, cache_gb=cache_gb, max_keyframe_gap=max_keyframe_gap
+    )
     cuts = [] if cut_threshold is None else scene_cuts.find_cuts(thumbnails, threshold=cut_threshold)
     scenes = scene_cuts.scenes_between(cuts, index.num_frames)
     return VideoFile(name=name or os.path.basename(path), index=index, scenes=scenes)

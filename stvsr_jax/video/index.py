@@ -10,8 +10,9 @@ as well, in tiles (`tile_store`). Frames read from them have the same values, bi
 
 import contextlib
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -20,18 +21,27 @@ from absl import logging
 from tqdm import tqdm
 
 from stvsr_jax import files, locks
-from stvsr_jax.video import colour, decoding, deinterlacing, frame_parts, media, scene_cuts, tile_store
+from stvsr_jax.video import (
+    colour,
+    decoding,
+    deinterlacing,
+    frame_parts,
+    media,
+    scan_cache,
+    scene_cuts,
+    tile_store,
+)
 from stvsr_jax.video.errors import OUT_OF_RESOURCES, ClipError
 from stvsr_jax.video.random_reader import VideoIndex, VideoReader, shrink_upright
 
-# Part of the cache's file names: raise it if the meaning of an entry changes.
-_VERSION = 5
 # A sample from tiles costs a tenth of the whole frames that are decoded for one in place.
 DEFAULT_MAX_KEYFRAME_GAP = 1
 # Where windows are read in order, few of the frames that are decoded in place are for nothing.
 IN_ORDER_KEYFRAME_GAP = 32
 # Formats whose planes are stored as they are; everything else is stored as the RGB it will be read as.
 _STORED_AS = {name: name.replace("yuvj", "yuv") for name in frame_parts.PLANAR}
+# Bytes of tiles between two looks at the room that is left.
+_CHECKED_BYTES = 2**26
 # Keyframes around which reading in place is tried out before it is relied on.
 _PROBES = 8
 
@@ -39,14 +49,16 @@ _PROBES = 8
 def entry_of(path: Path, cache_dir: str | os.PathLike | None, max_keyframe_gap: int) -> Path:
     """Returns the path of a video's entry in the cache, without suffix; raises OSError if there is no such file."""
     status = path.stat()
-    facts = [_VERSION, str(path), status.st_size, status.st_mtime_ns, max_keyframe_gap]
-    return files.entry_path(cache_dir, "videos", facts)
+    facts = [str(path), status.st_size, status.st_mtime_ns, max_keyframe_gap]
+    entry = files.entry_path(cache_dir, "videos", facts)
+    return entry.with_name(f"{scan_cache.VERSION}-{entry.name}")
 
 
 def load_index(
     path: str | os.PathLike,
     *,
     cache_dir: str | os.PathLike | None = None,
+    cache_gb: float = 0.0,
     max_keyframe_gap: int = DEFAULT_MAX_KEYFRAME_GAP,
 ) -> tuple[VideoIndex, np.ndarray]:
     """Returns the index of a video and its thumbnails, from the cache or by decoding it once.
@@ -54,6 +66,7 @@ def load_index(
     Args:
       path: a video in any container and codec that PyAV reads.
       cache_dir: for the index, and the tiles if they are needed; see `stvsr_jax.files`.
+      cache_gb: what all videos in the cache may take; see `scan_cache.tidy`.
       max_keyframe_gap: videos with keyframes at most this many frames apart are read in place.
 
     Returns:
@@ -63,7 +76,7 @@ def load_index(
       FileNotFoundError: no such file.
       ValueError: max_keyframe_gap is below 1.
       ClipError: it is empty, damaged, cut short, changes its size, or has no video in it.
-      OSError: the cache cannot be written, or the machine has run out of something.
+      OSError: the cache cannot be written or is full, or the machine has run out of something.
     """
     path = Path(path).absolute()
     if max_keyframe_gap < 1:
@@ -74,12 +87,14 @@ def load_index(
     if status.st_size == 0:
         raise ClipError(f"{path} cannot be read as a video: it has zero bytes")
     entry = entry_of(path, cache_dir, max_keyframe_gap)
+    scan_cache.use([entry])
     if (known := _read_entry(entry)) is not None:
         return known
+    check_room = functools.partial(scan_cache.check_room, entry.parent, cache_gb)
     with locks.in_turn(entry.with_suffix(".lock"), "another process that scans a video"):
         if (known := _read_entry(entry)) is not None:  # by now
             return known
-        index, thumbnails = _scan(path, entry.with_suffix(".tiles"), max_keyframe_gap)
+        index, thumbnails = _scan(path, entry.with_suffix(".tiles"), max_keyframe_gap, check_room)
         files.write_array(entry.with_suffix(".npy"), thumbnails)
         files.write_json(entry.with_suffix(".json"), index.to_json())
         return index, thumbnails
@@ -96,18 +111,29 @@ def _read_entry(entry: Path) -> tuple[VideoIndex, np.ndarray] | None:
     return (index, thumbnails) if is_whole else None
 
 
-def _scan(path: Path, tiles: Path, max_keyframe_gap: int) -> tuple[VideoIndex, np.ndarray]:
-    """Decodes a video once, or twice if reading it in place turns out not to be exact."""
+def _scan(
+    path: Path, tiles: Path, max_keyframe_gap: int, check_room: Callable[[], None]
+) -> tuple[VideoIndex, np.ndarray]:
+    """Decodes a video once, or twice if reading it in place turns out not to be exact.
+
+    Args:
+      path: of the video.
+      tiles: where they go, if they are needed.
+      max_keyframe_gap: as of `load_index`.
+      check_room: called now and then while tiles are written; makes room, or raises OSError.
+    """
+    check_room()
     pts, keyframes, declared = _read_packets(path)
     ends = [*keyframes, len(pts)]
     gap = max((b - a for a, b in zip(ends[:-1], ends[1:], strict=True)), default=0)
     if keyframes and keyframes[0] == 0 and gap <= max_keyframe_gap:
-        index, thumbnails, is_interlaced = _decode(path, None, declared, keyframes)
+        index, thumbnails, is_interlaced = _decode(path, None, declared, keyframes, check_room)
         if index.pts == pts and not is_interlaced and _reads_exactly(index, thumbnails):
             return index, thumbnails
         logging.info("%s cannot be read in place frame by frame", path)
     with files.replacing(tiles) as draft:
-        index, thumbnails, _ = _decode(path, draft, declared, ())
+        index, thumbnails, _ = _decode(path, draft, declared, (), check_room)
+        check_room()
         logging.info("%s: %.0f MB of tiles in %s", path, draft.stat().st_size / 1e6, tiles)
     return dataclasses.replace(index, media=str(tiles)), thumbnails
 
@@ -165,7 +191,7 @@ def _read_packets(path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:
 
 
 def _decode(
-    path: Path, tiles: Path | None, expected: int, keyframes: tuple[int, ...]
+    path: Path, tiles: Path | None, expected: int, keyframes: tuple[int, ...], check_room: Callable[[], None]
 ) -> tuple[VideoIndex, np.ndarray, bool]:
     """Decodes every frame of a video, writing its tiles, deinterlaced, to `tiles` if that is not None.
 
@@ -189,7 +215,7 @@ def _decode(
                 converter = colour.RgbConverter(tags)
                 orientation = decoding.read_orientation(frame)
                 if tiles is not None:
-                    writer = stack.enter_context(_TileCopy(tiles, frame, converter))
+                    writer = stack.enter_context(_TileCopy(tiles, frame, converter, check_room))
             if (frame.height, frame.width) != size:
                 raise ClipError(
                     f"{path} changes size from {size[1]}x{size[0]} to {frame.width}x{frame.height} "
@@ -227,11 +253,13 @@ def _decode(
 class _TileCopy:
     """Writes the frames of a video as tiles."""
 
-    def __init__(self, path: Path, like: av.VideoFrame, converter: colour.RgbConverter):
+    def __init__(
+        self, path: Path, like: av.VideoFrame, converter: colour.RgbConverter, check_room: Callable[[], None]
+    ):
         size, steps = (like.height, like.width), frame_parts.PLANAR.get(like.format.name, (1, 1))
         is_whole = not any(side % step for side, step in zip(size, steps, strict=True))
         self._format = _STORED_AS.get(like.format.name, "rgb") if is_whole else "rgb"
-        self._converter = converter
+        self._converter, self._check_room, self._checked = converter, check_room, 0
         self._writer = tile_store.TileWriter(path, self._format, size)
 
     def add(self, frame: av.VideoFrame) -> None:
@@ -240,6 +268,9 @@ class _TileCopy:
         else:
             planes = frame_parts.cut_planes(frame, (0, 0, frame.height, frame.width))
         self._writer.add(planes)
+        if self._writer.num_bytes > self._checked + _CHECKED_BYTES:
+            self._check_room()
+            self._checked = self._writer.num_bytes
 
     def __enter__(self) -> "_TileCopy":
         return self

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from stvsr_jax import files
 from stvsr_jax.locks import in_turn
-from stvsr_jax.video import index
+from stvsr_jax.video import index, scan_cache
 
 _SMALL = 4 * 2**20  # bytes of all videos; fewer are scanned in less than it takes to start a process
 
@@ -27,6 +27,7 @@ def scan_all(
     paths: Sequence[str | os.PathLike],
     *,
     cache_dir: str | os.PathLike | None = None,
+    cache_gb: float = 0.0,
     max_keyframe_gap: int = index.DEFAULT_MAX_KEYFRAME_GAP,
     num_workers: int | None = None,
 ) -> None:
@@ -36,12 +37,19 @@ def scan_all(
 
     Args:
       paths: of videos.
-      cache_dir, max_keyframe_gap: as of `load_index`.
+      cache_dir, cache_gb, max_keyframe_gap: as of `load_index`.
       num_workers: processes; None: one for each core.
     """
 
+    entries = dict(_find_entries(paths, cache_dir, max_keyframe_gap))
+    # All at once: none of them may leave for another one of them.
+    scan_cache.use(entries.values())
+    for folder in {entry.parent for entry in entries.values()}:
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            scan_cache.tidy(folder, cache_gb)
+
     def missing():
-        return [path for path in paths if not _is_known(path, cache_dir, max_keyframe_gap)]
+        return [path for path, entry in entries.items() if not entry.with_suffix(".json").is_file()]
 
     num_workers = num_workers or len(os.sched_getaffinity(0))
     waiting = missing()
@@ -52,7 +60,9 @@ def scan_all(
             with tqdm(
                 total=len(waiting), desc="scanning", unit="video", leave=False, disable=None
             ) as progress:
-                _share(waiting, cache_dir, max_keyframe_gap, min(num_workers, len(waiting)), progress)
+                _share(
+                    waiting, cache_dir, cache_gb, max_keyframe_gap, min(num_workers, len(waiting)), progress
+                )
 
 
 def _turn(paths, cache_dir) -> contextlib.AbstractContextManager:
@@ -62,19 +72,18 @@ def _turn(paths, cache_dir) -> contextlib.AbstractContextManager:
     return in_turn(lock, "another process that scans the same videos")
 
 
-def _is_known(path, cache_dir, max_keyframe_gap):
-    try:
-        entry = index.entry_of(Path(path).absolute(), cache_dir, max_keyframe_gap)
-    except OSError:  # `load_index` will say so
-        return True
-    return entry.with_suffix(".json").is_file()
+def _find_entries(paths, cache_dir, max_keyframe_gap):
+    """Yields the videos that exist, each with its entry in the cache."""
+    for path in paths:
+        with contextlib.suppress(OSError):  # `load_index` will say so
+            yield path, index.entry_of(Path(path).absolute(), cache_dir, max_keyframe_gap)
 
 
-def _share(paths, cache_dir, max_keyframe_gap, num_workers, progress):
+def _share(paths, cache_dir, cache_gb, max_keyframe_gap, num_workers, progress):
     left = queue.SimpleQueue()
     for path in paths:
         left.put(str(Path(path).absolute()))
-    command = [sys.executable, "-m", __name__, str(cache_dir or ""), str(max_keyframe_gap)]
+    command = [sys.executable, "-m", __name__, str(cache_dir or ""), str(cache_gb), str(max_keyframe_gap)]
     # Their messages are shown; one bar here stands for theirs.
     environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     workers = [
@@ -110,8 +119,12 @@ def _feed(worker, left, progress):
             progress.update()
 
 
-def _work(cache_dir: str, max_keyframe_gap: str) -> None:
-    options = {"cache_dir": cache_dir or None, "max_keyframe_gap": int(max_keyframe_gap)}
+def _work(cache_dir: str, cache_gb: str, max_keyframe_gap: str) -> None:
+    options = {
+        "cache_dir": cache_dir or None,
+        "cache_gb": float(cache_gb),
+        "max_keyframe_gap": int(max_keyframe_gap),
+    }
     for line in sys.stdin:  # ends with the process that started this one
         with contextlib.suppress(ValueError, OSError):  # told when the clip is opened
             index.load_index(os.fsdecode(bytes.fromhex(line)), **options)

@@ -33,6 +33,11 @@ class TileWriter:
         self._write(data)
         self._starts.append(self._starts[-1] + len(data))
 
+    @property
+    def num_bytes(self) -> int:
+        """What the frames take so far."""
+        return self._starts[-1]
+
     def finish(self) -> None:
         """Completes the file."""
         text = json.dumps(self._facts | {"count": len(self._starts) - 1}).encode()

@@ -57,6 +57,7 @@ def make_config(folder, **changes):
         "path": str(folder),
         "strict": False,
         "cache_dir": "",
+        "cache_gb": 0.0,
         "cut_threshold": 0.0,
         "degrade": "",
         "recipe": recipe,

@@ -30,6 +30,7 @@ def config(folder, tmp_path):
         path=str(folder),
         strict=False,
         cache_dir=str(tmp_path / "cache"),
+        cache_gb=0.0,
         cut_threshold=0.0,
         recipe=RECIPE,
         degrade="",
@@ -347,3 +348,13 @@ def test_unknown_options_of_a_source_are_named(config, folder):
     path = f"[('{folder}', 1, {{'speed': (0.5, 1)}})]"
     with pytest.raises(ValueError, match=r"unknown keys \['speed'\]"):
         make(dataclasses.replace(config, path=path))
+
+
+def test_videos_keep_within_the_bound_of_the_config(config, tmp_path, draw_frames, write_video):
+    path = write_video(tmp_path / "a.mp4", draw_frames(40, 48, 64))
+    config = dataclasses.replace(config, path=str(path))
+    with pytest.raises(OSError, match="more than 1e-05 GB, the bound of their cache; raise data.cache_gb"):
+        make(dataclasses.replace(config, cache_gb=1e-5))
+    make(dataclasses.replace(config, cache_gb=0.01))
+    with pytest.raises(ValueError, match="data: cache_gb=-1.0 must be at least 0"):
+        dataclasses.replace(config, cache_gb=-1.0)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from stvsr_jax.data import sources
-from stvsr_jax.video import index, scan
+from stvsr_jax.video import index, scan, scan_cache
 from stvsr_jax.video.scan import scan_all
 from tests.limits import HANG
 
@@ -32,6 +32,10 @@ def scanned(monkeypatch):
     seen, scan = [], index._scan
     monkeypatch.setattr(index, "_scan", lambda path, *rest: (seen.append(path.name), scan(path, *rest))[1])
     return seen
+
+
+def is_known(path, cache, gap):
+    return index.entry_of(path, cache, gap).with_suffix(".json").is_file()
 
 
 @pytest.mark.parametrize("small", [0, 10**9])
@@ -66,7 +70,7 @@ def test_a_process_that_wants_the_same_videos_waits_and_finds_everything(
         waiting.join(timeout=0.3)
         assert waiting.is_alive()
         scan_all(videos[2:4], **options)  # others do not wait
-        assert [scan._is_known(path, cache, index.DEFAULT_MAX_KEYFRAME_GAP) for path in videos[:4]] == [
+        assert [is_known(path, cache, index.DEFAULT_MAX_KEYFRAME_GAP) for path in videos[:4]] == [
             False,
             False,
             True,
@@ -106,8 +110,30 @@ def test_each_video_is_locked_while_it_is_scanned(videos, scanned, tmp_path, mon
     assert scanned == [videos[1].name, videos[0].name]
 
 
+def test_a_bound_that_was_lowered_holds_from_the_next_run_on(videos, tmp_path):
+    for path in videos[:4]:
+        index.load_index(path, cache_dir=tmp_path / "cache")
+    scan_cache._users.clear()  # as in a new process
+    scan_all(videos[:1], cache_dir=tmp_path / "cache", cache_gb=1e-8)
+    assert [is_known(path, tmp_path / "cache", index.DEFAULT_MAX_KEYFRAME_GAP) for path in videos[:4]] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_a_set_that_does_not_fit_is_told_by_the_process_that_wants_it(videos, scanned, tmp_path, monkeypatch):
+    monkeypatch.setattr(scan, "_SMALL", 0)
+    options = {"cache_dir": tmp_path / "cache", "cache_gb": 1e-8}
+    scan_all(videos[:4], num_workers=2, **options)
+    assert not list(tmp_path.rglob("*.json")) and not list(tmp_path.rglob("*.tiles"))
+    with pytest.raises(OSError, match="the bound of their cache"):
+        sources.open_path(tmp_path / "videos", **options)
+
+
 def test_workers_end_with_the_process_that_started_them(videos, tmp_path):
-    command = [sys.executable, "-m", "stvsr_jax.video.scan", str(tmp_path / "cache"), "32"]
+    command = [sys.executable, "-m", "stvsr_jax.video.scan", str(tmp_path / "cache"), "0.0", "32"]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     worker.stdin.write(os.fsencode(videos[2]).hex().encode() + b"\n")
     worker.stdin.flush()
@@ -115,4 +141,4 @@ def test_workers_end_with_the_process_that_started_them(videos, tmp_path):
     worker.stdin.close()  # as by the end of the other process
     assert worker.wait(timeout=HANG) == 0
     worker.stdout.close()
-    assert scan._is_known(videos[2], tmp_path / "cache", 32)
+    assert is_known(videos[2], tmp_path / "cache", 32)
