@@ -108,7 +108,7 @@ def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
     facts = []  # (number, dts, pts, duration) of each frame
     heard = set()  # seconds in which there is sound
     number = -1
-    end = 0  # of what is read, in bytes
+    start = end = 0  # of the last packet, in bytes
     with media.open_to_read(path) as container:
         is_joinable = bool(container.format.flags & av.format.Flags.ts_discont.value)
         stream = container.streams[stream_index]
@@ -116,7 +116,7 @@ def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
         shows_as_decoded = _shows_as_decoded(container, stream)
         format_name = container.format.name
         for packet in container.demux(stream, *(container.streams.audio if is_joinable else ())):
-            end = max(end, (packet.pos or 0) + packet.size)
+            start, end = max(start, packet.pos or 0), max(end, (packet.pos or 0) + packet.size)
             if packet.stream_index != stream_index:
                 if packet.pts is not None:
                     heard.add(int(packet.pts * packet.time_base))
@@ -136,7 +136,7 @@ def scan_packets(path: str | os.PathLike, stream_index: int) -> Scan:
         min(all_pts, default=0),
         max(((pts, duration) for *_, pts, duration in pieces[-1] if pts is not None), default=(0, 0))[1],
         Timeline(parts, shows_as_decoded),
-        joined_files.count_unread(path, format_name, end),
+        joined_files.count_unread(path, format_name, start, end),
     )
 
 

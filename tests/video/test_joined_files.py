@@ -51,11 +51,24 @@ def test_what_is_not_read_of_joined_files_is_noted(tmp_path, suffix, codec, read
     assert [note[: len(start)] for note, start in zip(notes, said, strict=True)] == said
 
 
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_joined_files_that_look_like_one_more_packet_are_noted(tmp_path, codec):
+    one = write(tmp_path / "one.ivf", codec)
+    assert sequential_reader.probe(one).unread_files == 0
+    joined = tmp_path / "joined.ivf"
+    joined.write_bytes(3 * one.read_bytes())
+    info = sequential_reader.probe(joined)
+    assert len(list(sequential_reader.read_frames(info))) == 12
+    assert info.unread_files == 2
+    plan = request.make_plan(request.Request(joined, tmp_path / "out.mp4"), "zooming_slowmo")
+    assert any("2 files are put behind another" in remark for remark in plan.remarks)
+
+
 def test_headers_count_behind_what_was_read_alone(tmp_path):
     header = b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00"
     path = tmp_path / "a.flv"
     path.write_bytes(header + b"FLV" + header + bytes(100) + header)
-    assert joined_files.count_unread(path, "flv", 0) == 2
-    assert joined_files.count_unread(path, "flv", 20) == 1
-    assert joined_files.count_unread(path, "flv", path.stat().st_size) == 0
-    assert joined_files.count_unread(path, "avi", 0) == 0
+    assert joined_files.count_unread(path, "flv", 0, 0) == 2
+    assert joined_files.count_unread(path, "flv", 0, 20) == 1
+    assert joined_files.count_unread(path, "flv", 0, path.stat().st_size) == 0
+    assert joined_files.count_unread(path, "avi", 0, 0) == 0
