@@ -77,7 +77,7 @@ def make_record(program: Program, known: Record | None, compiles: bool) -> Recor
 
     Args:
       program: what is traced.
-      known: an earlier record, which is returned if it is of the same program, jax and libtpu.
+      known: an earlier record, which is returned if it is of the same program, jax, libtpu and options.
       compiles: whether to compile another program; otherwise None is returned.
     """
     is_training = program.job == "training step"
@@ -91,6 +91,7 @@ def make_record(program: Program, known: Record | None, compiles: bool) -> Recor
         **dataclasses.asdict(program),
         "jax": jax.__version__,
         "libtpu": importlib.metadata.version("libtpu"),
+        "compiler_options": dict(topology.chip_of(program.topology).compiler_options),
         "program": hashlib.sha256(lowered.as_text().encode()).hexdigest()[:16],
     }
     if known and made_of.items() <= known.items():

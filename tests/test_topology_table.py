@@ -1,5 +1,6 @@
 """The tables of docs/tpu.md are those of the records, within their budgets, and the records are of this code."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -121,6 +122,10 @@ def test_only_other_programs_are_compiled(monkeypatch):
     assert topology_table.make_record(program, record, compiles=False) is None and len(compiled) == 1
     assert topology_table.make_record(program, record, compiles=True)["program"] != record["program"]
     assert compiled == [topology.CHIPS["v5e"]] * 2
+    record = topology_table.make_record(program, None, compiles=True)
+    other = dataclasses.replace(topology.CHIPS["v5e"], compiler_options=(("a", "1"),))
+    monkeypatch.setitem(topology.CHIPS, "v5e", other)
+    assert topology_table.make_record(program, record, compiles=False) is None
 
 
 def test_failed_programs_are_named_and_lose_their_row(monkeypatch, tmp_path, capsys):
