@@ -147,7 +147,7 @@ def _table(records, job):
             f"{r['hbm_bound_milliseconds']:.0f} ms",
             f"{r['matrix_bound_milliseconds']:.0f} ms",
             f"{r['compile_seconds']:.0f} s",
-            f"{r['compile_cpu_seconds']:.0f} s" if r["compile_cpu_seconds"] else "",
+            f"{r['compile_cpu_seconds']:.0f} s",
         ]
         moved = sorted(r["collectives"].items())
         text = ", ".join(f"{x['count']} {kind} of {x['megabytes']:.0f} MB" for kind, x in moved)

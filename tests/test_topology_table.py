@@ -16,9 +16,7 @@ from stvsr_jax.runtime import topology
 from stvsr_jax.topology_table import PROGRAMS, Program
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
-SECONDS = (
-    360  # of the compiler on all cores, beside other work; on a quiet machine of two cores 3 minutes pass
-)
+SECONDS = 240  # of the compiler on all cores, beside other work
 
 needs_libtpu = pytest.mark.skipif(
     not topology.is_available(), reason="libtpu is not installed: pip install 'stvsr-jax[tpu-compile]'"
@@ -45,8 +43,7 @@ def test_the_page_has_the_tables_of_the_records():
 def test_programs_keep_to_their_budgets(record):
     program = topology_table._program_of(record)
     assert record["memory_gigabytes"] < (6 if program.job == "inference" else 12)
-    seconds = record["compile_seconds"], record["compile_cpu_seconds"]
-    assert min(s for s in seconds if s) < SECONDS  # the machine may do other work
+    assert min(record["compile_seconds"], record["compile_cpu_seconds"]) < SECONDS
     counts = {kind: moved["count"] for kind, moved in record["collectives"].items()}
     if program.job == "inference":
         assert not counts
