@@ -77,7 +77,7 @@ def make_record(program: Program, known: Record | None, compiles: bool) -> Recor
 
     Args:
       program: what is traced.
-      known: an earlier record, which is returned if it is of the same program, jax and libtpu.
+      known: an earlier record, which is returned if it is of the same program, jax, libtpu and options.
       compiles: whether to compile another program; otherwise None is returned.
     """
     is_training = program.job == "training step"
@@ -91,6 +91,7 @@ def make_record(program: Program, known: Record | None, compiles: bool) -> Recor
         **dataclasses.asdict(program),
         "jax": jax.__version__,
         "libtpu": importlib.metadata.version("libtpu"),
+        "compiler_options": dict(topology.chip_of(program.topology).compiler_options),
         "program": hashlib.sha256(lowered.as_text().encode()).hexdigest()[:16],
     }
     if known and made_of.items() <= known.items():
@@ -146,7 +147,7 @@ def _table(records, job):
             f"{r['hbm_bound_milliseconds']:.0f} ms",
             f"{r['matrix_bound_milliseconds']:.0f} ms",
             f"{r['compile_seconds']:.0f} s",
-            f"{r['compile_cpu_seconds']:.0f} s" if r["compile_cpu_seconds"] else "",
+            f"{r['compile_cpu_seconds']:.0f} s",
         ]
         moved = sorted(r["collectives"].items())
         text = ", ".join(f"{x['count']} {kind} of {x['megabytes']:.0f} MB" for kind, x in moved)

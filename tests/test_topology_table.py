@@ -1,5 +1,6 @@
 """The tables of docs/tpu.md are those of the records, within their budgets, and the records are of this code."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -15,9 +16,7 @@ from stvsr_jax.runtime import topology
 from stvsr_jax.topology_table import PROGRAMS, Program
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
-SECONDS = (
-    360  # of the compiler on all cores, beside other work; on a quiet machine of two cores 3 minutes pass
-)
+SECONDS = 240  # of the compiler on all cores, beside other work
 
 needs_libtpu = pytest.mark.skipif(
     not topology.is_available(), reason="libtpu is not installed: pip install 'stvsr-jax[tpu-compile]'"
@@ -44,8 +43,7 @@ def test_the_page_has_the_tables_of_the_records():
 def test_programs_keep_to_their_budgets(record):
     program = topology_table._program_of(record)
     assert record["memory_gigabytes"] < (6 if program.job == "inference" else 12)
-    seconds = record["compile_seconds"], record["compile_cpu_seconds"]
-    assert min(s for s in seconds if s) < SECONDS  # the machine may do other work
+    assert min(record["compile_seconds"], record["compile_cpu_seconds"]) < SECONDS
     counts = {kind: moved["count"] for kind, moved in record["collectives"].items()}
     if program.job == "inference":
         assert not counts
@@ -121,6 +119,10 @@ def test_only_other_programs_are_compiled(monkeypatch):
     assert topology_table.make_record(program, record, compiles=False) is None and len(compiled) == 1
     assert topology_table.make_record(program, record, compiles=True)["program"] != record["program"]
     assert compiled == [topology.CHIPS["v5e"]] * 2
+    record = topology_table.make_record(program, None, compiles=True)
+    other = dataclasses.replace(topology.CHIPS["v5e"], compiler_options=(("a", "1"),))
+    monkeypatch.setitem(topology.CHIPS, "v5e", other)
+    assert topology_table.make_record(program, record, compiles=False) is None
 
 
 def test_failed_programs_are_named_and_lose_their_row(monkeypatch, tmp_path, capsys):

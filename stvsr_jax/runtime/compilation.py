@@ -15,7 +15,7 @@ import filelock
 import jax
 
 from stvsr_jax.files import default_cache_dir
-from stvsr_jax.runtime import function_identity, kernel_compiler, program_store
+from stvsr_jax.runtime import function_identity, kernel_compiler, program_store, topology
 
 
 def keep_compiled_programs() -> None:
@@ -60,16 +60,17 @@ def options(*, concurrent: bool = False) -> dict[str, str]:
     """Returns the compiler options for a network or a training step, those of `jax.jit(compiler_options=...)`.
 
     On a CUDA device the kernels of a program are launched as one CUDA graph. Thousands of small kernels take the host
-    longer to launch one by one than the device to run. Empty on other devices, and if XLA_FLAGS sets what goes into
-    graphs.
+    longer to launch one by one than the device to run; none of this if XLA_FLAGS sets what goes into graphs. On a TPU
+    they are those of `topology.CHIPS`.
 
     Args:
       concurrent: independent kernels may run side by side. That is faster and takes about twice the memory: fewer
         buffers can be reused.
     """
+    device = jax.devices()[0]
+    if "cuda" not in device.client.platform_version.lower():
+        return topology.compiler_options_of(device.device_kind)
     if "xla_gpu_enable_command_buffer" in os.environ.get("XLA_FLAGS", ""):
-        return {}
-    if "cuda" not in jax.devices()[0].client.platform_version.lower():
         return {}
     mode = {"xla_gpu_command_buffer_scheduling_mode": "CONCURRENT"} if concurrent else {}
     return {_GRAPHS: f"{_IN_GRAPHS},{_CONVOLUTIONS}", **mode}

@@ -110,9 +110,9 @@ def test_cpus_keep_none():
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def pretend_device(monkeypatch, platform_version):
+def pretend_device(monkeypatch, platform_version, kind=""):
     client = types.SimpleNamespace(platform_version=platform_version)
-    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(client=client)])
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(client=client, device_kind=kind)])
 
 
 def test_cuda_devices_start_convolutions_and_loops_in_graphs(monkeypatch):
@@ -162,6 +162,13 @@ def test_options_given_last_count():
 @pytest.mark.parametrize("platform_version", ["PJRT C API\nrocm 60300", "cpu", "PJRT C API\nTFRT TPU v5"])
 def test_other_devices_get_no_options(monkeypatch, platform_version):
     pretend_device(monkeypatch, platform_version)
+    assert compilation.options() == {}
+
+
+def test_a_tpu_gets_the_options_of_its_kind(monkeypatch):
+    pretend_device(monkeypatch, "PJRT C API\nTFRT TPU v4", "TPU v4")
+    assert compilation.options() == {"xla_tpu_cmem_max_repacks": "0"}
+    pretend_device(monkeypatch, "PJRT C API\nTFRT TPU v5", "TPU v5 lite")
     assert compilation.options() == {}
 
 

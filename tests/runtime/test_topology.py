@@ -1,5 +1,7 @@
 """Programs are compiled for TPUs that are not here, with libtpu where it is installed."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -108,6 +110,27 @@ def test_kernels_compile_and_what_they_make_between_stays_on_the_chip(name, func
     report = compile_function(function, name, *KERNELS[function])
     corners = 4 * PIXELS * 576 * 4  # of all samples, float32: what gathers would store
     assert report.temporary_bytes < corners
+
+
+@needs_libtpu
+def test_programs_are_compiled_with_the_options_of_their_chip(monkeypatch):
+    wrong = dataclasses.replace(
+        topology.CHIPS["v4"], compiler_options=(("xla_tpu_cmem_max_repacks", "some"),)
+    )
+    monkeypatch.setitem(topology.CHIPS, "v4", wrong)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_tpu_cmem_max_repacks"):
+        compile_function(jnp.sin, "v4:2x2x1", (8, 128))
+
+
+@needs_libtpu
+@pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_masks_of_a_convolution_take_whole_registers(name):
+    device = SingleDeviceSharding(topology.describe_devices(name)[0])
+    arguments = [jax.ShapeDtypeStruct(s, jnp.bfloat16, sharding=device) for s in KERNELS[convolve]]
+    lowered = jax.jit(convolve).trace(*arguments).lower(lowering_platforms=("tpu",))
+    assert (
+        lowered.compile().memory_analysis().generated_code_size_in_bytes < 300_000
+    )  # row by row: 460 kB or more
 
 
 @needs_libtpu

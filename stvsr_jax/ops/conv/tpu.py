@@ -284,9 +284,16 @@ def _write_columns(plan, window, columns, chunk):
         span = plan.chunk + (LANES if rest else 0)
         wide = window[:, pl.ds(pl.multiple_of(chunk[1] + start * LANES, LANES), span)]
         shifted = (pltpu.roll(wide, span - rest, 1) if rest else wide)[:, : plan.chunk]
-        columns[tap * channels : (tap + 1) * channels, :] = jnp.where(inside[:1], shifted, 0.0).astype(
-            columns.dtype
-        )
+        columns[tap * channels : (tap + 1) * channels, :] = _keep(inside, shifted).astype(columns.dtype)
+
+
+def _keep(inside, x):
+    """Returns x [C, pixels] where `inside` [8, pixels], elsewhere zero.
+
+    The rows of `inside` are equal. A mask of one row would be compiled row by row of x, to eight times as many instructions.
+    """
+    registers = x.reshape(-1, *inside.shape)
+    return jnp.where(inside, registers, 0.0).reshape(x.shape)
 
 
 def _dot(a: Any, b: Any, contract=((1,), (0,))):
