@@ -15,11 +15,11 @@ def run(args: argparse.Namespace) -> int:
     """Enlarges what the command line names; returns the exit code."""
     # Before it ends, Python searches all objects for garbage three times: a third of a second with JAX.
     atexit.register(gc.freeze)
-    with early_start.begun(args):
+    with early_start.begun(args) as processes:
         with early_start.importing():
             from stvsr_jax.inference import command
 
-        return command.run(args)
+        return command.run(args, processes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

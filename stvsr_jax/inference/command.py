@@ -9,19 +9,35 @@ import dataclasses
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import jax
 import tqdm
 
 from stvsr_jax import command_line
-from stvsr_jax.inference import early_start, estimate, inputs, job, number_format, predictor, work_folder
+from stvsr_jax.inference import (
+    device_network,
+    device_processes,
+    early_start,
+    estimate,
+    inputs,
+    job,
+    number_format,
+    predictor,
+    work_folder,
+)
 from stvsr_jax.inference import request as requests
 from stvsr_jax.runtime import compilation
 from stvsr_jax.weights import choice
 
 
-def run(args: argparse.Namespace) -> int:
-    """Enlarges what the command line names; returns the exit code."""
+def run(args: argparse.Namespace, processes: Sequence[device_processes.DeviceProcess] = ()) -> int:
+    """Enlarges what the command line names; returns the exit code.
+
+    Args:
+      args: of `stvsr upscale`.
+      processes: of the devices; none: the network runs in this process.
+    """
     pairs, is_batch = _pair_up(args)
     as_pictures = is_batch and args.suffix == ""
     planned = [(pair, _make_request(args, *pair, as_pictures)) for pair in pairs]
@@ -30,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if not planned:
         print("note: shard {}/{} has no input".format(*args.shard), file=sys.stderr)
         return 0
-    network = _load(args, chosen)
+    network = _load(args, chosen, processes)
     if is_batch and not args.info:
         args.paths[-1].mkdir(exist_ok=True)
     replaced = None
@@ -45,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
                     print(f"note: {output} exists: {source} is skipped", file=sys.stderr)
                     continue
                 print(f"{source} -> {output}" if not args.info else f"{source}", file=sys.stderr)
-            code = max(code, _run_one(args, request, network, stopped_by, replaced))
+            code = max(code, _run_one(args, request, network, processes, stopped_by, replaced))
             if stopped_by:
                 return 128 + stopped_by[0]
     if replaced and not code:
@@ -53,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _run_one(args, request, network, stopped_by, replaced):
+def _run_one(args, request, network, processes, stopped_by, replaced):
     """Returns the exit code for one input; `replaced` is that of a batch that overwrites, or None."""
     is_running = False
     try:
@@ -81,7 +97,7 @@ def _run_one(args, request, network, stopped_by, replaced):
             notes = job.run(plan, network, files, on_progress=show, should_stop=lambda: bool(stopped_by))
         for remark in notes:
             print(f"note: {remark}", file=sys.stderr)
-        early_start.remember(args, request.input)
+        early_start.remember(args, request.input, processes)
         if replaced:
             replaced.add(request.output, job.identify(plan, network))
     except job.Stopped as stop:
@@ -138,14 +154,16 @@ def _choose_weights(args, planned):
     )
 
 
-def _load(args, chosen):
+def _load(args, chosen, processes):
     if chosen.remark:
         print(chosen.remark, file=sys.stderr)
     compilation.keep_compiled_programs()
-    return predictor.Predictor.from_pretrained(
+    platform = device_network.platform_of(processes[0]) if processes else jax.default_backend()
+    network = predictor.Predictor.from_pretrained(
         chosen.source,
         weights=args.weights,
-        dtype=number_format.DTYPES[number_format.choose_dtype(args.dtype, jax.default_backend())],
+        dtype=number_format.DTYPES[number_format.choose_dtype(args.dtype, platform)],
         ensemble=args.ensemble,
         devices=jax.local_devices(),
     )
+    return device_network.DeviceNetwork(network, processes) if processes else network

@@ -6,41 +6,64 @@ the start. That changes nothing but the time: a program is found under its name 
 """
 
 import argparse
+import concurrent.futures
 import contextlib
-import ctypes
 import gc
 import os
 import pathlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from stvsr_jax.inference import device_processes
 
 # Arguments that decide nothing about the programs.
 _IGNORED = "paths overwrite crf preset segment max_frames preview input_fps shard decoder".split()
 
 
 @contextlib.contextmanager
-def begun(args: argparse.Namespace) -> Iterator[None]:
+def begun(args: argparse.Namespace) -> Iterator[list[device_processes.DeviceProcess]]:
     """Inside, the device is woken and programs are loaded by threads; imports JAX.
 
-    From then on XLA takes a GPU's memory as it needs it, unless the environment says otherwise: to take three quarters
-    at once costs 1.3 s of an H200's start, and leaves little to other programs.
+    Where there are several GPUs, a process for each does that, and JAX has only the CPU in this one. From then on XLA
+    takes a GPU's memory as it needs it, unless the environment says otherwise: to take three quarters at once costs
+    1.3 s of an H200's start, and leaves little to other programs.
 
     Args:
       args: of `stvsr upscale`.
+
+    Yields:
+      The processes, none if there is at most one GPU.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    with contextlib.ExitStack() as threads:
-        _begin(threads, _wake_driver)
+    with contextlib.ExitStack() as stack:
+        starting = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)).submit(_start_processes)
         with importing():
-            import jax  # noqa: F401 (the driver wakes meanwhile)
+            import jax
 
-            _begin(threads, _wake_devices)
+            processes = starting.result()  # the driver has woken meanwhile
+            stack.callback(device_processes.close, processes)
+            if processes:
+                jax.config.update("jax_platforms", "cpu")
+            else:
+                _begin(stack, _wake_devices)
             # What threads need is imported by this one: of modules that import each other they might find one half done.
             from stvsr_jax.runtime import compilation, program_store  # noqa: F401
             from stvsr_jax.video import media  # noqa: F401
 
-        _begin(threads, _load, args)
-        yield
+        _begin(stack, _load, args, processes)
+        stack.callback(device_processes.close, processes)  # before their thread is waited for
+        yield processes
+
+
+def wake() -> None:
+    """Imports what the process of a device needs, while its device wakes."""
+    with contextlib.ExitStack() as threads:
+        _begin(threads, device_processes.count_gpus)
+        with importing():
+            import jax  # noqa: F401
+
+            _begin(threads, _wake_devices)
+            from stvsr_jax.inference import device_network  # noqa: F401
 
 
 @contextlib.contextmanager
@@ -61,21 +84,33 @@ def _begin(threads, function, *args):
     threads.callback(thread.join)
 
 
-def remember(args: argparse.Namespace, source: pathlib.Path) -> None:
-    """Notes the programs that this process has used so far for the next job like it, if `source` is its first input."""
+def remember(
+    args: argparse.Namespace,
+    source: pathlib.Path,
+    processes: Sequence[device_processes.DeviceProcess] = (),
+) -> None:
+    """Notes the programs that were used so far for the next job like it, if `source` is its first input.
+
+    Args:
+      args: of `stvsr upscale`.
+      source: of the job.
+      processes: that used them, all the same ones; none: this process.
+    """
+    with contextlib.suppress(Exception):  # the input may be gone by now: the next start is slower
+        if source == args.paths[0] and (facts := _describe(args)) is not None:
+            processes[0].call(_remember, facts) if processes else _remember(facts)
+
+
+def _remember(facts):
     import jax
 
     from stvsr_jax.runtime import program_store
 
-    with contextlib.suppress(Exception):  # the input may be gone by now: the next start is slower
-        if source == args.paths[0] and (facts := _describe(args)) is not None:
-            program_store.remember(facts, jax.local_devices())
+    program_store.remember(facts, jax.local_devices())
 
 
-def _wake_driver():
-    """Initialises CUDA's driver, a part of what XLA does first, without JAX."""
-    with contextlib.suppress(OSError, AttributeError):  # there is none
-        ctypes.CDLL("libcuda.so.1").cuInit(0)
+def _start_processes():
+    return device_processes.start(device_processes.count_gpus())
 
 
 def _wake_devices():
@@ -85,17 +120,25 @@ def _wake_devices():
         jax.local_devices()
 
 
-def _load(args):
+def _load(args, processes):
+    with contextlib.suppress(Exception):  # of the input, of the store: the job meets it again
+        if (facts := _describe(args)) is None:
+            return
+        if processes:
+            with concurrent.futures.ThreadPoolExecutor(len(processes)) as pool:
+                list(pool.map(lambda process: process.call(_begin_loading, facts), processes))
+        else:
+            _begin_loading(facts)
+
+
+def _begin_loading(facts):
     import jax
 
     from stvsr_jax.runtime import compilation, program_store
 
-    with contextlib.suppress(Exception):  # of the input, of the store: the job meets it again
-        if (facts := _describe(args)) is None:
-            return
-        compilation.keep_compiled_programs()  # which waits for the devices
-        if program_store.is_on():
-            program_store.begin_loading(facts, jax.local_devices())
+    compilation.keep_compiled_programs()  # which waits for the devices
+    if program_store.is_on():
+        program_store.begin_loading(facts, jax.local_devices())
 
 
 def _describe(args):

@@ -5,7 +5,6 @@ import math
 import resource
 import time
 
-import jax
 import numpy as np
 
 from stvsr_jax.inference import job, predictor
@@ -57,7 +56,8 @@ def measure(plan: Plan, network: predictor.Predictor) -> list[str]:
         f"{datetime.timedelta(seconds=math.ceil(total))} in all "
         f"({plan.output_frames / total:.3g} frames/s)",
     ]
-    return lines + [f"memory: {_describe_memory(images.nbytes + sum(part.nbytes for part in rendered))}"]
+    window_bytes = images.nbytes + sum(part.nbytes for part in rendered)
+    return lines + [f"memory: {_describe_memory(window_bytes, network.devices[0])}"]
 
 
 def remark_on_dtype(network: predictor.Predictor) -> list[str]:
@@ -67,11 +67,11 @@ def remark_on_dtype(network: predictor.Predictor) -> list[str]:
     return [f"the network computes in {network.dtype}; --dtype float32 is exact and slower"]
 
 
-def _describe_memory(window_bytes):
+def _describe_memory(window_bytes, device):
     mebibyte = 2**20
     # Linux counts in kibibytes; what was used so far, and two more windows that wait to be written.
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + 2 * window_bytes
-    stats = jax.local_devices()[0].memory_stats() or {}
+    stats = device.memory_stats() or {}
     device = stats.get("peak_bytes_in_use")
     on_device = f", {device / mebibyte:.0f} MiB on the device" if device else ", the network's included"
     return f"about {host / mebibyte:.0f} MiB of the machine{on_device}"

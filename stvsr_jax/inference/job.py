@@ -10,7 +10,6 @@ pictures on, in order.
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -18,7 +17,6 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import jax
 from PIL import Image
 
 import stvsr_jax
@@ -165,7 +163,8 @@ def predict_with(
     plan: Plan, network: predictor.Predictor, layout: planes.Layout | None = None
 ) -> pipeline.Predict:
     """Returns the network at the plan's size; `layout` is of planes that it makes if it can."""
-    return functools.partial(_call, network.predict_windows, plan, layout)
+    settings = settings_of(plan, layout)
+    return lambda frames, times, device: network.predict_windows(frames, times, device=device, **settings)
 
 
 def predict_one_with(
@@ -180,13 +179,9 @@ def predict_one_with(
     return predict_one
 
 
-def start_with(plan: Plan, network: predictor.Predictor) -> Callable[..., list[jax.Array]]:
-    """Returns the network at the plan's size as the job runs it, which leaves the results on the device."""
-    return functools.partial(_call, network.start_windows, plan, layout_of(plan, network.devices[0].platform))
-
-
-def _call(run, plan, layout, frames, times, device):
-    return run(frames, times, out_size=plan.out_size, device=device, instants=_instants(plan), layout=layout)
+def settings_of(plan: Plan, layout: planes.Layout | None) -> dict[str, Any]:
+    """Returns what `Predictor.predict_windows` is told besides frames, times and device."""
+    return {"out_size": plan.out_size, "instants": _instants(plan), "layout": layout}
 
 
 def layout_of(plan: Plan, platform: str) -> planes.Layout | None:

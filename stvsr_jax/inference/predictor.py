@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -152,6 +152,11 @@ class Predictor:
         fields = {**loaded.model_kwargs, **({"dtype": dtype} if dtype else {})}
         return cls(loaded.model_name, models.build(loaded.model_name, **fields), loaded.params, **kwargs)
 
+    def maker(self) -> Callable[[], "Predictor"]:
+        """Returns what makes the same network in another process, on its first device; can be pickled."""
+        params = jax.tree.map(np.asarray, self._given)
+        return functools.partial(Predictor, self.name, self._model, params, ensemble=self._is_ensemble)
+
     @property
     def dtype(self) -> str:  # networks of tests may have none
         return np.dtype(getattr(self._model, "dtype", jnp.float32)).name
@@ -205,9 +210,8 @@ class Predictor:
         if out_size is None:
             check_request(self.name, space=space, time=1)
             out_size = output_size(*frames.shape[1:3], space)
-        rendered = self.predict_windows(
-            frames[None], [times], out_size=out_size, rounded=rounded, device=device
-        )
+        settings = {"out_size": out_size, "rounded": rounded, "device": device}
+        rendered = self.predict_windows(frames[None], [times], **settings)
         return np.require(rendered[0], requirements="W")  # what comes from a CPU device cannot be written to
 
     def predict_windows(
@@ -317,9 +321,8 @@ class Predictor:
         for rows in (1, -1):
             for columns in (1, -1):
                 flipped = np.ascontiguousarray(frames[:, :, ::rows, ::columns])
-                rendered = self._render(
-                    flipped, times, place.flip(rows, columns), np.float32, device, instants
-                )
+                mirrored = place.flip(rows, columns)
+                rendered = self._render(flipped, times, mirrored, np.float32, device, instants)
                 total = total + rendered[:, :, ::rows, ::columns]
         return np.asarray(programs.finish(total / 4, form))
 

@@ -5,7 +5,7 @@ Then the network and the encoder run alone: what each could do if nothing else h
 """
 
 import argparse
-import collections
+import functools
 import itertools
 import json
 import pathlib
@@ -19,7 +19,15 @@ import jax
 import numpy as np
 
 from stvsr_jax import command_line, models, stages
-from stvsr_jax.inference import host_memory, job, number_format, request
+from stvsr_jax.inference import (
+    alone,
+    device_network,
+    device_processes,
+    host_memory,
+    job,
+    number_format,
+    request,
+)
 from stvsr_jax.inference.predictor import Predictor
 from stvsr_jax.parsers.speed import make_parser
 from stvsr_jax.runtime import compilation
@@ -53,8 +61,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
       per second.
     """
     began = time.perf_counter()
-    network = load(args)
-    loaded = time.perf_counter()
+    gpus = device_processes.count_gpus()
+    with device_processes.started(min(args.devices or gpus, gpus)) as processes:
+        network = load(args, processes)
+        return _measure(args, network, time.perf_counter() - began)
+
+
+def _measure(args, network, load_seconds):
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder) / f"out{_SUFFIXES.get(args.codec, '.mp4')}"
         names = (
@@ -75,7 +88,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         second = _run(plan, network, args.sink)
         encoder = _encode_alone(plan, target) if args.sink == "file" else None
         file_bytes = target.stat().st_size if args.sink == "file" else 0
-    alone = _run_alone(plan, network)
+    network_alone = _run_alone(plan, network)
     height, width = plan.out_size
     device = network.devices[0]
     return {
@@ -84,16 +97,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "network": f"{network.name}, {network.dtype}",
         "devices": f"{len(network.devices)} x {device.device_kind}, {stages.count_cores()} cores",
         "jax": jax.__version__,
-        "load_seconds": loaded - began,
+        "load_seconds": load_seconds,
         "first_frame_seconds": first["first_frame_seconds"],
         "first_run_seconds": first["seconds"],
         "seconds": second["seconds"],
         "frames_per_second": second["frames"] / second["seconds"],
         "steady_frames_per_second": second["steady"],
         "file_bytes": file_bytes,
-        "network_alone": alone,
+        "network_alone": network_alone,
         "encoder_alone": encoder,
-        "share_of_network": second["steady"] / alone,
+        "share_of_network": second["steady"] / network_alone,
         "stages": [
             {
                 "name": usage.name,
@@ -141,11 +154,20 @@ def describe(record: dict[str, Any]) -> list[str]:
     return [*lines, f"bottleneck: {record['bottleneck']}"]
 
 
-def load(args: argparse.Namespace) -> Predictor:
-    """Returns the network that is asked for."""
+def load(
+    args: argparse.Namespace, processes: Sequence[device_processes.DeviceProcess] = ()
+) -> Predictor | device_network.DeviceNetwork:
+    """Returns the network that is asked for, on the devices of this process or of others."""
+    if processes:  # which have the GPUs
+        jax.config.update("jax_platforms", "cpu")
     compilation.keep_compiled_programs()
     devices = jax.local_devices()[: args.devices]
-    dtype = number_format.choose_dtype(args.dtype, devices[0].platform)
+    platform = device_network.platform_of(processes[0]) if processes else devices[0].platform
+    network = _make(args, number_format.choose_dtype(args.dtype, platform), devices)
+    return device_network.DeviceNetwork(network, processes) if processes else network
+
+
+def _make(args, dtype, devices):
     if args.random is None:
         chosen = choice.choose(
             checkpoint=args.checkpoint,
@@ -195,23 +217,20 @@ def _run_alone(plan, network):
     """Returns the output frames per second of all devices that are given the same windows again and again."""
     batch = job.choose_batch(plan, network)
     windows = itertools.islice(job.windows_of(plan, network), batch + 1)
-    *first, window = windows  # the first has one frame more
+    *_, window = windows  # the first has one frame more
     frames = np.stack([frame.image for frame in window.frames])
     frames = np.broadcast_to(frames, (batch, *frames.shape))
-    times = [window.times] * batch
-    started = collections.deque()
-    calls, began = 0, None
-    while calls < _ALONE_CALLS:
-        started.append(job.start_with(plan, network)(frames, times, calls % len(network.devices)))
-        if len(started) > 2 * len(network.devices):
-            jax.block_until_ready(started.popleft())
-            began = began or time.perf_counter()  # the first ones compile
-            calls += 1
-            if time.perf_counter() - began > _ALONE_SECONDS:
-                break
-    jax.block_until_ready(list(started))
-    del first
-    return (calls - 1 + len(started)) * batch * len(window.outputs) / (time.perf_counter() - began)
+    measure_alone = functools.partial(
+        alone.calls_per_second,
+        frames=frames,
+        times=[window.times] * batch,
+        seconds=_ALONE_SECONDS,
+        calls=_ALONE_CALLS,
+        **job.settings_of(plan, job.layout_of(plan, network.devices[0].platform)),
+    )
+    is_remote = isinstance(network, device_network.DeviceNetwork)
+    rates = network.on_each(measure_alone) if is_remote else [measure_alone(network)]
+    return sum(rates) * batch * len(window.outputs)
 
 
 def _encode_alone(plan, file):

@@ -152,9 +152,9 @@ def test_nothing_heavy_is_imported_before_the_device_is_woken():
         from stvsr_jax.inference import __main__, early_start
         args = __main__.make_parser("upscale").parse_args(["in.mp4", "out.mp4", "--overwrite"])
         heavy = lambda: [name for name in ("jax", "flax", "av") if name in sys.modules]
-        early_start._wake_driver = lambda: print(heavy())
+        early_start._start_processes = lambda: print(heavy()) or []
         early_start._wake_devices = lambda: print(heavy())
-        early_start._load = lambda args: print(heavy())
+        early_start._load = lambda args, processes: print(heavy())
         with early_start.begun(args):
             pass
     """
