@@ -128,11 +128,15 @@ class Program:
         compiled = entry.load(arrays)
         if compiled is not None:
             return compiled
-        lowered = self._lower(*args, **kwargs)
-        with program_store.without_jax_cache():
-            compiled = self._make(lowered)
-        entry.save(compiled)
-        return compiled
+        with entry.making():
+            compiled = entry.load(arrays)  # another process may have made it meanwhile
+            if compiled is not None:
+                return compiled
+            lowered = self._lower(*args, **kwargs)
+            with program_store.without_jax_cache():
+                compiled = self._make(lowered)
+            entry.save(compiled)
+            return compiled
 
     def _lower(self, *args, **kwargs):
         with _rare_garbage_searches():

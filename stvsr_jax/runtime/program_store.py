@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import filelock
 import jax
 import numpy as np
 from jax.experimental import serialize_executable
@@ -103,6 +104,18 @@ class Entry:
             )
             self._path.unlink(missing_ok=True)
             return None
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[None]:
+        """Holds a lock of the program: of processes that need it at the same time one makes it, and all run the same."""
+        lock = filelock.FileLock(self._path.parent.with_name("making") / self._path.name)
+        with contextlib.ExitStack() as stack:
+            # Where no file can be locked each makes its own, as without other processes.
+            with contextlib.suppress(OSError, NotImplementedError):
+                pathlib.Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
+                stack.callback(lock.release)
+            yield
 
     def save(self, compiled: jax.stages.Compiled) -> None:
         """Keeps the program; programs not used for long go if all together are too large."""

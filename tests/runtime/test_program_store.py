@@ -160,6 +160,41 @@ def test_of_several_threads_one_compiles(directory):
     assert traced == [3.0]
 
 
+MAKES = """
+import os, pathlib, sys, time
+import jax, jax.numpy as jnp
+from stvsr_jax.runtime import compilation, program_store
+folder = pathlib.Path(sys.argv[1])
+jax.default_backend = lambda: "gpu"
+compilation.options = dict
+jax.config.update("jax_compilation_cache_dir", str(folder))
+def scale(x):
+    pathlib.Path(sys.argv[1], f"traced-{os.getpid()}").touch()
+    time.sleep(1)
+    return 3 * x
+(folder / f"ready-{os.getpid()}").touch()
+while len(list(folder.glob("ready-*"))) < 3:
+    time.sleep(0.01)
+assert (compilation.jit(scale)(jnp.arange(3.0)) == jnp.array([0.0, 3.0, 6.0])).all()
+"""
+
+
+def test_of_several_processes_one_compiles(directory, tmp_path):
+    script = tmp_path / "makes.py"
+    script.write_text(MAKES)
+    command = [sys.executable, str(script), str(tmp_path)]
+    started = [subprocess.Popen(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}) for _ in range(3)]
+    assert [process.wait(HANG) for process in started] == [0] * 3
+    assert len(list(tmp_path.glob("traced-*"))) == 1 and len(list(directory.iterdir())) == 1
+
+
+def test_where_no_file_can_be_locked_each_compiles(directory, tmp_path):
+    (tmp_path / "making").write_text("no folder")
+    np.testing.assert_array_equal(make_scale(3.0)(jnp.arange(3.0)), [0.0, 3.0, 6.0])
+    make_scale(3.0)(jnp.arange(3.0))
+    assert traced == [3.0] and len(list(directory.iterdir())) == 1
+
+
 @pytest.mark.parametrize("damage", [lambda file: b"", lambda file: file[:200], lambda file: pickle.dumps(1)])
 def test_a_damaged_file_is_made_again(directory, damage):
     make_scale(3.0)(jnp.arange(3.0))
