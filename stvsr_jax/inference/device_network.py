@@ -46,7 +46,7 @@ class DeviceNetwork:
 
     Args:
       network: on any device of this process, where it is not run.
-      processes: one for each device; they are given the network.
+      processes: one for each device; they are given the network instead of any that they had.
 
     Attributes:
       tile: as of a `Predictor`.

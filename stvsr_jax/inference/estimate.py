@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from stvsr_jax.inference import job, predictor
+from stvsr_jax.inference import device_network, job, predictor
 from stvsr_jax.inference.request import Plan
 
 
@@ -57,7 +57,7 @@ def measure(plan: Plan, network: predictor.Predictor) -> list[str]:
         f"({plan.output_frames / total:.3g} frames/s)",
     ]
     window_bytes = images.nbytes + sum(part.nbytes for part in rendered)
-    return lines + [f"memory: {_describe_memory(window_bytes, network.devices[0])}"]
+    return lines + [f"memory: {_describe_memory(window_bytes, network)}"]
 
 
 def remark_on_dtype(network: predictor.Predictor) -> list[str]:
@@ -67,11 +67,19 @@ def remark_on_dtype(network: predictor.Predictor) -> list[str]:
     return [f"the network computes in {network.dtype}; --dtype float32 is exact and slower"]
 
 
-def _describe_memory(window_bytes, device):
+def _describe_memory(window_bytes, network):
     mebibyte = 2**20
-    # Linux counts in kibibytes; what was used so far, and two more windows that wait to be written.
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + 2 * window_bytes
-    stats = device.memory_stats() or {}
+    host = (
+        _peak_host_bytes(network) + 2 * window_bytes
+    )  # what was used so far, and two more windows that wait to be written
+    if isinstance(network, device_network.DeviceNetwork):
+        host += sum(network.on_each(_peak_host_bytes))
+    stats = network.devices[0].memory_stats() or {}
     device = stats.get("peak_bytes_in_use")
     on_device = f", {device / mebibyte:.0f} MiB on the device" if device else ", the network's included"
     return f"about {host / mebibyte:.0f} MiB of the machine{on_device}"
+
+
+def _peak_host_bytes(network):
+    del network  # of the process that has it
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in kibibytes

@@ -35,7 +35,7 @@ from stvsr_jax.video import media, segment_encoder
 from stvsr_jax.weights import choice
 
 _ALONE_SECONDS = 5.0  # of the network, after its programs are there
-_ALONE_CALLS = 50
+_ALONE_CALLS = 200  # of each device
 _ALONE_BYTES = 2**28  # of frames that are encoded alone
 _SUFFIXES = {"ffv1": ".mkv", "prores": ".mov"}
 # A stage that is busy for this share of the time is what the rest waits for.

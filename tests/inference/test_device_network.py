@@ -1,6 +1,5 @@
 """A network in the processes of two devices, against the same network in this process; and jobs that have such processes."""
 
-import dataclasses
 import gc
 import json
 import os
@@ -201,13 +200,18 @@ def test_the_network_alone_is_timed_on_all_devices_at_a_time(there, here):
     assert len(rates) == 2 and min(rates) > 0
 
 
-def test_what_is_estimated_asks_the_device_for_its_memory():
-    @dataclasses.dataclass
-    class Device:
-        def memory_stats(self):
-            return {"peak_bytes_in_use": 7 * 2**20}
+def test_an_estimate_counts_the_memory_of_all_processes(there, here, monkeypatch):
+    def read(network):
+        return int(estimate._describe_memory(0, network).split()[1])
 
-    assert "7 MiB on the device" in estimate._describe_memory(0, Device())
+    mine = read(here)
+    peaks = [peak / 2**20 for peak in there.on_each(estimate._peak_host_bytes)]
+    assert len(peaks) == 2 and min(peaks) > 50
+    assert read(there) == pytest.approx(mine + sum(peaks), rel=0.1)
+    monkeypatch.setattr(
+        device_network.RemoteDevice, "memory_stats", lambda self: {"peak_bytes_in_use": 7 * 2**20}
+    )
+    assert estimate._describe_memory(0, there).endswith(", 7 MiB on the device")
 
 
 # Whole commands.

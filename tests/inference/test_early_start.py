@@ -160,3 +160,60 @@ def test_nothing_heavy_is_imported_before_the_device_is_woken():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "['jax']", "['jax', 'av']"]
+
+
+class Process:
+    """The process of a device, of which what it is asked is noted."""
+
+    def __init__(self):
+        self.calls, self.ends = [], []
+
+    def call(self, function, *args):
+        self.calls.append((function, args))
+
+    def kill(self):
+        self.ends.append("killed")
+
+    def wait(self):
+        self.ends.append("waited")
+
+
+@pytest.fixture
+def platforms():
+    before = jax.config.jax_platforms
+    yield
+    jax.config.update("jax_platforms", before)
+
+
+def test_processes_of_several_gpus_load_the_programs_and_this_one_keeps_to_the_cpu(
+    monkeypatch, platforms, video
+):
+    processes = [Process(), Process()]
+    monkeypatch.setattr(early_start, "_start_processes", lambda: processes)
+    monkeypatch.setattr(early_start, "_wake_devices", None)  # is not called
+    jax.config.update("jax_platforms", None)
+    args = arguments(video, "out.mp4")
+    with early_start.begun(args) as given:
+        assert given is processes and jax.config.jax_platforms == "cpu"
+    early_start.remember(args, video, processes)
+    facts = (early_start._describe(args),)
+    loaded = early_start._begin_loading, facts
+    assert processes[0].calls == [loaded, (early_start._remember, facts)] and processes[1].calls == [loaded]
+    assert all(process.ends[:2] == ["killed", "waited"] for process in processes)
+
+
+def test_processes_end_with_an_error_inside(monkeypatch, platforms, video):
+    processes = [Process()]
+    monkeypatch.setattr(early_start, "_start_processes", lambda: processes)
+    with pytest.raises(ValueError, match="inside"), early_start.begun(arguments(video, "out.mp4")):
+        raise ValueError("inside")
+    assert processes[0].ends[:2] == ["killed", "waited"]
+
+
+def test_processes_that_cannot_be_started_are_an_error(monkeypatch, platforms, video):
+    def fail():
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(early_start, "_start_processes", fail)
+    with pytest.raises(OSError, match="no more processes"), early_start.begun(arguments(video, "out.mp4")):
+        pass

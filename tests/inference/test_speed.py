@@ -2,11 +2,14 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from stvsr_jax import stages
-from stvsr_jax.inference import speed
+from stvsr_jax.inference import device_processes, speed
+from stvsr_jax.inference.predictor import Predictor
+from tests.inference import device_fakes
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +60,31 @@ def test_the_table_names_what_holds_the_run(tmp_path, write_video, checkpoints, 
     assert any(line.startswith("network alone: ") for line in lines)
     assert not any(line.startswith(("encode", "encoder")) for line in lines)
     assert lines[-1].startswith("bottleneck: ")
+
+
+def test_several_gpus_are_measured_as_the_command_runs_them(
+    tmp_path, write_video, checkpoints, capsys, monkeypatch
+):
+    monkeypatch.setattr(device_processes, "count_gpus", lambda: 2)
+    monkeypatch.setattr(
+        jax.config, "update", lambda name, value: None
+    )  # this process has only the CPU anyway
+    monkeypatch.setattr(
+        Predictor,
+        "from_pretrained",
+        lambda source, *, dtype, devices: device_fakes.make_predictor(dtype=dtype),
+    )
+    source = clip(write_video, tmp_path / "in.mp4")
+    records = []
+    for flags in ((), ("--devices", 1)):
+        command = (source, "--checkpoint", checkpoints["zooming_slowmo"], "--sink", "null", "--json", *flags)
+        code, output = run(capsys, *command)
+        assert code == 0
+        records.append(json.loads(output.out))
+    assert [record["devices"][:7] for record in records] == ["2 x cpu", "1 x cpu"]
+    assert [record["stages"][1]["workers"] for record in records] == [2, 1]
+    assert min(record["network_alone"] for record in records) > 0
+    assert {record["network"] for record in records} == {"zooming_slowmo, float32"}
 
 
 def test_the_bottleneck_is_the_busiest_stage_if_it_is_full():
