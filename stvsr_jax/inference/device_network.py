@@ -24,6 +24,7 @@ import numpy as np
 from stvsr_jax.inference import planes
 from stvsr_jax.inference.device_processes import DeviceProcess
 from stvsr_jax.inference.predictor import Predictor
+from stvsr_jax.runtime import compilation
 
 _ALIGNMENT = 64
 
@@ -204,6 +205,7 @@ _map = functools.cache(Piece)
 
 
 def _take_network(make):
+    compilation.keep_compiled_programs()
     network = make()
     _networks.clear()
     _networks[network.dtype] = network

@@ -63,6 +63,10 @@ def make_predictor(*, dtype=jnp.float32, most=None, **kwargs):
     )
 
 
+def size_of_cache(network):
+    return jax.config.jax_compilation_cache_max_size
+
+
 if __name__ == "__main__":
     from tests.inference import device_fakes
 

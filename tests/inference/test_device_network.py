@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from stvsr_jax.inference import alone, device_network, device_processes, estimate, planes, tile_size
+from stvsr_jax.runtime import compilation
 from tests.inference import device_fakes
 from tests.inference.test_device_processes import wait_until_ended
 from tests.limits import HANG
@@ -52,6 +53,13 @@ def test_it_is_the_same_network(here, there):
         (expected.platform, expected.device_kind)
     ] * 2
     assert there.devices[1].memory_stats() == expected.memory_stats()
+
+
+def test_programs_are_kept_there(tmp_path, here):
+    process = device_processes.DeviceProcess(0, os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)})
+    there = device_network.DeviceNetwork(here, [process])
+    assert there.on_each(device_fakes.size_of_cache) == [compilation._CACHE_SIZE]
+    device_processes.close([process])
 
 
 @pytest.mark.parametrize(
