@@ -183,13 +183,16 @@ def serve(handles: Sequence[int], prepare: Callable[[], None]) -> None:
     life, *lanes = map(Connection, handles)
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     ready = concurrent.futures.Future()
-    for lane in lanes:
-        threading.Thread(target=_answer, args=(lane, ready)).start()
+    answering = [threading.Thread(target=_answer, args=(lane, ready)) for lane in lanes]
+    for thread in answering:
+        thread.start()
     try:
         prepare()
         ready.set_result(None)
     except BaseException as error:
         ready.set_exception(error)
+    for thread in answering:  # without the main thread Python starts no threads for what is called
+        thread.join()
 
 
 def _end_with(life):

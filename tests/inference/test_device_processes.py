@@ -33,6 +33,11 @@ def one():
     device_processes.close([process])
 
 
+def pool_sum(one, other):
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(int, (one, other)))
+
+
 def is_running(number):
     try:
         status = pathlib.Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
@@ -51,6 +56,12 @@ def wait_until_ended(*numbers):
 def test_a_function_runs_in_each_of_different_processes(two):
     assert [process.call(operator.add, 40, 2) for process in two] == [42, 42]
     assert len({os.getpid(), *(process.call(os.getpid) for process in two)}) == 3
+
+
+def test_a_called_function_may_start_threads(one):
+    assert one.call(operator.add, 1, 1) == 2  # it has started, and its main thread waits
+    time.sleep(0.2)
+    assert one.call(pool_sum, 40, 2) == 42
 
 
 def test_as_many_calls_as_lanes_run_at_a_time_and_others_wait(two):
