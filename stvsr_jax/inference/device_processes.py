@@ -1,6 +1,6 @@
 """A process for each GPU: started, asked to call functions, ended. Imports nothing heavy, so that they can start first.
 
-One Python process starts the kernels of one GPU fast enough, not those of four. Each process here sees one GPU as its
+One Python process starts the kernels of two GPUs fast enough, not those of four. Each process here sees one GPU as its
 only one. It is asked through a few connections ("lanes"), and answers each in a thread of its own; large arrays lie in a
 file in memory (`memfd`) that it shares with its parent and that has no name. It ends when its parent does, however that
 ends: then its connections do.
@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
+# Two are served by one process at 1.9 times the rate of one, and its first frame comes earlier.
+_FEWEST = 3
 # Calls that a process works on at a time: while the results of one are fetched its device runs the next.
 LANES = 3
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -48,10 +50,15 @@ def count_gpus() -> int:
     return 0
 
 
+def count_needed(most: int | None = None) -> int:
+    """Returns how many processes serve the GPUs, of which at most `most` are used; 0 where this process does."""
+    count = count_gpus()
+    used = min(most or count, count)
+    return used if used >= _FEWEST else 0
+
+
 def start(count: int) -> list["DeviceProcess"]:
-    """Starts a process for each of the first so many GPUs that this one sees, all at once; none if there is only one."""
-    if count < 2:
-        return []
+    """Starts a process for each of the first so many GPUs that this one sees, all at once."""
     given = os.environ.get(_VISIBLE)
     names = [str(number) for number in range(count)] if given is None else given.split(",")[:count]
     processes = []

@@ -24,7 +24,7 @@ _IGNORED = "paths overwrite crf preset segment max_frames preview input_fps shar
 def begun(args: argparse.Namespace) -> Iterator[list[device_processes.DeviceProcess]]:
     """Inside, the device is woken and programs are loaded by threads; imports JAX.
 
-    Where there are several GPUs, a process for each does that, and JAX has only the CPU in this one. From then on XLA
+    Where there are three GPUs or more, a process for each does that, and JAX has only the CPU in this one. From then on XLA
     takes a GPU's memory as it needs it, unless the environment says otherwise: to take three quarters at once costs
     1.3 s of an H200's start, and leaves little to other programs.
 
@@ -32,7 +32,7 @@ def begun(args: argparse.Namespace) -> Iterator[list[device_processes.DeviceProc
       args: of `stvsr upscale`.
 
     Yields:
-      The processes, none if there is at most one GPU.
+      The processes, none if there are at most two GPUs.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with contextlib.ExitStack() as stack:
@@ -110,7 +110,7 @@ def _remember(facts):
 
 
 def _start_processes():
-    return device_processes.start(device_processes.count_gpus())
+    return device_processes.start(device_processes.count_needed())
 
 
 def _wake_devices():

@@ -61,8 +61,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
       per second.
     """
     began = time.perf_counter()
-    gpus = device_processes.count_gpus()
-    with device_processes.started(min(args.devices or gpus, gpus)) as processes:
+    with device_processes.started(device_processes.count_needed(args.devices)) as processes:
         network = load(args, processes)
         return _measure(args, network, time.perf_counter() - began)
 

@@ -72,7 +72,7 @@ if __name__ == "__main__":
 
     count = int(sys.argv.pop(1))
     os.environ.setdefault(SLOW, "0.05")
-    device_processes.count_gpus = lambda: count
+    device_processes.count_needed = lambda: count
     predictor.Predictor.from_pretrained = lambda source, *, weights, **kwargs: device_fakes.make_predictor(
         **kwargs
     )

@@ -120,8 +120,19 @@ def test_each_sees_one_of_the_gpus_that_the_parent_sees(monkeypatch):
         assert seen == expected
 
 
-def test_one_gpu_needs_no_other_process():
-    assert device_processes.start(0) == device_processes.start(1) == []
+def test_three_gpus_or_more_need_processes(monkeypatch):
+    for gpus, most, expected in (
+        (0, None, 0),
+        (1, None, 0),
+        (2, None, 0),
+        (3, None, 3),
+        (4, 3, 3),
+        (4, 2, 0),
+        (3, 8, 3),
+    ):
+        monkeypatch.setattr(device_processes, "count_gpus", lambda gpus=gpus: gpus)
+        assert device_processes.count_needed(most) == expected
+    assert device_processes.start(0) == []
 
 
 @pytest.mark.parametrize(

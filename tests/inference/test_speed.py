@@ -65,7 +65,7 @@ def test_the_table_names_what_holds_the_run(tmp_path, write_video, checkpoints, 
 def test_several_gpus_are_measured_as_the_command_runs_them(
     tmp_path, write_video, checkpoints, capsys, monkeypatch
 ):
-    monkeypatch.setattr(device_processes, "count_gpus", lambda: 2)
+    monkeypatch.setattr(device_processes, "count_gpus", lambda: 3)
     monkeypatch.setattr(
         jax.config, "update", lambda name, value: None
     )  # this process has only the CPU anyway
@@ -81,8 +81,8 @@ def test_several_gpus_are_measured_as_the_command_runs_them(
         code, output = run(capsys, *command)
         assert code == 0
         records.append(json.loads(output.out))
-    assert [record["devices"][:7] for record in records] == ["2 x cpu", "1 x cpu"]
-    assert [record["stages"][1]["workers"] for record in records] == [2, 1]
+    assert [record["devices"][:7] for record in records] == ["3 x cpu", "1 x cpu"]
+    assert [record["stages"][1]["workers"] for record in records] == [3, 1]
     assert min(record["network_alone"] for record in records) > 0
     assert {record["network"] for record in records} == {"zooming_slowmo, float32"}
 
