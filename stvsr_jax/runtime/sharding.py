@@ -119,13 +119,13 @@ def add_up(arrays: Any, specs: Any) -> Any:
       specs: of `specs_of_state`, for each.
     """
 
-    def scatter(x, spec):
-        if spec == WHOLE:
-            return x
-        return jax.lax.psum_scatter(x, FSDP_AXIS, scatter_dimension=_axis(spec), tiled=True)
-
-    whole, parts, join = _separate(jax.tree.map(scatter, arrays, specs), specs)
-    return join(jax.lax.psum(whole, BATCH_AXES), jax.lax.psum(parts, DATA_AXIS))
+    whole, split, join = _separate(arrays, specs)
+    whole = jax.lax.psum(whole, BATCH_AXES)
+    parts = [
+        jax.lax.psum_scatter(x, FSDP_AXIS, scatter_dimension=_axis(spec), tiled=True)
+        for x, spec in zip(split, (spec for spec in jax.tree.leaves(specs) if spec != WHOLE), strict=True)
+    ]
+    return join(whole, jax.lax.psum(parts, DATA_AXIS))
 
 
 def measure(parts: Any, specs: Any) -> tuple[Any, jax.Array]:
