@@ -145,6 +145,21 @@ def stop_requests(message: str) -> Iterator[list[int]]:
         yield received
 
 
+def ending_at_once() -> contextlib.AbstractContextManager[None]:
+    """Inside, nothing can be lost yet: Ctrl-C and SIGTERM end the process at once.
+
+    An exception might never arrive: Python drops what is raised while it calls JAX back from its garbage collector, and
+    some modules drop what is raised while they are imported.
+    """
+
+    def handle(number, frame):
+        name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+        os.write(2, f"stopped by {name}\n".encode())  # whatever else is being printed
+        os._exit(128 + number)
+
+    return _handling(handle, signal.SIGINT, signal.SIGTERM)
+
+
 def _raising_on_sigterm():
     def handle(number, frame):
         signal.signal(number, signal.SIG_DFL)  # the next one ends the process at once

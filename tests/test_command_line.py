@@ -119,6 +119,30 @@ def test_second_sigterm_ends_the_process_at_once():
     process.stdout.close()
 
 
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_signals_end_a_start_where_python_drops_exceptions(number, name):
+    code = f"""if True:
+        import gc, os
+        from stvsr_jax import command_line
+
+        def collected(phase, info):
+            os.kill(os.getpid(), {int(number)})
+            for _ in range(100):
+                pass
+
+        def work():
+            with command_line.ending_at_once():
+                gc.callbacks.append(collected)
+                gc.collect()
+                print("went on")
+
+        command_line.guard(work)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG)
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert done.stderr == f"stopped by {name}\n"
+
+
 def test_stop_that_kept_its_state_says_so_with_the_code_of_its_signal(capsys):
     def work():
         raise command_line.StoppedError("saved", signal.SIGTERM)

@@ -15,7 +15,8 @@ def run(args: argparse.Namespace) -> int:
     """Enlarges what the command line names; returns the exit code."""
     # Before it ends, Python searches all objects for garbage three times: a third of a second with JAX.
     atexit.register(gc.freeze)
-    with early_start.begun(args) as processes:
+    # The job answers signals in its own way, once it runs.
+    with command_line.ending_at_once(), early_start.begun(args) as processes:
         with early_start.importing():
             from stvsr_jax.inference import command
 
