@@ -29,7 +29,8 @@ _MODE = flags.DEFINE_enum(
 def main(argv: Sequence[str]) -> int:
     """Runs the config and returns the exit code; SIGTERM ends it with a saved state."""
     config_flag.set_verbosity()
-    from stvsr_jax.runtime import distributed  # imports JAX, which takes a second: not for --help
+    with command_line.ending_at_once():
+        from stvsr_jax.runtime import distributed  # imports JAX, which takes a second: not for --help
 
     return distributed.guard(lambda: _run(argv))
 
@@ -37,10 +38,11 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv):
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}")
-    import jax
+    with command_line.ending_at_once():
+        import jax
 
-    from stvsr_jax.runtime import compilation, distributed
-    from stvsr_jax.training import train
+        from stvsr_jax.runtime import compilation, distributed
+        from stvsr_jax.training import train
 
     run = {"train": train.train_and_evaluate, "eval": train.evaluate_only}[_MODE.value]
     try:
