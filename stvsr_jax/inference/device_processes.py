@@ -182,10 +182,8 @@ def serve(handles: Sequence[int], prepare: Callable[[], None]) -> None:
       handles: of the connections.
       prepare: called before the first call is answered; what it raises is the answer to all.
     """
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # they may come to all processes: the parent's answer counts
+    # They may come to all processes: the parent's answer counts.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     life, *lanes = map(Connection, handles)
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()

@@ -69,9 +69,8 @@ def remark_on_dtype(network: predictor.Predictor) -> list[str]:
 
 def _describe_memory(window_bytes, network):
     mebibyte = 2**20
-    host = (
-        _peak_host_bytes(network) + 2 * window_bytes
-    )  # what was used so far, and two more windows that wait to be written
+    # What was used so far, and two more windows that wait to be written.
+    host = _peak_host_bytes(network) + 2 * window_bytes
     if isinstance(network, device_network.DeviceNetwork):
         host += sum(network.on_each(_peak_host_bytes))
     stats = network.devices[0].memory_stats() or {}
