@@ -10,10 +10,10 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from stvsr_jax import files
-from stvsr_jax.data.frame_folder import naming_damage
 from stvsr_jax.files import IMAGE_SUFFIXES, is_file_or_dead_link, natural_key
 from stvsr_jax.stages import count_cores
 from stvsr_jax.video.errors import ClipError
+from stvsr_jax.video.pictures import naming_damage
 
 _VERSION = 1
 

@@ -86,20 +86,24 @@ def open_path(
         for item in find_clips(root, faults):
             found.setdefault(os.path.realpath(item), (root, item))
     found = list(found.values())
-    videos = [item for _, item in found if item.is_file() and item.suffix.lower() != array_file.SUFFIX]
-    scanning = {"cache_gb": cache_gb, "max_keyframe_gap": max_keyframe_gap}
-    scan_all(videos, cache_dir=cache_dir, **scanning)
+    kept = {"cache_dir": cache_dir, "cache_gb": cache_gb}
+    scanned = [item for _, item in found if _is_scanned(item, cut_threshold)]
+    scan_all(scanned, max_keyframe_gap=max_keyframe_gap, **kept)
     clips = []
     for (_, item), name in zip(found, _names(found), strict=True):
-        shared = {"name": name, "cache_dir": cache_dir, "cut_threshold": cut_threshold}
+        shared = {"name": name, "cut_threshold": cut_threshold, **kept}
         with _gathering(faults, (ClipError, FileNotFoundError)):  # the latter: a link that leads nowhere
             if item.is_dir():
                 clips.append(open_frame_folder(item, **shared))
             elif item.suffix.lower() == array_file.SUFFIX:
                 clips.append(array_file.open_array_file(item, name=name))
             else:
-                clips.append(open_video(item, **scanning, **shared))
+                clips.append(open_video(item, max_keyframe_gap=max_keyframe_gap, **shared))
     return clips
+
+
+def _is_scanned(item: Path, cut_threshold: float | None) -> bool:
+    return cut_threshold is not None if item.is_dir() else item.suffix.lower() != array_file.SUFFIX
 
 
 @contextlib.contextmanager

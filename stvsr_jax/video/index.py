@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from stvsr_jax import files, locks
+from stvsr_jax import files
 from stvsr_jax.video import (
     colour,
     decoding,
@@ -40,8 +40,6 @@ DEFAULT_MAX_KEYFRAME_GAP = 1
 IN_ORDER_KEYFRAME_GAP = 32
 # Formats whose planes are stored as they are; everything else is stored as the RGB it will be read as.
 _STORED_AS = {name: name.replace("yuvj", "yuv") for name in frame_parts.PLANAR}
-# Bytes of tiles between two looks at the room that is left.
-_CHECKED_BYTES = 2**26
 # Keyframes around which reading in place is tried out before it is relied on.
 _PROBES = 8
 
@@ -49,9 +47,7 @@ _PROBES = 8
 def entry_of(path: Path, cache_dir: str | os.PathLike | None, max_keyframe_gap: int) -> Path:
     """Returns the path of a video's entry in the cache, without suffix; raises OSError if there is no such file."""
     status = path.stat()
-    facts = [str(path), status.st_size, status.st_mtime_ns, max_keyframe_gap]
-    entry = files.entry_path(cache_dir, "videos", facts)
-    return entry.with_name(f"{scan_cache.VERSION}-{entry.name}")
+    return scan_cache.entry_of(cache_dir, [str(path), status.st_size, status.st_mtime_ns, max_keyframe_gap])
 
 
 def load_index(
@@ -87,28 +83,14 @@ def load_index(
     if status.st_size == 0:
         raise ClipError(f"{path} cannot be read as a video: it has zero bytes")
     entry = entry_of(path, cache_dir, max_keyframe_gap)
-    scan_cache.use([entry])
-    if (known := _read_entry(entry)) is not None:
-        return known
     check_room = functools.partial(scan_cache.check_room, entry.parent, cache_gb)
-    with locks.in_turn(entry.with_suffix(".lock"), "another process that scans a video"):
-        if (known := _read_entry(entry)) is not None:  # by now
-            return known
+
+    def scan():
         index, thumbnails = _scan(path, entry.with_suffix(".tiles"), max_keyframe_gap, check_room)
-        files.write_array(entry.with_suffix(".npy"), thumbnails)
-        files.write_json(entry.with_suffix(".json"), index.to_json())
-        return index, thumbnails
+        return index.to_json(), thumbnails
 
-
-def _read_entry(entry: Path) -> tuple[VideoIndex, np.ndarray] | None:
-    """Returns a video's entry in the cache, None if it is not complete."""
-    known = files.read_json(entry.with_suffix(".json"))
-    if known is None:
-        return None
-    index = VideoIndex.from_json(known)
-    thumbnails = files.read_array(entry.with_suffix(".npy"))
-    is_whole = thumbnails is not None and len(thumbnails) == index.num_frames and Path(index.media).is_file()
-    return (index, thumbnails) if is_whole else None
+    facts, thumbnails = scan_cache.load(entry, scan)
+    return VideoIndex.from_json(facts), thumbnails
 
 
 def _scan(
@@ -259,8 +241,8 @@ class _TileCopy:
         size, steps = (like.height, like.width), frame_parts.PLANAR.get(like.format.name, (1, 1))
         is_whole = not any(side % step for side, step in zip(size, steps, strict=True))
         self._format = _STORED_AS.get(like.format.name, "rgb") if is_whole else "rgb"
-        self._converter, self._check_room, self._checked = converter, check_room, 0
-        self._writer = tile_store.TileWriter(path, self._format, size)
+        self._converter = converter
+        self._writer = tile_store.TileWriter(path, self._format, size, check_room)
 
     def add(self, frame: av.VideoFrame) -> None:
         if self._format == "rgb":
@@ -268,17 +250,13 @@ class _TileCopy:
         else:
             planes = frame_parts.cut_planes(frame, (0, 0, frame.height, frame.width))
         self._writer.add(planes)
-        if self._writer.num_bytes > self._checked + _CHECKED_BYTES:
-            self._check_room()
-            self._checked = self._writer.num_bytes
 
     def __enter__(self) -> "_TileCopy":
+        self._writer.__enter__()
         return self
 
     def __exit__(self, *exception) -> None:
-        with contextlib.closing(self._writer):
-            if exception[0] is None:
-                self._writer.finish()
+        self._writer.__exit__(*exception)
 
 
 def _reads_exactly(index: VideoIndex, thumbnails: np.ndarray) -> bool:

@@ -5,16 +5,23 @@ keep them until they are rounded. Pillow reads them, but takes the upper 8 of 16
 FFmpeg reads those.
 """
 
+import contextlib
 import dataclasses
 import os
+import struct
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stvsr_jax.video import colour, decoding, media
+from stvsr_jax.video.errors import OUT_OF_RESOURCES, ClipError
 
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I")
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
+# What Pillow raises for damaged files; a SyntaxError is one of a PNG's.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,3 +101,17 @@ def _hides_16_bits(picture, file):
 def _has_exif(picture):
     """Whether the header holds EXIF; of a PNG Pillow would decode everything to look behind the pixels too."""
     return picture.format != "PNG" or "exif" in picture.info
+
+
+@contextlib.contextmanager
+def naming_damage(path: str | os.PathLike, kind: str = "image") -> Iterator[None]:
+    """Turns the errors of reading an image into a ClipError, or an OSError if the machine is at fault."""
+    try:
+        yield
+    except _DAMAGE as error:
+        if getattr(error, "errno", None) in OUT_OF_RESOURCES:
+            raise
+        # Pillow's message names the file once more, or the object it was read through.
+        why = f"it is no {kind}" if isinstance(error, UnidentifiedImageError) else error
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise ClipError(f"{path} cannot be read as {article} {kind}: {why}") from error

@@ -1,8 +1,9 @@
-"""Scans videos for the first time: several at once, by one of the processes that want them.
+"""Scans clips for the first time: several at once, by one of the processes that want them.
 
-A scan decodes a whole video on little more than one core. Worker processes fill the cache of `index`, one file at a time;
-`index` locks each file. Processes that start together and want the same videos (one for each GPU of a machine, say) take
-turns: the first scans, the others find the results. A worker reads one path per line and answers with a line.
+A scan decodes a whole video or folder of images on little more than one core. Worker processes fill the cache of `index` and
+`folder_index`, one clip at a time; `scan_cache` locks each. Processes that start together and want the same clips (one for each
+GPU of a machine, say) take turns: the first scans, the others find the results. A worker reads one path per line and answers
+with a line.
 """
 
 import contextlib
@@ -18,9 +19,10 @@ from tqdm import tqdm
 
 from stvsr_jax import files
 from stvsr_jax.locks import in_turn
-from stvsr_jax.video import index, scan_cache
+from stvsr_jax.video import folder_index, index, scan_cache
+from stvsr_jax.video.errors import ClipError
 
-_SMALL = 4 * 2**20  # bytes of all videos; fewer are scanned in less than it takes to start a process
+_SMALL = 4 * 2**20  # bytes of all clips; fewer are scanned in less than it takes to start a process
 
 
 def scan_all(
@@ -31,17 +33,19 @@ def scan_all(
     max_keyframe_gap: int = index.DEFAULT_MAX_KEYFRAME_GAP,
     num_workers: int | None = None,
 ) -> None:
-    """Fills the cache of `index.load_index` for the videos that it lacks.
+    """Fills the cache of `index.load_index` and `folder_index.load_index` for the clips that it lacks.
 
-    One video, or a few small ones, are left to `load_index`. So are errors of a video.
+    One clip, or a few small ones, are left to `load_index`. So are errors of a clip.
 
     Args:
-      paths: of videos.
+      paths: of videos, and of folders of images.
       cache_dir, cache_gb, max_keyframe_gap: as of `load_index`.
       num_workers: processes; None: one for each core.
     """
 
-    entries = dict(_find_entries(paths, cache_dir, max_keyframe_gap))
+    sizes, entries = {}, {}
+    for path, entry, size in _find_entries(paths, cache_dir, max_keyframe_gap):
+        sizes[path], entries[path] = size, entry
     # All at once: none of them may leave for another one of them.
     scan_cache.use(entries.values())
     for folder in {entry.parent for entry in entries.values()}:
@@ -53,12 +57,12 @@ def scan_all(
 
     num_workers = num_workers or len(os.sched_getaffinity(0))
     waiting = missing()
-    if min(num_workers, len(waiting)) < 2 or sum(os.stat(path).st_size for path in waiting) < _SMALL:
+    if min(num_workers, len(waiting)) < 2 or sum(map(sizes.get, waiting)) < _SMALL:
         return
     with _turn(paths, cache_dir):
         if waiting := missing():  # another process may have been here
             with tqdm(
-                total=len(waiting), desc="scanning", unit="video", leave=False, disable=None
+                total=len(waiting), desc="scanning", unit="clip", leave=False, disable=None
             ) as progress:
                 _share(
                     waiting, cache_dir, cache_gb, max_keyframe_gap, min(num_workers, len(waiting)), progress
@@ -66,17 +70,22 @@ def scan_all(
 
 
 def _turn(paths, cache_dir) -> contextlib.AbstractContextManager:
-    """Keeps others that want the same videos from starting as many workers again."""
+    """Keeps others that want the same clips from starting as many workers again."""
     names = sorted(str(Path(path).absolute()) for path in paths)
     lock = files.entry_path(cache_dir, "scans", names).with_suffix(".lock")
-    return in_turn(lock, "another process that scans the same videos")
+    return in_turn(lock, "another process that scans the same clips")
 
 
 def _find_entries(paths, cache_dir, max_keyframe_gap):
-    """Yields the videos that exist, each with its entry in the cache."""
+    """Yields the clips that exist, each with its entry in the cache and its size in bytes."""
     for path in paths:
-        with contextlib.suppress(OSError):  # `load_index` will say so
-            yield path, index.entry_of(Path(path).absolute(), cache_dir, max_keyframe_gap)
+        with contextlib.suppress(OSError, ClipError):  # `load_index` will say so
+            if os.path.isdir(path):
+                folder = Path(path).absolute()
+                yield path, *folder_index.entry_of(folder, folder_index.list_frames(folder), cache_dir)
+            else:
+                entry = index.entry_of(Path(path).absolute(), cache_dir, max_keyframe_gap)
+                yield path, entry, os.stat(path).st_size
 
 
 def _share(paths, cache_dir, cache_gb, max_keyframe_gap, num_workers, progress):
@@ -120,14 +129,14 @@ def _feed(worker, left, progress):
 
 
 def _work(cache_dir: str, cache_gb: str, max_keyframe_gap: str) -> None:
-    options = {
-        "cache_dir": cache_dir or None,
-        "cache_gb": float(cache_gb),
-        "max_keyframe_gap": int(max_keyframe_gap),
-    }
+    kept = {"cache_dir": cache_dir or None, "cache_gb": float(cache_gb)}
     for line in sys.stdin:  # ends with the process that started this one
+        path = os.fsdecode(bytes.fromhex(line))
         with contextlib.suppress(ValueError, OSError):  # told when the clip is opened
-            index.load_index(os.fsdecode(bytes.fromhex(line)), **options)
+            if os.path.isdir(path):
+                folder_index.load_index(path, workers=1, **kept)
+            else:
+                index.load_index(path, max_keyframe_gap=int(max_keyframe_gap), **kept)
         print("done", flush=True)
 
 

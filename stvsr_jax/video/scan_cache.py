@@ -1,7 +1,8 @@
-"""The folder of scanned videos is bounded: entries leave, least recently used first, but none that a running process uses.
+"""What was found out about clips by reading all their frames: made by one of the processes that want it, and kept.
 
-An entry is some files named VERSION-DIGEST: .json, .npy, .tiles, and .lock, held by the process that writes the others. A
-process names the entries that it uses in a file in `users`, before it looks for them, and holds a lock beside it until it
+An entry is some files named VERSION-DIGEST: .json (facts), .npy (thumbnails), .tiles, and .lock, held by the process that
+writes the others. The folder of the entries is bounded: they leave, least recently used first, but none that a running process
+uses. A process names the entries that it uses in a file in `users`, before it looks for them, and holds a lock beside it until it
 ends, however it ends. To change what is used, and to remove anything, takes the lock of the folder.
 """
 
@@ -13,10 +14,13 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from stvsr_jax import locks
+import numpy as np
+
+from stvsr_jax import files, locks
 
 # Part of the files' names: raise it if the meaning of an entry changes. Entries of lower ones are removed.
 VERSION = 5
@@ -26,6 +30,45 @@ _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQ
 _FILE = re.compile(
     r"(?P<entry>((?P<version>\d+)-)?[0-9a-f]{24})(?P<draft>\.[0-9a-f]{32}\.draft)?\.(avi|json|lock|npy|tiles)"
 )
+
+
+def entry_of(cache_dir: str | os.PathLike | None, facts: list[Any]) -> Path:
+    """Returns the path, without suffix, of the entry for `facts`; see `files.entry_path`."""
+    entry = files.entry_path(cache_dir, "videos", facts)
+    return entry.with_name(f"{VERSION}-{entry.name}")
+
+
+def load(
+    entry: Path, scan: Callable[[], tuple[dict[str, Any], np.ndarray]]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Returns what an entry holds; uses it as long as this process runs.
+
+    Args:
+      entry: its path, without suffix.
+      scan: makes it if it is not there, in one process at a time. Returns JSON data, with `num_frames` and `media` (the file
+        that frames are read from, '' if there are several), and the thumbnails of all frames, uint8 [num_frames, h, w, 3].
+    """
+    use([entry])
+    if (known := _read(entry)) is not None:
+        return known
+    with locks.in_turn(entry.with_suffix(".lock"), "another process that scans a clip"):
+        if (known := _read(entry)) is not None:  # by now
+            return known
+        facts, thumbnails = scan()
+        files.write_array(entry.with_suffix(".npy"), thumbnails)
+        files.write_json(entry.with_suffix(".json"), facts)
+        return facts, thumbnails
+
+
+def _read(entry):
+    """Returns what an entry holds, None if it is not whole."""
+    facts, thumbnails = (
+        files.read_json(entry.with_suffix(".json")),
+        files.read_array(entry.with_suffix(".npy")),
+    )
+    if facts is None or thumbnails is None or len(thumbnails) != facts["num_frames"]:
+        return None
+    return (facts, thumbnails) if not facts["media"] or Path(facts["media"]).is_file() else None
 
 
 def use(entries: Iterable[Path]) -> None:
@@ -117,8 +160,8 @@ def check_room(folder: Path, cache_gb: float = 0.0) -> None:
         bound = f"{cache_gb:g} GB" if cache_gb else f"{100 * SHARE:.0f} % of the disk's free space"
         raise OSError(
             errno.ENOSPC,
-            f"the videos that running processes use take more than {bound}, the bound of their cache; raise data.cache_gb "
-            "of the training run, give fewer videos or reduce them with stvsr_jax.data.decode",
+            f"the clips that running processes use take more than {bound}, the bound of their cache; raise data.cache_gb "
+            "of the training run, give fewer clips or reduce them with stvsr_jax.data.decode",
             str(folder),
         )
 

@@ -3,45 +3,63 @@
 The file is: the coded frames; where each begins and the last one ends (uint64); facts as JSON; their length.
 """
 
+import contextlib
 import json
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stvsr_jax.video import tile_codec
 
+# Bytes between two calls of `check_room`.
+_CHECKED_BYTES = 2**26
+
 
 class TileWriter:
-    """Writes the frames of one video.
+    """Writes the frames of one clip; used by `with`, whose end completes the file.
 
     Args:
       path: of the file.
       pixel_format: a name in `tile_codec.FORMATS`.
       size: (height, width) of a frame, multiples of the subsampling.
+      check_room: called now and then, and may raise.
     """
 
-    def __init__(self, path: Path, pixel_format: str, size: tuple[int, int]):
+    def __init__(
+        self,
+        path: Path,
+        pixel_format: str,
+        size: tuple[int, int],
+        check_room: Callable[[], None] = lambda: None,
+    ):
         self._facts = {"version": tile_codec.VERSION, "format": pixel_format, "size": size}
         self._path, self._starts = path, [0]
+        self._check_room, self._checked = check_room, 0
         self._file = open(path, "wb", buffering=0)
 
     def add(self, planes: Sequence[np.ndarray]) -> None:
         """Appends a frame, see `tile_codec.encode`."""
-        data = tile_codec.encode(planes, self._facts["format"])
+        self.add_coded(tile_codec.encode(planes, self._facts["format"]))
+
+    def add_coded(self, data: bytes) -> None:
+        """Appends a frame that `tile_codec.encode` returned."""
         self._write(data)
         self._starts.append(self._starts[-1] + len(data))
+        if self._starts[-1] > self._checked + _CHECKED_BYTES:
+            self._check_room()
+            self._checked = self._starts[-1]
 
-    @property
-    def num_bytes(self) -> int:
-        """What the frames take so far."""
-        return self._starts[-1]
+    def __enter__(self) -> "TileWriter":
+        return self
 
-    def finish(self) -> None:
-        """Completes the file."""
-        text = json.dumps(self._facts | {"count": len(self._starts) - 1}).encode()
-        self._write(np.array(self._starts, "<u8").tobytes() + text + len(text).to_bytes(8, "little"))
+    def __exit__(self, *exception: Any) -> None:
+        with contextlib.closing(self._file):
+            if exception[0] is None:
+                text = json.dumps(self._facts | {"count": len(self._starts) - 1}).encode()
+                self._write(np.array(self._starts, "<u8").tobytes() + text + len(text).to_bytes(8, "little"))
 
     def _write(self, data):
         try:
@@ -49,9 +67,6 @@ class TileWriter:
                 data = data[self._file.write(data) :]
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class TileFile:

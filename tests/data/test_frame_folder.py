@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stvsr_jax.data import frame_folder
 from stvsr_jax.data.frame_folder import open_frame_folder
+from stvsr_jax.video import folder_index
 
 
 def _write(folder, frames, pattern="im{}.png"):
@@ -38,7 +38,7 @@ def test_cuts_are_found_and_kept(tmp_path, draw_frames, monkeypatch):
     frames = np.concatenate([draw_frames(12, 36, 64, seed=1), draw_frames(12, 36, 64, seed=2) // 2])
     folder = _write(tmp_path / "clip", frames)
     assert open_frame_folder(folder, cache_dir=tmp_path / "cache").scenes == ((0, 12), (12, 24))
-    monkeypatch.setattr(frame_folder, "_read_image", None)
+    monkeypatch.setattr(folder_index, "read_image", None)
     assert open_frame_folder(folder, cache_dir=tmp_path / "cache").scenes == ((0, 12), (12, 24))
     assert open_frame_folder(folder, cut_threshold=None).scenes == ((0, 24),)
 

@@ -159,7 +159,7 @@ def test_a_cache_that_cannot_be_written_is_read(tmp_path, draw_frames, write_vid
 def test_a_video_that_does_not_fit_is_told_and_leaves_nothing(
     tmp_path, draw_frames, write_video, monkeypatch
 ):
-    monkeypatch.setattr(index, "_CHECKED_BYTES", 20_000)
+    monkeypatch.setattr(index.tile_store, "_CHECKED_BYTES", 20_000)
     small, large = (write_video(tmp_path / f"{count}.mp4", draw_frames(count, 96, 128)) for count in (4, 60))
     cache, folder = tmp_path / "cache", tmp_path / "cache" / "videos"
     clip = open_video(small, cache_dir=cache)

@@ -8,11 +8,9 @@ from tests.video.test_tile_codec import draw_planes
 
 
 def write(path, frames, pixel_format, size):
-    writer = tile_store.TileWriter(path, pixel_format, size)
-    for planes in frames:
-        writer.add(planes)
-    writer.finish()
-    writer.close()
+    with tile_store.TileWriter(path, pixel_format, size) as writer:
+        for planes in frames:
+            writer.add(planes)
     return path
 
 
@@ -41,7 +39,6 @@ def test_damage_is_named(tmp_path):
 
 
 def test_a_full_disk_names_the_file():
-    writer = tile_store.TileWriter("/dev/full", "rgb", (64, 64))
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
-        writer.add(draw_planes("rgb", (64, 64)))
-    writer.close()
+        with tile_store.TileWriter("/dev/full", "rgb", (64, 64)) as writer:
+            writer.add(draw_planes("rgb", (64, 64)))
