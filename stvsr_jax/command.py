@@ -81,8 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     tool = TOOLS[name]
     parser = importlib.import_module(f"stvsr_jax.parsers.{tool.parser}").make_parser(prog)
     module, _, function = tool.work.partition(":")
-    return command_line.run(
-        parser,
-        lambda args: getattr(importlib.import_module(f"stvsr_jax.{module}"), function)(args),
-        arguments,
-    )
+
+    def work(args):
+        with command_line.ending_at_once():
+            imported = importlib.import_module(f"stvsr_jax.{module}")
+        return getattr(imported, function)(args)
+
+    return command_line.run(parser, work, arguments)

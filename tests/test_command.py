@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tomllib
@@ -159,3 +160,28 @@ def test_entry_points_exist():
 
 def test_parsers_are_argparse_and_name_their_program():
     assert all(isinstance(parser, argparse.ArgumentParser) for parser in find_parsers())
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_signals_end_a_command_whose_modules_drop_exceptions(tmp_path, number, name):
+    (tmp_path / "stubborn.py").write_text(f"""if True:
+        import os, time
+        try:
+            os.kill(os.getpid(), {int(number)})
+            time.sleep(1)
+        except BaseException:
+            pass
+        def run(args):
+            print("went on")
+    """)
+    code = f"""if True:
+        import dataclasses
+        import stvsr_jax
+        from stvsr_jax import command
+        stvsr_jax.__path__.append({str(tmp_path)!r})
+        command.TOOLS["plot"] = dataclasses.replace(command.TOOLS["plot"], work="stubborn:run")
+        command.main(["plot", "run"])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG)
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert done.stderr == f"stopped by {name}\n"
