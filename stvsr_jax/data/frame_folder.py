@@ -10,6 +10,7 @@ import numpy as np
 
 from stvsr_jax.data import clip
 from stvsr_jax.video import folder_index, scene_cuts, tile_store
+from stvsr_jax.video.index import DEFAULT_MAX_KEYFRAME_GAP
 
 # Files of tiles that a process keeps open.
 _MOST_OPEN = 64
@@ -75,6 +76,7 @@ def open_frame_folder(
     name: str | None = None,
     cache_dir: str | os.PathLike | None = None,
     cache_gb: float = 0.0,
+    max_keyframe_gap: int = DEFAULT_MAX_KEYFRAME_GAP,
     cut_threshold: float | None = scene_cuts.DEFAULT_THRESHOLD,
 ) -> FrameFolder:
     """Opens a folder of images named in the order of their frames.
@@ -84,6 +86,7 @@ def open_frame_folder(
       name: the clip's name, by default the folder's.
       cache_dir: where to keep what was found; see `files.default_cache_dir`.
       cache_gb: see `video.folder_index.load_index`.
+      max_keyframe_gap: see `video.folder_index.load_index`.
       cut_threshold: see `scene_cuts.find_cuts`; None takes all images as one scene, decodes none of them and keeps
         nothing.
 
@@ -97,7 +100,9 @@ def open_frame_folder(
         index = folder_index.FolderIndex(len(names), *folder_index.read_size(folder, names), media="")
         cuts = []
     else:
-        index, thumbnails = folder_index.load_index(folder, cache_dir=cache_dir, cache_gb=cache_gb)
+        index, thumbnails = folder_index.load_index(
+            folder, cache_dir=cache_dir, cache_gb=cache_gb, max_keyframe_gap=max_keyframe_gap
+        )
         cuts = scene_cuts.find_cuts(thumbnails, threshold=cut_threshold)
     return FrameFolder(
         name=name or folder.name,

@@ -86,19 +86,18 @@ def open_path(
         for item in find_clips(root, faults):
             found.setdefault(os.path.realpath(item), (root, item))
     found = list(found.values())
-    kept = {"cache_dir": cache_dir, "cache_gb": cache_gb}
-    scanned = [item for _, item in found if _is_scanned(item, cut_threshold)]
-    scan_all(scanned, max_keyframe_gap=max_keyframe_gap, **kept)
+    scanning = {"cache_dir": cache_dir, "cache_gb": cache_gb, "max_keyframe_gap": max_keyframe_gap}
+    scan_all([item for _, item in found if _is_scanned(item, cut_threshold)], **scanning)
     clips = []
     for (_, item), name in zip(found, _names(found), strict=True):
-        shared = {"name": name, "cut_threshold": cut_threshold, **kept}
+        shared = {"name": name, "cut_threshold": cut_threshold, **scanning}
         with _gathering(faults, (ClipError, FileNotFoundError)):  # the latter: a link that leads nowhere
             if item.is_dir():
                 clips.append(open_frame_folder(item, **shared))
             elif item.suffix.lower() == array_file.SUFFIX:
                 clips.append(array_file.open_array_file(item, name=name))
             else:
-                clips.append(open_video(item, max_keyframe_gap=max_keyframe_gap, **shared))
+                clips.append(open_video(item, **shared))
     return clips
 
 

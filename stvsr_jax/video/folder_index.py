@@ -19,6 +19,7 @@ from tqdm import tqdm
 from stvsr_jax import files, stages
 from stvsr_jax.video import colour, pictures, scan_cache, scene_cuts, tile_codec, tile_store
 from stvsr_jax.video.errors import ClipError
+from stvsr_jax.video.index import DEFAULT_MAX_KEYFRAME_GAP, IN_ORDER_KEYFRAME_GAP
 
 # Frames of more pixels are kept in tiles, which pays from about four times a crop on.
 MOST_PIXELS = 2**18
@@ -69,15 +70,18 @@ def read_size(folder: Path, names: Sequence[str]) -> tuple[int, int]:
     return height, width
 
 
-def entry_of(folder: Path, names: Sequence[str], cache_dir: str | os.PathLike | None) -> tuple[Path, int]:
+def entry_of(
+    folder: Path, names: Sequence[str], cache_dir: str | os.PathLike | None, max_keyframe_gap: int
+) -> tuple[Path, int]:
     """Returns the path of a folder's entry in the cache, without suffix, and the bytes of its images.
 
     Raises:
       ClipError: an image is not there.
     """
     stats = [_read_status(folder / name) for name in names]
-    facts = [[name, s.st_size, s.st_mtime_ns] for name, s in zip(names, stats, strict=True)]
-    entry = scan_cache.entry_of(cache_dir, [_VERSION, str(folder), facts])
+    images = [[name, s.st_size, s.st_mtime_ns] for name, s in zip(names, stats, strict=True)]
+    facts = [_VERSION, str(folder), images, _may_be_tiled(max_keyframe_gap)]
+    entry = scan_cache.entry_of(cache_dir, facts)
     return entry, sum(s.st_size for s in stats)
 
 
@@ -86,6 +90,7 @@ def load_index(
     *,
     cache_dir: str | os.PathLike | None = None,
     cache_gb: float = 0.0,
+    max_keyframe_gap: int = DEFAULT_MAX_KEYFRAME_GAP,
     workers: int | None = None,
 ) -> tuple[FolderIndex, np.ndarray]:
     """Returns the index of a folder of images and their thumbnails, from the cache or by reading them once.
@@ -94,6 +99,7 @@ def load_index(
       folder: of the images.
       cache_dir: for the index, and the tiles if they are needed; see `stvsr_jax.files`.
       cache_gb: what all clips in the cache may take; see `scan_cache.tidy`.
+      max_keyframe_gap: as for videos, see `index.load_index`; from IN_ORDER_KEYFRAME_GAP on there are no tiles.
       workers: threads that read images; None: one for each core.
 
     Returns:
@@ -105,11 +111,12 @@ def load_index(
     """
     folder = Path(folder).absolute()
     names = list_frames(folder)
-    entry, _ = entry_of(folder, names, cache_dir)
+    entry, _ = entry_of(folder, names, cache_dir, max_keyframe_gap)
 
     def scan():
         check_room = functools.partial(scan_cache.check_room, entry.parent, cache_gb)
-        index, thumbnails = _scan(folder, names, entry, check_room, workers or stages.count_cores())
+        tiles = entry.with_suffix(".tiles") if _may_be_tiled(max_keyframe_gap) else None
+        index, thumbnails = _scan(folder, names, tiles, check_room, workers or stages.count_cores())
         return dataclasses.asdict(index), thumbnails
 
     facts, thumbnails = scan_cache.load(entry, scan)
@@ -126,18 +133,23 @@ def read_image(path: Path) -> np.ndarray:
         return colour.to_8_bits(pictures.read_picture(path))
 
 
+def _may_be_tiled(max_keyframe_gap: int) -> bool:
+    """Whether frames are read at random, and not in order."""
+    return max_keyframe_gap < IN_ORDER_KEYFRAME_GAP
+
+
 def _scan(
-    folder: Path, names: Sequence[str], entry: Path, check_room: Callable[[], None], workers: int
+    folder: Path, names: Sequence[str], tiles: Path | None, check_room: Callable[[], None], workers: int
 ) -> tuple[FolderIndex, np.ndarray]:
-    """Reads all images once; writes tiles if these are worth it."""
+    """Reads all images once; writes them to `tiles` if that is not None and they are large."""
     height, width = size = read_size(folder, names)
-    if height * width <= MOST_PIXELS:
+    if tiles is None or height * width <= MOST_PIXELS:
         thumbnails = [
             thumbnail for thumbnail, _ in _read_frames(folder, names, size, workers, is_coded=False)
         ]
         return FolderIndex(len(names), height, width, media=""), np.stack(thumbnails)
     check_room()
-    tiles, thumbnails = entry.with_suffix(".tiles"), []
+    thumbnails = []
     with files.replacing(tiles) as draft:
         with tile_store.TileWriter(draft, "rgb", size, check_room) as writer:
             for thumbnail, coded in _read_frames(folder, names, size, workers, is_coded=True):

@@ -82,7 +82,8 @@ def _find_entries(paths, cache_dir, max_keyframe_gap):
         with contextlib.suppress(OSError, ClipError):  # `load_index` will say so
             if os.path.isdir(path):
                 folder = Path(path).absolute()
-                yield path, *folder_index.entry_of(folder, folder_index.list_frames(folder), cache_dir)
+                names = folder_index.list_frames(folder)
+                yield path, *folder_index.entry_of(folder, names, cache_dir, max_keyframe_gap)
             else:
                 entry = index.entry_of(Path(path).absolute(), cache_dir, max_keyframe_gap)
                 yield path, entry, os.stat(path).st_size
@@ -129,14 +130,18 @@ def _feed(worker, left, progress):
 
 
 def _work(cache_dir: str, cache_gb: str, max_keyframe_gap: str) -> None:
-    kept = {"cache_dir": cache_dir or None, "cache_gb": float(cache_gb)}
+    options = {
+        "cache_dir": cache_dir or None,
+        "cache_gb": float(cache_gb),
+        "max_keyframe_gap": int(max_keyframe_gap),
+    }
     for line in sys.stdin:  # ends with the process that started this one
         path = os.fsdecode(bytes.fromhex(line))
         with contextlib.suppress(ValueError, OSError):  # told when the clip is opened
             if os.path.isdir(path):
-                folder_index.load_index(path, workers=1, **kept)
+                folder_index.load_index(path, workers=1, **options)
             else:
-                index.load_index(path, max_keyframe_gap=int(max_keyframe_gap), **kept)
+                index.load_index(path, **options)
         print("done", flush=True)
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from stvsr_jax.data import sources
 from stvsr_jax.data.frame_folder import open_frame_folder
-from stvsr_jax.video import folder_index, scan, scan_cache, tile_store
+from stvsr_jax.video import folder_index, index, scan, scan_cache, tile_store
 from stvsr_jax.video.errors import ClipError
 
 
@@ -59,6 +59,20 @@ def test_small_frames_are_read_from_their_images(tmp_path, draw_frames):
     clip = open_frame_folder(write(tmp_path / "clip", frames), cache_dir=tmp_path / "cache")
     assert clip.media == "" and not files_of(tmp_path / "cache", ".tiles")
     np.testing.assert_array_equal(clip.read([2], (1, 2, 30, 40)), frames[2:, 1:31, 2:42])
+
+
+def test_what_is_read_in_order_is_not_copied(tmp_path, draw_frames):
+    frames = draw_frames(3, 100, 150)
+    folder = write(tmp_path / "all" / "clip", frames)
+    (clip,) = sources.open_path(
+        folder.parent, cache_dir=tmp_path / "cache", max_keyframe_gap=index.IN_ORDER_KEYFRAME_GAP
+    )
+    assert clip.media == "" and not files_of(tmp_path / "cache", ".tiles")
+    (clip,) = sources.open_path(
+        folder.parent, cache_dir=tmp_path / "cache"
+    )  # not what was kept for the other
+    assert clip.media.endswith(".tiles")
+    np.testing.assert_array_equal(clip.read(range(3)), frames)
 
 
 def test_a_folder_that_has_changed_is_read_again(tmp_path, draw_frames):
