@@ -40,7 +40,7 @@ class FrameFolder:
         """Returns frames as uint8 [N, h, w, 3] RGB, in the order of `indices`; see `clip.Clip`.
 
         Raises:
-          ValueError: an image has changed its size, or the indices or the crop do not fit.
+          ValueError: an image has changed its size, the tiles are damaged, or the indices or the crop do not fit.
           ClipError: an image cannot be read.
         """
         clip.check_read(self, indices, crop)
@@ -101,7 +101,7 @@ def open_frame_folder(
         cuts = []
     else:
         index, thumbnails = folder_index.load_index(
-            folder, cache_dir=cache_dir, cache_gb=cache_gb, max_keyframe_gap=max_keyframe_gap
+            folder, names, cache_dir=cache_dir, cache_gb=cache_gb, max_keyframe_gap=max_keyframe_gap
         )
         cuts = scene_cuts.find_cuts(thumbnails, threshold=cut_threshold)
     return FrameFolder(

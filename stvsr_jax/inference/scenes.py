@@ -4,7 +4,6 @@ import collections
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from PIL import Image
 
 from stvsr_jax import stages
 from stvsr_jax.video import colour, scene_cuts
@@ -57,14 +56,8 @@ def mark_scene_ends(frames: Iterable[TimedFrame], *, threshold: float) -> Iterat
 def _reduce(frames):
     """Yields every frame with its thumbnail."""
     return stages.map_ahead(
-        lambda frame: (frame, thumbnail(colour.to_8_bits(frame.image))),
+        lambda frame: (frame, scene_cuts.thumbnail(colour.to_8_bits(frame.image))),
         frames,
         workers=_WORKERS,
         ahead=_WORKERS,
     )
-
-
-def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Reduces uint8 [H, W, 3] to the size the detector wants by averaging."""
-    height, width = scene_cuts.THUMBNAIL_SIZE
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from stvsr_jax import files, stages
@@ -23,8 +22,6 @@ from stvsr_jax.video.index import DEFAULT_MAX_KEYFRAME_GAP, IN_ORDER_KEYFRAME_GA
 
 # Frames of more pixels are kept in tiles, which pays from about four times a crop on.
 MOST_PIXELS = 2**18
-# Part of an entry's name: raise it if other frames become of the same images.
-_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,13 +77,13 @@ def entry_of(
     """
     stats = [_read_status(folder / name) for name in names]
     images = [[name, s.st_size, s.st_mtime_ns] for name, s in zip(names, stats, strict=True)]
-    facts = [_VERSION, str(folder), images, _may_be_tiled(max_keyframe_gap)]
-    entry = scan_cache.entry_of(cache_dir, facts)
+    entry = scan_cache.entry_of(cache_dir, [str(folder), images, _may_be_tiled(max_keyframe_gap)])
     return entry, sum(s.st_size for s in stats)
 
 
 def load_index(
     folder: str | os.PathLike,
+    names: Sequence[str],
     *,
     cache_dir: str | os.PathLike | None = None,
     cache_gb: float = 0.0,
@@ -97,6 +94,7 @@ def load_index(
 
     Args:
       folder: of the images.
+      names: from `list_frames`.
       cache_dir: for the index, and the tiles if they are needed; see `stvsr_jax.files`.
       cache_gb: what all clips in the cache may take; see `scan_cache.tidy`.
       max_keyframe_gap: as for videos, see `index.load_index`; from IN_ORDER_KEYFRAME_GAP on there are no tiles.
@@ -106,11 +104,10 @@ def load_index(
       The index, and the thumbnails of all frames, uint8 [num_frames, *scene_cuts.THUMBNAIL_SIZE, 3].
 
     Raises:
-      ClipError: no images, an image that cannot be read, or images of different sizes.
+      ClipError: an image that cannot be read, or images of different sizes.
       OSError: the cache cannot be written or is full, or the machine has run out of something.
     """
     folder = Path(folder).absolute()
-    names = list_frames(folder)
     entry, _ = entry_of(folder, names, cache_dir, max_keyframe_gap)
 
     def scan():
@@ -173,9 +170,8 @@ def _read_frame(path: Path, *, size: tuple[int, int], is_coded: bool) -> tuple[n
     image = read_image(path)
     if image.shape[:2] != size:
         raise ClipError(f"{path} has changed its size while it was read")
-    height, width = scene_cuts.THUMBNAIL_SIZE
-    thumbnail = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
-    return thumbnail, tile_codec.encode(image.transpose(2, 0, 1), "rgb") if is_coded else None
+    coded = tile_codec.encode(image.transpose(2, 0, 1), "rgb") if is_coded else None
+    return scene_cuts.thumbnail(image), coded
 
 
 def _read_size(path: Path) -> tuple[int, int]:

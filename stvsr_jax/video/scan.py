@@ -139,7 +139,8 @@ def _work(cache_dir: str, cache_gb: str, max_keyframe_gap: str) -> None:
         path = os.fsdecode(bytes.fromhex(line))
         with contextlib.suppress(ValueError, OSError):  # told when the clip is opened
             if os.path.isdir(path):
-                folder_index.load_index(path, workers=1, **options)
+                names = folder_index.list_frames(Path(path))
+                folder_index.load_index(path, names, workers=1, **options)
             else:
                 index.load_index(path, **options)
         print("done", flush=True)

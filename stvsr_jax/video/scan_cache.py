@@ -62,13 +62,12 @@ def load(
 
 def _read(entry):
     """Returns what an entry holds, None if it is not whole."""
-    facts, thumbnails = (
-        files.read_json(entry.with_suffix(".json")),
-        files.read_array(entry.with_suffix(".npy")),
-    )
-    if facts is None or thumbnails is None or len(thumbnails) != facts["num_frames"]:
+    facts = files.read_json(entry.with_suffix(".json"))
+    if facts is None or facts["media"] and not Path(facts["media"]).is_file():
         return None
-    return (facts, thumbnails) if not facts["media"] or Path(facts["media"]).is_file() else None
+    thumbnails = files.read_array(entry.with_suffix(".npy"))
+    is_whole = thumbnails is not None and len(thumbnails) == facts["num_frames"]
+    return (facts, thumbnails) if is_whole else None
 
 
 def use(entries: Iterable[Path]) -> None:

@@ -18,6 +18,7 @@ A missed cut costs a few bad windows, a false one a few good windows; dissolves 
 import itertools
 
 import numpy as np
+from PIL import Image
 
 # Height and width of a thumbnail in pixels: small enough that ordinary motion moves things by less than a
 # pixel.
@@ -42,6 +43,12 @@ _FLAT = 4.0
 _CHUNK = 512
 # Changes up to this, in 0..255, are repeated frames and say nothing about motion.
 REPEATED = 0.25
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Returns uint8 [H, W, 3] averaged down to [*THUMBNAIL_SIZE, 3]."""
+    height, width = THUMBNAIL_SIZE
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
 def find_cuts(

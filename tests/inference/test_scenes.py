@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from stvsr_jax.inference.scenes import mark_scene_ends, thumbnail
+from stvsr_jax.inference.scenes import mark_scene_ends
 from stvsr_jax.video import scene_cuts
 from stvsr_jax.video.sequential_reader import TimedFrame
 
@@ -30,7 +30,7 @@ def marks(images, threshold=scene_cuts.DEFAULT_THRESHOLD):
 @pytest.mark.parametrize("lengths", [(1,), (5,), (12, 3, 20), (30, 31), (4, 4, 4, 4), (25, 1, 25)])
 def test_streaming_equals_the_whole_clip(lengths):
     images = clip(lengths)
-    thumbnails = np.stack([thumbnail(image) for image in images])
+    thumbnails = np.stack([scene_cuts.thumbnail(image) for image in images])
     cuts = scene_cuts.find_cuts(thumbnails, is_flash_cut=True)
     assert marks(images) == [cut - 1 for cut in cuts] + [len(images) - 1]
 

@@ -44,7 +44,9 @@ def test_tiles_have_the_values_of_the_images(tmp_path, draw_frames, monkeypatch,
 def test_thumbnails_and_frames_do_not_depend_on_the_threads(tmp_path, draw_frames):
     folder = write(tmp_path / "clip", draw_frames(9, 100, 150))
     made = [
-        folder_index.load_index(folder, cache_dir=tmp_path / str(workers), workers=workers)
+        folder_index.load_index(
+            folder, folder_index.list_frames(folder), cache_dir=tmp_path / str(workers), workers=workers
+        )
         for workers in (1, 3)
     ]
     (one, thumbnails), (other, same) = made
